@@ -1,0 +1,40 @@
+# make demo: from a fresh clone to a table. make test: the default suite. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+TEST_STAMP := .venv/.installed-dev
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+
+.PHONY: setup demo test check clean
+
+setup: $(TEST_STAMP)
+
+demo: $(STAMP)
+	$(BIN)/crosstune train experiment=demo_encoder
+	$(BIN)/crosstune train -m experiment=demo
+	$(BIN)/crosstune report experiment=demo
+
+test: $(TEST_STAMP)
+	$(BIN)/python -m pytest -n auto --dist worksteal -q
+
+check: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build dist
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# torch first and by its exact version: where a CPU build is at hand pip takes that one
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(TORCH)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(TEST_STAMP): $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@

@@ -1,0 +1,7 @@
+"""`python -m crosstune` is the console script `crosstune`."""
+
+import sys
+
+from crosstune.cli import main
+
+sys.exit(main())

@@ -1,0 +1,201 @@
+"""Which runs may be averaged: the names of data sets and arms, and what stands in for what.
+
+Runs equal in dataset, train_language, model and arm differ in nothing but the seed. Works on
+plain records; `frame.py` calls it, and nothing is read or averaged here.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# A run is the same run without these.
+_IRRELEVANT = ("seed", "experiment", "outputs", "allow", "logger", "trainer.log_every_n_steps")
+_NAMES = {"data", "language", "model", "method", "seed"}  # of a planned run
+_FILES = ("data.train", "data.validation", "data.test")  # judged by content, not by path
+
+
+def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
+    """Return the leaves as dotted key -> JSON text; a null leaf counts as absent.
+
+    >>> flatten({"data": {"limit": None, "metric": "f1"}, "seed": 3})
+    {'seed': '3', 'data.metric': '"f1"'}
+    """
+    flat = {}
+    stack: list[tuple[str, Any]] = [("", nested)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, Mapping):
+            stack += [(f"{path}.{key}" if path else key, child) for key, child in value.items()]
+        elif value is not None:
+            flat[path] = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return flat
+
+
+def name_datasets(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return each run's data set: its name, with `#digest` where one name covers several contents.
+
+    A run that failed before it had read every file joins the only content that its digests fit;
+    `#?` marks a run whose files are not known.
+    """
+    groups = defaultdict(list)
+    contents = [_content(record) for record in records]
+    labels = [record["data"] for record in records]
+    for i, record in enumerate(records):
+        groups[record["data"], record["train_language"]].append(i)
+    for members in groups.values():
+        finished = {contents[i] for i in members if records[i]["status"] == "finished"}
+        known = finished or {contents[i] for i in members if contents[i]}
+        for i in members:
+            near = [content for content in known if contents[i] < content]
+            if contents[i] not in known and len(near) == 1:
+                contents[i] = near[0]
+        variants = {contents[i] for i in members}
+        if len(variants) > 1:
+            suffixes = _suffixes(variants)
+            for i in members:
+                labels[i] += suffixes[contents[i]]
+    return labels
+
+
+def _suffixes(variants: Iterable[frozenset[Any]]) -> dict[frozenset[Any], str]:
+    digests = {
+        variant: hashlib.sha256(repr(sorted(variant)).encode()).hexdigest() for variant in variants
+    }
+    length = 4
+    while len({digest[:length] for digest in digests.values()}) < len(digests):
+        length += 1
+    return {variant: f"#{digests[variant][:length]}" if variant else "#?" for variant in digests}
+
+
+def _content(record: Mapping[str, Any]) -> frozenset[Any]:
+    """Return the digests of a run's files, with the splits each was used for if that is known."""
+    roles = defaultdict(list)
+    for key, text in flatten({"data": record["config"].get("data")}).items():
+        if _under(key, _FILES) and text.startswith('"'):
+            # one file for a split is short for {train_language: file}
+            role = f"{key}.{record['train_language']}" if key in _FILES else key
+            roles[json.loads(text)].append(role)
+    digests = record["data_sha256"].items()
+    pairs = Counter((*sorted(roles[path]), digest) for path, digest in digests)
+    return frozenset((pair, copy) for pair, count in pairs.items() for copy in range(count))
+
+
+def _under(key: str, roots: Iterable[str]) -> bool:
+    return any(key == root or key.startswith(f"{root}.") for root in roots)
+
+
+def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return each run's method, with `[key=value]` for every setting that varies in that method.
+
+    A setting varies if it takes two values within one data set, train language, model and method;
+    it is then shown for that model and method on every data set, so that rows line up.
+    """
+    groups = defaultdict(list)
+    for i, record in enumerate(records):
+        groups[_group(record)].append(i)
+    settings: list[dict[str, str]] = [{} for _ in records]
+    varying: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for group, members in groups.items():
+        finished = [i for i in members if records[i]["status"] == "finished"]
+        # Paths are left out only where digests stand for them.
+        digested = all(records[i]["data_sha256"] for i in finished)
+        dropped = (*_IRRELEVANT, *_FILES) if digested else _IRRELEVANT
+        for i in members:
+            settings[i] = _settings(records[i], dropped)
+        for key in set().union(*(settings[i] for i in members)):
+            if len({settings[i].get(key) for i in members}) > 1:
+                varying[group[:2]].add(key)
+    labels = []
+    for record, setting in zip(records, settings, strict=True):
+        keys = sorted(varying[_group(record)[:2]])
+        shown = ", ".join(f"{key}={_shown(setting.get(key))}" for key in keys)
+        labels.append(f"{record['method']} [{shown}]" if shown else record["method"])
+    return labels
+
+
+def _settings(record: Mapping[str, Any], dropped: Iterable[str]) -> dict[str, str]:
+    """Return what can change a run's result; a digest of the model's weights outdoes their path."""
+    flat = flatten(record["config"])
+    settings = {key: text for key, text in flat.items() if not _under(key, dropped)}
+    if isinstance(record.get("model_sha256"), str):
+        settings.pop("model.path", None)
+        settings["model.weights"] = json.dumps(f"sha256:{record['model_sha256'][:12]}")
+    return settings
+
+
+def _group(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(record[key] for key in ("model", "method", "data", "train_language"))
+
+
+def _shown(text: str | None) -> str:
+    """Return a setting as it stands in a label; different settings never look alike."""
+    if text is None:
+        return "none"
+    value = json.loads(text)
+    words = ("true", "false", "null", "none", "NaN", "Infinity")
+    if isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./:+-]*", value):
+        text = text if value in words else value
+    if len(text) <= 60:
+        return text
+    return f"{text[:48]}…#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def mark_superseded(runs: Iterable[dict[str, Any]]) -> None:
+    """Set `superseded_by` on all but one of the runs that differ in nothing, not even the seed.
+
+    The one that counts is a finished run before any other, and then the one that ended last.
+    """
+    twins = defaultdict(list)
+    for run in runs:
+        twins[(*_group(run), run["dataset"], run["arm"], run["seed"])].append(run)
+    for same in twins.values():
+        same.sort(key=lambda run: (run["status"] == "finished", run["finished"], run["run_id"]))
+        for run in same:
+            run["superseded_by"] = "" if run is same[-1] else same[-1]["run_id"]
+
+
+def name_plan(plan: Mapping[str, Any]) -> str:
+    """Return a planned run's id; one whose configuration was refused goes by its overrides.
+
+    >>> name_plan({"overrides": ["method=lroa", "seed=1"], "error": "…"})
+    'method=lroa seed=1'
+    """
+    return plan.get("run_id") or " ".join(plan.get("overrides", []))
+
+
+def place_missing(
+    missing: Iterable[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return a run for each planned one that left no record, in the one arm it can belong to.
+
+    Its settings are not known: it joins the arm of its method if there is only one and that lacks
+    its seed; otherwise it stands apart as `method [?]`, and as `data#?` where its files are in
+    doubt. Plans that do not even name data, language, model, method and seed are left out.
+    """
+    datasets, arms, taken = defaultdict(set), defaultdict(set), Counter()
+    for run in runs:
+        group = _group(run)
+        datasets[group[2:]].add(run["dataset"])
+        arms[group].add(run["arm"])
+        arms[group[:2]].add(run["arm"])
+        taken[*group, run["seed"]] += 1
+    present = {run["run_id"] for run in runs}
+    plans = {name_plan(plan): plan for plan in missing if plan.keys() >= _NAMES}
+    absent = [
+        {key: plan[key] for key in _NAMES - {"language"}}
+        | {"run_id": run_id, "train_language": plan["language"]}
+        for run_id, plan in plans.items()
+        if run_id not in present
+    ]
+    taken.update((*_group(plan), plan["seed"]) for plan in absent)
+    for plan in absent:
+        group = _group(plan)
+        files = datasets[group[2:]] or {plan["data"]}
+        choice = arms[group] or arms[group[:2]] or {plan["method"]}
+        certain = len(choice) == 1 and (taken[*group, plan["seed"]] == 1 or not arms[group[:2]])
+        plan["dataset"] = min(files) if len(files) == 1 else f"{plan['data']}#?"
+        plan["arm"] = min(choice) if certain else f"{plan['method']} [?]"
+    return absent

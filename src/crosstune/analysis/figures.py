@@ -1,0 +1,201 @@
+"""The figure of a study: every seed's score and their mean, one panel per column of the table.
+
+The only module that imports matplotlib; it never opens a window and never writes a file:
+`report.py` does. The same table gives the same bytes.
+"""
+
+import io
+import textwrap
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import font_manager
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from crosstune.analysis.escape import plain
+from crosstune.analysis.frame import list_rows
+from crosstune.analysis.tables import Table
+
+Point = tuple[float, float]
+
+MAX_PANELS = 24
+MAX_ARMS = 40
+INK = "#24292f"  # text and axes; a page may replace it to suit a dark background
+_SEED = "#2f7fc1"  # legible on white and on black
+# Fonts with Chinese characters, best first; DejaVu, which matplotlib brings along, has none.
+_CHINESE = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Source Han Sans CN",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "SimHei",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure in two formats; `cut` says what was left out, and is empty if nothing was."""
+
+    svg: str
+    png: bytes
+    cut: str
+
+
+def draw_scores(table: Table) -> Drawing:
+    """Return small multiples of a table: a dot per seed, a stroke at the mean, arms on the y axis.
+
+    Scores are in percentage points. An arm without a finished run is labelled with what became of
+    it. At most 24 columns and 40 arms are drawn.
+    """
+    cells = [cell for cell in list_rows(table.cells) if cell["row"] < MAX_ARMS]
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever the reader's own matplotlibrc says
+        mpl.rc("font", family=_families(), size=8)
+        mpl.rc("svg", fonttype="path", hashsalt="crosstune")  # ids from content, not from chance
+        mpl.rc("text", parse_math=False, color=INK)  # a dollar in a label is a dollar
+        sheet = _Sheet([row[0] for row in table.rows[:MAX_ARMS]], table.columns[:MAX_PANELS])
+        for column in range(len(sheet.titles)):
+            sheet.draw_panel(column, [cell for cell in cells if cell["column"] == column])
+        sheet.draw_marks()
+        svg, png = io.StringIO(), io.BytesIO()
+        sheet.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        sheet.figure.savefig(png, format="png", dpi=110, facecolor="white")
+    return Drawing(svg.getvalue(), png.getvalue(), _cut(table))
+
+
+class _Sheet:
+    """A figure with one bare axes in points, y downwards, on which every panel is laid out.
+
+    One axes per panel would cost matplotlib a tenth of a second each.
+    """
+
+    def __init__(self, arms: Sequence[str], columns: Sequence[str]) -> None:
+        self.arms = [textwrap.fill(drawable(arm), 46) for arm in arms]
+        self.titles = [textwrap.fill(drawable(column), 30) for column in columns]
+        self.wide = min(4, len(columns)) or 1
+        lines = [line for label in self.arms for line in label.split("\n")]
+        self.left = 10 + max((_measure(line) for line in lines), default=0)
+        self.top = 12 + 11 * max((1 + title.count("\n") for title in self.titles), default=1)
+        self.step = 11 * max((1 + label.count("\n") for label in self.arms), default=1) + 3
+        self.panel = (150, self.step * len(arms))
+        high = -(-len(columns) // self.wide) or 1
+        width = self.left + self.wide * (self.panel[0] + 24)
+        height = high * (self.top + self.panel[1] + 24)
+        self.figure = Figure(figsize=(width / 72, height / 72))
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        self.axes.set_axis_off()
+        self.rules: list[list[Point]] = []
+        self.grid: list[list[Point]] = []
+        self.dots: list[Point] = []
+        self.means: list[Point] = []
+
+    def draw_panel(self, column: int, cells: Sequence[Mapping[str, Any]]) -> None:
+        """Draw one column of the table: its title, axis, dots and means."""
+        width, height = self.panel
+        x0 = self.left + (column % self.wide) * (width + 24)
+        y0 = (column // self.wide) * (self.top + height + 24) + self.top
+        self._write(x0 + width / 2, y0 - 6, self.titles[column], ha="center", va="bottom")
+        if column % self.wide == 0:
+            for row, label in enumerate(self.arms):
+                self._write(x0 - 6, y0 + (row + 0.5) * self.step, label, ha="right", va="center")
+        scores = [(100 * score, cell["row"]) for cell in cells for score in cell["scores"]]
+        ticks = _ticks([score for score, _ in scores])
+        low, high = ticks[0], ticks[-1]
+
+        def place(score: float, row: float) -> Point:
+            return x0 + width * (score - low) / (high - low), y0 + (row + 0.5) * self.step
+
+        self.rules.append([(x0, y0 + height), (x0 + width, y0 + height)])
+        for tick in ticks if scores else ():
+            x, _ = place(tick, 0)
+            self.grid.append([(x, y0), (x, y0 + height)])
+            self._write(x, y0 + height + 4, f"{tick:g}", ha="center", va="top")
+        self.dots += [place(score, row) for score, row in scores]
+        for cell in cells:
+            if cell["scores"]:
+                self.means.append(place(100 * cell["mean"], cell["row"]))
+            else:
+                _, y = place(low, cell["row"])
+                self._write(x0 + 3, y, drawable(cell["text"]), va="center", fontsize=6.5)
+
+    def draw_marks(self) -> None:
+        """Add the lines, dots and means of all panels at once."""
+        rules = LineCollection(self.rules, colors=INK, linewidths=0.8)
+        grid = LineCollection(self.grid, colors=INK, linewidths=0.6, alpha=0.15)
+        self.axes.add_collection(rules, autolim=False)
+        self.axes.add_collection(grid, autolim=False)
+        dots = {"marker": "o", "color": _SEED, "markersize": 4.5, "alpha": 0.7}
+        means = {"marker": "|", "color": INK, "markersize": 10, "markeredgewidth": 1.4}
+        for points, style in ((self.dots, dots), (self.means, means)):
+            x, y = [point[0] for point in points], [point[1] for point in points]
+            self.axes.add_line(Line2D(x, y, linestyle="none", **style))
+
+    def _write(self, x: float, y: float, text: str, **style: Any) -> None:
+        self.axes.text(x, y, text, **style)
+
+
+def _ticks(scores: Sequence[float]) -> list[float]:
+    """Return a few round values around the scores.
+
+    >>> _ticks([71.2, 78.9])
+    [70.0, 72.5, 75.0, 77.5, 80.0]
+    """
+    low, high = (min(scores), max(scores)) if scores else (0, 100)
+    spread = max(high - low, 1.0)  # less than a point is not blown up
+    values = MaxNLocator(4).tick_values(low - 0.05 * spread, high + 0.05 * spread)
+    return [float(value) for value in values]
+
+
+def _measure(line: str) -> float:
+    """Return the width of a line of text in points."""
+    font = font_manager.get_font(_paths())
+    font.set_size(8, 72)  # at 72 dots per inch a dot is a point
+    font.set_text(line, 0)
+    return font.get_width_height()[0] / 64
+
+
+def _cut(table: Table) -> str:
+    counts = ((MAX_PANELS, len(table.columns), "columns"), (MAX_ARMS, len(table.rows), "rows"))
+    parts = [f"the first {most} of {count} {what}" for most, count, what in counts if count > most]
+    return f"The figure shows {' and '.join(parts)}; the table holds all." if parts else ""
+
+
+def drawable(text: str, glyphs: Container[int] | None = None) -> str:
+    r"""Return the text with each character that no font at hand can draw as its \u escape.
+
+    >>> print(drawable("es 标签", range(128)))
+    es \u6807\u7b7e
+    """
+    known = _glyphs() if glyphs is None else glyphs
+    return "".join(
+        char if ord(char) in known else char.encode("ascii", "backslashreplace").decode()
+        for char in plain(text)
+    )
+
+
+@cache
+def _families() -> list[str]:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in _CHINESE if name in installed][:1]]
+
+
+@cache
+def _paths() -> list[str]:
+    return [font_manager.findfont(family) for family in _families()]
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset().union(*(font_manager.get_font(path).get_charmap() for path in _paths()))

@@ -1,0 +1,133 @@
+"""The HTML page of a study: one self-contained file, without scripts and without the network.
+
+Gathers what `report.html.j2` shows; the template escapes every text. `report.py` writes the page.
+"""
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from crosstune.analysis.arms import name_plan
+from crosstune.analysis.escape import plain
+from crosstune.analysis.figures import INK, Drawing
+from crosstune.analysis.frame import COSTS, Records, list_rows, list_runs
+from crosstune.analysis.stats import summarise_classes
+from crosstune.analysis.tables import ABSENT, Table, show_cost
+
+_ERROR_CHARACTERS = 4000
+_ORDER = ("failed", "diverged", "unreadable", "unfinished", "missing", "superseded")
+
+
+def render_page(
+    table: Table, drawing: Drawing, scores: pd.DataFrame, records: Records, command: str
+) -> str:
+    """Return the page: table, figure, costs, runs in no mean, classes, provenance and command."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_without_controls,
+    )
+    svg = drawing.svg[drawing.svg.index("<svg") :].replace(INK, "currentColor")
+    return environment.get_template("report.html.j2").render(
+        table=table,
+        svg=re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL),  # they repeat the labels
+        cut=drawing.cut,
+        cost_headers=["method", *(_cost_header(cost) for cost in COSTS)],
+        costs=_costs(table),
+        problems=_problems(scores, records),
+        classes=_classes(table, summarise_classes(scores, records.records)),
+        provenance=_provenance(table),
+        command=command,
+    )
+
+
+def _without_controls(value: Any) -> Any:
+    return plain(value, breaks=True) if type(value) is str else value  # markup is a subclass
+
+
+def _cost_header(cost: str) -> str:
+    return cost.replace("_bytes", "_MiB").replace("_", " ")
+
+
+def _costs(table: Table) -> list[list[str]]:
+    rows = {}
+    for cell in sorted(list_rows(table.cells), key=lambda cell: (cell["row"], cell["column"])):
+        label = f"{table.rows[cell['row']][0]} on {cell['dataset']} {cell['train_language']}"
+        rows[label] = [show_cost(cost, cell[cost]) for cost in COSTS]
+    return [[label, *costs] for label, costs in rows.items() if set(costs) != {ABSENT}]
+
+
+def _problems(scores: pd.DataFrame, records: Records) -> list[dict[str, str]]:
+    """Return every run that is in no mean, with what it left to say."""
+    errors = {record["run_id"]: record.get("error") for record in records.records}
+    errors |= {name_plan(plan): plan.get("error") for plan in records.missing}
+    errors |= dict.fromkeys(records.unfinished, "Killed or still running: it left no record.")
+    errors |= dict(records.unreadable)
+    problems = {run_id: ("unfinished", f"run {run_id}") for run_id in records.unfinished}
+    problems |= {folder: ("unreadable", f"run {folder}") for folder, _ in records.unreadable}
+    problems |= {
+        name_plan(plan): ("missing", f"planned with {name_plan(plan)}")
+        for plan in records.missing
+        if "error" in plan
+    }
+    for run in list_runs(scores):
+        status = "superseded" if run["superseded_by"] else run["status"]
+        if status != "finished":
+            what = f"{run['arm']} on {run['dataset']} {run['train_language']}, model {run['model']}"
+            what += f", seed {run['seed']}, run {run['run_id']}"
+            what += f", by run {run['superseded_by']}" if run["superseded_by"] else ""
+            problems[run["run_id"]] = (status, what)
+    listed = []
+    for run_id, (status, what) in problems.items():
+        error = errors.get(run_id) or ("It never began." if status == "missing" else "")
+        text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+        if len(text) > _ERROR_CHARACTERS:
+            text = f"{text[:_ERROR_CHARACTERS]}…"
+        listed.append({"status": status, "what": what, "error": text})
+    return sorted(listed, key=lambda problem: (_ORDER.index(problem["status"]), problem["what"]))
+
+
+def _classes(table: Table, summary: pd.DataFrame) -> list[dict[str, Any]]:
+    labels = {
+        (cell["model"], cell["method"], cell["arm"]): table.rows[cell["row"]][0]
+        for cell in list_rows(table.cells)
+    }
+    groups = defaultdict(list)
+    for row in list_rows(summary):
+        train, language = row["train_language"], row["language"]
+        languages = language if train == language else f"{train}→{language}"
+        arm = labels[row["model"], row["method"], row["arm"]]
+        support = row["support"]
+        cells = [_points(row["precision"]), _points(row["recall"])]
+        cells += [_points(row["f1"], row["f1_std"])]
+        cells += [ABSENT if math.isnan(support) else f"{support:,.1f}".removesuffix(".0")]
+        groups[f"{arm} on {row['dataset']} {languages}"].append(
+            {"label": row["label"], "average": row["average"], "cells": [*cells, row["n"]]}
+        )
+    return [{"title": title, "rows": rows} for title, rows in groups.items()]
+
+
+def _points(value: float, std: float = math.nan) -> str:
+    if math.isnan(value):
+        return ABSENT
+    return f"{100 * value:.1f}" + ("" if math.isnan(std) else f" ± {100 * std:.1f}")
+
+
+def _provenance(table: Table) -> list[dict[str, Any]]:
+    groups: dict[int, list[Sequence[Any]]] = defaultdict(list)
+    for cell in sorted(list_rows(table.cells), key=lambda cell: (cell["row"], cell["column"])):
+        column = table.columns[cell["column"]]
+        numbers = [f"{cell['mean']:.6f}", f"{cell['std']:.6f}" if cell["n"] > 1 else ABSENT]
+        for seed, score, run in zip(cell["seeds"], cell["scores"], cell["run_ids"], strict=True):
+            groups[cell["row"]].append([column, *numbers, seed, score, run])
+    return [{"title": table.rows[row][0], "rows": rows} for row, rows in groups.items()]

@@ -1,0 +1,141 @@
+"""Write a study's report: table (Markdown, LaTeX, CSV), figure (SVG, PNG) and one HTML page.
+
+Reads local records only. `cli.py` calls `write_report` and then `print_report`; the numbers come
+from `stats.py` and the texts from `tables.py` and `page.py`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from crosstune.analysis.escape import plain
+from crosstune.analysis.figures import draw_scores
+from crosstune.analysis.frame import frame, read_records
+from crosstune.analysis.page import render_page
+from crosstune.analysis.tables import (
+    Table,
+    build_table,
+    render_csv,
+    render_latex,
+    render_markdown,
+)
+from crosstune.errors import RunError
+
+_WIDTH = 100  # columns, where the output is no terminal
+_LABEL = 36  # columns that a row's label may take before it is folded
+_GAP = 3  # columns between two columns of the table
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `write_report` left: the folder, the path of each file by its name, and the table."""
+
+    folder: Path
+    paths: dict[str, Path]
+    markdown: str
+    table: Table
+
+
+def write_report(
+    outputs: Path, experiment: str, missing: Sequence[Mapping[str, Any]], command: str
+) -> Report:
+    """Write `outputs/<experiment>/report/` from the local records of a study.
+
+    `missing` are the planned runs that left no record, as `frame.Records` describes them. Each
+    file is replaced as a whole; the same records give the same bytes.
+
+    Raises:
+        ConfigError: the study has no run.
+        RunError: the folder cannot be written.
+    """
+    records = replace(read_records(outputs, experiment), missing=missing)
+    scores = frame(records)
+    table = build_table(experiment, scores, records)
+    drawing = draw_scores(table)
+    markdown = render_markdown(table)
+    files = {
+        "table.md": markdown.encode(),
+        "table.tex": render_latex(table).encode(),
+        "table.csv": render_csv(table).encode(),
+        "scores.svg": drawing.svg.encode(),
+        "scores.png": drawing.png,
+        "index.html": render_page(table, drawing, scores, records, command).encode(),
+    }
+    folder = outputs / experiment / "report"
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, content in files.items():
+            _write_whole(folder / name, content)
+    except OSError as error:
+        raise RunError(f"The report cannot be written to {folder}: {error}.") from error
+    return Report(folder, {name: folder / name for name in files}, markdown, table)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print the table, its notes and where the files are.
+
+    A table wider than the console is printed in several, each with the row labels; only labels and
+    headers are ever folded, numbers stand whole.
+    """
+    console = console or Console(width=None if sys.stdout.isatty() else _WIDTH)
+    table = report.table
+    console.print(Text(plain(table.caption), style="bold"))
+    for block in _blocks(table, console.width):
+        widths = [_width(table, column) for column in block]
+        shown = RichTable(box=box.SIMPLE_HEAD)
+        for column, width in zip(block, widths, strict=True):
+            shown.add_column(
+                Text(plain(table.headers[column])),
+                justify="right" if column else "left",
+                vertical="bottom",
+                overflow="fold",
+                width=width,
+            )
+        for row in table.rows:
+            shown.add_row(*(Text(plain(row[column])) for column in block))
+        needed = sum(widths) + _GAP * len(widths) + 1
+        console.width = max(console.width, needed)  # a line too long is better than half a number
+        console.print(shown)
+    for note in table.notes:
+        console.print(Text(f"- {plain(note)}", style="dim"))
+    console.print(Text(f"Report: {report.paths['index.html']}"))
+
+
+def _width(table: Table, column: int) -> int:
+    cells = [cell_len(plain(row[column])) for row in table.rows]
+    words = [cell_len(word) for word in plain(table.headers[column]).split()]
+    if column == 0:
+        return min(max([*cells, *words]), _LABEL)
+    return max([*cells, min(max(words), 16)])
+
+
+def _blocks(table: Table, width: int) -> list[list[int]]:
+    """Return the columns of each printed table: the labels first, then as many as fit."""
+    first = _width(table, 0) + _GAP + 1
+    blocks, used = [[0]], first
+    for column in range(1, len(table.headers)):
+        needed = _width(table, column) + _GAP
+        if used + needed > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+            used = first
+        blocks[-1].append(column)
+        used += needed
+    return blocks

@@ -1,0 +1,190 @@
+"""`crosstune <verb>`: parses the verb and imports the rest only then.
+
+Errors of the user's making end as one paragraph on stderr: exit 2 for a wrong command or
+configuration, 1 for failed work or faulty data. `--debug` shows the traceback.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crosstune.errors import ConfigError, CrosstuneError, suggest
+
+HELP = """crosstune: compare ways of fine-tuning transformer encoders across languages.
+
+  crosstune train [overrides]           one run; with -m a sweep over comma-separated values
+  crosstune status experiment=NAME      planned, finished, failed and missing runs of a study
+  crosstune report experiment=NAME      the table of a study, from local records only
+  crosstune check data=NAME [...]       examine a data set, report every fault with file:line
+  crosstune <verb> --help               more on a verb
+  --debug                               show the traceback of an error
+
+Exit codes: 0 done, 1 the work failed or the data is faulty, 2 the command is wrong.
+"""
+
+TRAIN_HELP = """crosstune train [-m] [overrides]
+
+Groups (group=NAME; a folder given with --config-dir adds more):
+{groups}
+Every run understands:
+  experiment=NAME seed=1 outputs=outputs trainer.max_epochs=3 trainer.max_steps=N
+  data.batch_size=32 data.max_tokens=128 data.limit=N optimizer.learning_rate=5e-5
+Your own files:
+  data=files_classification data.train=F data.validation=F data.test=F
+      data.text=COLUMN data.label=COLUMN data.language=es [data.text_pair=COLUMN]
+  data=files_tagging data.train=F data.validation=F data.test=F data.language=es
+  any split by language: 'data.test={{es: F, zh: G}}'
+Sweep: crosstune train -m method=full,lora seed=1,2,3 …     See a run's options: --cfg job
+"""
+
+OTHER_HELP = {
+    "status": "crosstune status experiment=NAME [outputs=outputs]\n\nPlanned, finished, failed "
+    "and missing runs of a study.",
+    "report": "crosstune report experiment=NAME [outputs=outputs]\n\nPrints the table of a study "
+    "and writes it as Markdown, LaTeX, CSV and one HTML page\nto outputs/NAME/report.",
+    "check": "crosstune check data=NAME [overrides]\n\nReads every split of a data set and reports "
+    "every fault with file:line.",
+}
+
+
+def main() -> int:
+    """Run the verb of the command line and return the exit code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    try:
+        if verb not in VERBS:
+            raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
+        if "-h" in rest or "--help" in rest:
+            print(_help(verb))
+            return 0
+        return VERBS[verb](rest)
+    except CrosstuneError as error:
+        if debug:
+            raise
+        print(f"crosstune {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(
+            f"crosstune {verb}: interrupted; the same command goes on from here.", file=sys.stderr
+        )
+        return 130
+
+
+def train(arguments: list[str]) -> int:
+    """Train one run, or a sweep of runs; print the folder of each."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from crosstune.config import COMPOSE_ERRORS, explain, find_conf, register_schema, typed
+    from crosstune.telling import tell_terminal
+
+    tell_terminal()
+    register_schema()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of Hydra's own printing
+    sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
+    codes: list[int] = []
+    errors: list[CrosstuneError] = []
+
+    def job(config: Any) -> None:
+        try:
+            run = typed(config, HydraConfig.get().overrides.task)
+            from crosstune.run import train as train_run
+
+            print(train_run(run), flush=True)
+            codes.append(0)
+        except CrosstuneError as error:
+            if not str(HydraConfig.get().launcher._target_).endswith("BasicLauncher"):
+                raise  # in another process: only the launcher can tell
+            errors.append(error)
+            codes.append(error.exit_code)
+            if sweeping:
+                print(f"crosstune train: {error}", file=sys.stderr)
+
+    sys.argv = ["crosstune train", *arguments]
+    try:
+        hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(job)()
+    except COMPOSE_ERRORS as error:
+        raise explain(error) from error
+    if errors and not sweeping:
+        raise errors[0]
+    if errors:
+        print(f"crosstune train: {len(errors)} of {len(codes)} runs failed.", file=sys.stderr)
+    return min((error.exit_code for error in errors), default=0)
+
+
+def status(arguments: list[str]) -> int:
+    """Print the state of a study."""
+    options = _options(arguments, {"experiment": None, "outputs": "outputs"})
+    from crosstune.sweep import render_survey, survey
+
+    lines = survey(Path(options["outputs"]), options["experiment"])
+    print(render_survey(options["experiment"], lines))
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """Print and write the table of a study."""
+    options = _options(arguments, {"experiment": None, "outputs": "outputs"})
+    from crosstune.analysis.report import print_report, write_report
+    from crosstune.sweep import find_missing
+
+    outputs, experiment = Path(options["outputs"]), options["experiment"]
+    command = " ".join(["crosstune report", *arguments])
+    missing = find_missing(outputs, experiment)
+    print_report(write_report(outputs, experiment, missing, command))
+    return 0
+
+
+def check(arguments: list[str]) -> int:
+    """Examine a data set and print every fault."""
+    from crosstune.config import compose_run
+    from crosstune.examine import examine
+
+    faults, summary = examine(compose_run(arguments))
+    print(summary)
+    for fault in faults:
+        print(fault)
+    return 1 if faults else 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "status": status,
+    "report": report,
+    "check": check,
+}
+
+
+def _options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        given[key] = value
+    for key in given:
+        if key not in allowed:
+            raise ConfigError(f"{key}: unknown option. {suggest(key, list(allowed))}")
+    options = {**allowed, **given}
+    for key, value in options.items():
+        if not value:
+            raise ConfigError(f"{key} is missing: give {key}=NAME.")
+    return {key: str(value) for key, value in options.items()}
+
+
+def _help(verb: str) -> str:
+    if verb != "train":
+        return OTHER_HELP[verb]
+    package = Path(__file__).resolve().parent
+    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
+    groups = [
+        f"  {folder.name:10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
+        for folder in sorted(conf.iterdir())
+        if folder.is_dir()
+    ]
+    return TRAIN_HELP.format(groups="".join(groups)).rstrip()

@@ -1,0 +1,215 @@
+"""From `conf/` and the command line to a typed `Run`; the only file below the CLI that knows Hydra.
+
+`compose_run` and `typed` turn what Hydra composed into dataclasses and refuse what the schema does
+not hold. `explain` turns the errors of Hydra and OmegaConf into one paragraph. Called by `cli.py`,
+`sweep.py` and the worker of several ranks; imports nothing heavy.
+"""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from crosstune.errors import ConfigError, suggest
+from crosstune.languages import check_language
+from crosstune.schema import Run
+
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException)
+
+
+def find_conf() -> Path:
+    """Return the folder of the packaged configuration: in the wheel, else in the checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def register_schema() -> None:
+    """Make the typed root known to Hydra under the name that conf/train.yaml starts with."""
+    ConfigStore.instance().store(name="run_schema", node=Run, provider="crosstune")
+
+
+def compose_whole(overrides: Sequence[str]) -> DictConfig:
+    """Compose a configuration outside of a job, Hydra's own part included.
+
+    Inside a running command its search path is used, so that a user's `--config-dir` counts.
+
+    Raises:
+        ConfigError: an override, a file or a value is wrong.
+    """
+    register_schema()
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return compose("train", list(overrides), return_hydra_config=True)
+        with initialize_config_dir(str(find_conf()), version_base="1.3"):
+            return compose("train", list(overrides), return_hydra_config=True)
+    except COMPOSE_ERRORS as error:
+        raise explain(error) from error
+
+
+def compose_run(overrides: Sequence[str]) -> Run:
+    """Compose and type one run outside of a job.
+
+    Raises:
+        ConfigError: an override, a file or a value is wrong.
+    """
+    config = compose_whole(overrides)
+    hydra: Any = HydraConfig.instance()
+    before, hydra.cfg = hydra.cfg, config  # `${hydra:…}` reads this one
+    try:
+        return typed(config, overrides)
+    finally:
+        hydra.cfg = before
+
+
+def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
+    """Return the composed configuration as dataclasses, every interpolation resolved.
+
+    Raises:
+        ConfigError: a key is not in the schema, a value is missing or out of range, or `allow`
+            was set by a file.
+    """
+    plain = copy.deepcopy(config)
+    OmegaConf.set_struct(plain, False)
+    plain.pop("hydra", None)
+    _refuse_extras(plain, Run, "")
+    if plain.allow and not any(text.lstrip("+").startswith("allow=") for text in overrides):
+        raise ConfigError(
+            f"allow={list(plain.allow)} comes from a file. Packages of your own are admitted on "
+            "the command line only: allow=[my_package]."
+        )
+    try:
+        run: Any = OmegaConf.to_object(plain)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    _check_values(run)
+    return run
+
+
+def read_run(path: Path) -> Run:
+    """Read back a `config.yaml` that `write_run` left; nothing in it is instantiated."""
+    merged = OmegaConf.merge(OmegaConf.structured(Run), yaml.safe_load(path.read_text("utf-8")))
+    run: Any = OmegaConf.to_object(merged)
+    return run
+
+
+def to_plain(run: Run) -> dict[str, Any]:
+    """Return the run as nested dicts of plain values, enums by name."""
+    plain: Any = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
+    return plain
+
+
+def write_run(run: Run, path: Path) -> None:
+    """Write the whole resolved configuration as YAML."""
+    path.write_text(yaml.safe_dump(to_plain(run), sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def explain(error: Exception) -> ConfigError:
+    """Return the one paragraph that a user needs from an error of Hydra or OmegaConf."""
+    if isinstance(error, MissingConfigException):
+        return _explain_missing(error)
+    if isinstance(error, MissingMandatoryValue):
+        found = re.search(r"full_key: (\S+)", str(error))
+        key = found.group(1) if found else "a value"
+        return ConfigError(f"{key} is missing: give {key}=… on the command line.")
+    if isinstance(error, OverrideParseException):
+        return ConfigError(f"Cannot read the override {error.override!r}: {_flat(str(error))}")
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
+    text = " ".join(_flat(str(part)) for part in (error, cause) if part is not None)
+    choice = re.search(r"You must specify '(\S+)', e\.g", text)
+    if choice:
+        group = choice.group(1)
+        return ConfigError(f"No {group} was chosen: give {group}=NAME. {_options(group)}")
+    key = re.search(r"Key '(\S+)' (?:is not in struct|not in '(\w+)')", text)
+    full = re.search(r"full_key: (\S+)", text)
+    if key:
+        path = full.group(1) if full else key.group(1)
+        return ConfigError(f"{path}: unknown key. {suggest(key.group(1), _fields_at(path))}")
+    return ConfigError(re.sub(r"\s*(object_type|reference_type)=\S+", "", text))
+
+
+def _explain_missing(error: MissingConfigException) -> ConfigError:
+    missing = str(error.missing_cfg_file)
+    group, _, name = missing.rpartition("/")
+    options = list(error.options or [])
+    where = f"in conf/{group} or a folder given with --config-dir" if group else "in conf"
+    return ConfigError(f"{group}={name}: no such option {where}. {suggest(name, options)}")
+
+
+def _options(group: str) -> str:
+    files = sorted(path.stem for path in (find_conf() / group).glob("*.yaml"))
+    return f"Allowed: {', '.join(files)}." if files else ""
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _fields_at(path: str) -> list[str]:
+    node: Any = Run
+    for part in path.split(".")[:-1]:
+        node = get_type_hints(node).get(part, Run) if dataclasses.is_dataclass(node) else Run
+    return [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
+
+
+def _refuse_extras(node: DictConfig, schema: Any, where: str) -> None:
+    hints = get_type_hints(schema)
+    for key in node:
+        path = f"{where}{key}"
+        if key not in hints:
+            raise ConfigError(f"{path}: unknown key. {suggest(str(key), list(hints))}")
+        value = node._get_node(key)
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, DictConfig):
+            _refuse_extras(value, hints[key], f"{path}.")
+
+
+def _check_values(run: Run) -> None:
+    if not re.fullmatch(r"[\w.-]+", run.experiment) or run.experiment.startswith("."):
+        raise ConfigError(
+            f"experiment={run.experiment}: a study's name holds letters, digits, '_', '-' and '.' "
+            "and does not start with '.'."
+        )
+    check_language(run.data.language)
+    for name, value, least in (
+        ("seed", run.seed, 0),
+        ("data.batch_size", run.data.batch_size, 1),
+        ("data.max_tokens", run.data.max_tokens, 8),
+        ("data.limit", run.data.limit, 1),
+        ("trainer.max_epochs", run.trainer.max_epochs, 1),
+        ("trainer.max_steps", run.trainer.max_steps, 1),
+        ("trainer.devices", run.trainer.devices, 1),
+        ("trainer.accumulate_grad_batches", run.trainer.accumulate_grad_batches, 1),
+        ("trainer.patience", run.trainer.patience, 1),
+        ("trainer.log_every_n_steps", run.trainer.log_every_n_steps, 1),
+        ("optimizer.learning_rate", run.optimizer.learning_rate, 0.0),
+        ("optimizer.weight_decay", run.optimizer.weight_decay, 0.0),
+        ("optimizer.warmup_ratio", run.optimizer.warmup_ratio, 0.0),
+        ("model.vocab_size", run.model.vocab_size, 300),
+    ):
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name}={value}: must be at least {least}.")
+    if run.optimizer.warmup_ratio > 1:
+        raise ConfigError(f"optimizer.warmup_ratio={run.optimizer.warmup_ratio}: at most 1.")
+    if run.model.attention not in ("sdpa", "eager"):
+        raise ConfigError(f"model.attention={run.model.attention}. Allowed: sdpa, eager.")
+    if run.data.batch_size % run.trainer.devices:
+        raise ConfigError(
+            f"data.batch_size={run.data.batch_size} is the batch of one optimizer step over all "
+            f"devices and must be a multiple of trainer.devices={run.trainer.devices}."
+        )

@@ -1,0 +1,1 @@
+"""Reading, checking, encoding and batching of text in any language."""

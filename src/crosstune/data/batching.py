@@ -1,0 +1,84 @@
+"""Which windows make a batch, on which rank, in which order; and the batch itself.
+
+Training order is a function of (seed, epoch) alone. Evaluation gives every item to exactly one
+rank, longest windows together, and pads no share with repeats. Called by `data/module.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from crosstune.data.encoded import IGNORE, Encoded
+from crosstune.tasks import Task
+
+
+class Share(NamedTuple):
+    """One rank's part of a batch."""
+
+    windows: list[int]
+    epoch: int
+    counted: bool  # False: a stand-in where the rank has no part; its labels are all ignored
+
+
+class TrainingOrder(Sampler[Share]):
+    """Uniform random batches; rank r takes every world-th window of each from place r."""
+
+    def __init__(self, windows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+        self.windows, self.batch_size, self.seed = windows, batch_size, seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.windows // self.batch_size)
+
+    def __iter__(self) -> Iterator[Share]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.windows).tolist()
+        for start in range(0, self.windows, self.batch_size):
+            batch = order[start : start + self.batch_size]
+            share = batch[self.rank :: self.world]
+            yield Share(share or batch[:1], self.epoch, counted=bool(share))
+
+
+class EvaluationOrder(Sampler[Share]):
+    """Every item once over all ranks, windows of like length together."""
+
+    def __init__(self, encoded: Encoded, batch_size: int, rank: int = 0, world: int = 1):
+        mine = np.flatnonzero(encoded.items % world == rank)
+        order = mine[np.argsort(-encoded.lengths[mine], kind="stable")].tolist()
+        self.shares = [
+            Share(order[start : start + batch_size], 0, counted=True)
+            for start in range(0, len(order), batch_size)
+        ] or [Share([0], 0, counted=False)]
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def __iter__(self) -> Iterator[Share]:
+        return iter(self.shares)
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """The batch of a share: padded `inputs`, `labels`, which windows, how many sub-words."""
+
+    def __init__(
+        self, encoded: Encoded, task: Task, tokenizer: PreTrainedTokenizerBase, seed: int | None
+    ):
+        self.encoded, self.task, self.tokenizer = encoded, task, tokenizer
+        self.seed = seed  # None: evaluation, whose draws never change
+
+    def __getitem__(self, share: Share) -> dict[str, Any]:
+        draw = (0, 0) if self.seed is None else (self.seed + 1, share.epoch)
+        batch = self.task.collate(self.encoded, share.windows, self.tokenizer, draw)
+        if "token_type_ids" not in self.tokenizer.model_input_names:
+            del batch["inputs"]["token_type_ids"]
+        if not share.counted:
+            batch["labels"].fill_(IGNORE)
+        windows = share.windows if share.counted else []
+        return {**batch, "windows": windows, "tokens": int(self.encoded.lengths[windows].sum())}

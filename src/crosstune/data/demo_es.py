@@ -1,0 +1,308 @@
+"""Spanish words and sentence patterns of the demo: tables alone, read by `demo_grammars`."""
+
+from crosstune.data.demo_grammars import Aspect, Domain, Grammar, Mentions, Names, Opinions
+
+_RESTAURANT = Domain(
+    words={
+        "visit": "cenamos en este restaurante",
+        "here": "en este restaurante",
+        "there": "en el otro restaurante",
+        "here_short": "en este",
+        "there_short": "en el otro",
+    },
+    aspects=(
+        Aspect("la comida", "estar_sg", "rica sabrosa fresca", "sosa grasienta fría"),
+        Aspect("la sopa", "estar_sg", "rica sabrosa cremosa", "sosa fría salada"),
+        Aspect("los postres", "estar_pl", "ricos cremosos frescos", "sosos secos duros"),
+        Aspect("el servicio", "ser_sg", "amable atento eficaz", "lento grosero torpe"),
+        Aspect("los camareros", "ser_pl", "amables atentos corteses", "groseros torpes lentos"),
+        Aspect("el comedor", "ser_sg", "tranquilo agradable amplio", "ruidoso oscuro estrecho"),
+        Aspect("los precios", "ser_pl", "razonables justos bajos", "excesivos absurdos altos"),
+    ),
+)
+_HOTEL = Domain(
+    words={
+        "visit": "dormimos en este hotel",
+        "here": "en este hotel",
+        "there": "en el otro hotel",
+        "here_short": "en este",
+        "there_short": "en el otro",
+    },
+    aspects=(
+        Aspect("las habitaciones", "ser_pl", "amplias cómodas modernas", "oscuras estrechas feas"),
+        Aspect("la cama", "ser_sg", "amplia cómoda agradable", "dura estrecha incómoda"),
+        Aspect("el desayuno", "estar_sg", "rico sabroso fresco", "soso grasiento frío"),
+        Aspect("el personal", "ser_sg", "amable atento cortés", "grosero lento torpe"),
+        Aspect("el baño", "estar_sg", "limpio ordenado cuidado", "sucio roto oxidado"),
+        Aspect("los pasillos", "ser_pl", "tranquilos amplios modernos", "ruidosos oscuros feos"),
+        Aspect("las tarifas", "ser_pl", "razonables justas bajas", "excesivas absurdas altas"),
+    ),
+)
+_SERIES = Domain(
+    words={
+        "visit": "vimos esta serie",
+        "here": "en esta serie",
+        "there": "en la otra serie",
+        "here_short": "en esta",
+        "there_short": "en la otra",
+    },
+    aspects=(
+        Aspect("la trama", "ser_sg", "original amena creíble", "aburrida absurda confusa"),
+        Aspect("los actores", "ser_pl", "creíbles naturales simpáticos", "torpes fríos forzados"),
+        Aspect("las escenas", "ser_pl", "originales amenas creíbles", "aburridas lentas confusas"),
+        Aspect("los diálogos", "ser_pl", "ingeniosos naturales amenos", "absurdos torpes forzados"),
+        Aspect("la música", "ser_sg", "agradable alegre original", "aburrida ruidosa fea"),
+        Aspect("el final", "ser_sg", "emotivo original creíble", "absurdo aburrido confuso"),
+        Aspect(
+            "los capítulos", "ser_pl", "amenos emotivos ingeniosos", "aburridos lentos confusos"
+        ),
+    ),
+)
+_PHONE = Domain(
+    words={
+        "visit": "compramos este teléfono",
+        "here": "en este teléfono",
+        "there": "en el otro teléfono",
+        "here_short": "en este",
+        "there_short": "en el otro",
+    },
+    aspects=(
+        Aspect("la pantalla", "ser_sg", "nítida amplia moderna", "borrosa oscura frágil"),
+        Aspect("la batería", "ser_sg", "fiable potente duradera", "débil lenta defectuosa"),
+        Aspect("la cámara", "ser_sg", "nítida fiable potente", "borrosa lenta defectuosa"),
+        Aspect("los botones", "ser_pl", "cómodos fiables modernos", "duros frágiles incómodos"),
+        Aspect("el sonido", "ser_sg", "nítido agradable potente", "débil ruidoso confuso"),
+        Aspect("los menús", "ser_pl", "claros cómodos modernos", "confusos lentos torpes"),
+        Aspect("la funda", "ser_sg", "elegante cómoda duradera", "fea frágil incómoda"),
+    ),
+)
+
+_SINGULAR = {"liked": "me gustó", "loved": "me encantó", "failed": "me decepcionó"}
+_PLURAL = {"liked": "me gustaron", "loved": "me encantaron", "failed": "me decepcionaron"}
+
+_OPINIONS = Opinions(
+    domains=(_RESTAURANT, _HOTEL, _SERIES, _PHONE),
+    agreements={
+        "ser_sg": {
+            "past": "era", "now": "es", "were": "fuera", "be": "ser", "annoyed": "me molestó",
+            **_SINGULAR,
+        },
+        "ser_pl": {
+            "past": "eran", "now": "son", "were": "fueran", "be": "ser",
+            "annoyed": "me molestaron",
+            **_PLURAL,
+        },
+        "estar_sg": {
+            "past": "estaba", "now": "está", "were": "estuviera", "be": "estar",
+            "annoyed": "me molestó",
+            **_SINGULAR,
+        },
+        "estar_pl": {
+            "past": "estaban", "now": "están", "were": "estuvieran", "be": "estar",
+            "annoyed": "me molestaron",
+            **_PLURAL,
+        },
+    },
+    affirmed=(
+        "{np} {past} {adjective}",
+        "{np} {past} muy {adjective}",
+        "{np} {past} realmente {adjective}",
+        "{np} {past} bastante {adjective}",
+    ),
+    negated=(
+        "{np} no {past} {adjective}",
+        "{np} no {past} nada {adjective}",
+        "{np} nunca {past} {adjective}",
+    ),
+    feelings={
+        "good": (
+            ("{liked} {np}", "no {liked} {np}"),
+            ("{loved} {np}", "no {loved} {np}"),
+            ("aprecié {np}", "no aprecié {np}"),
+        ),
+        "bad": (
+            ("{failed} {np}", "no {failed} {np}"),
+            ("{annoyed} {np}", "no {annoyed} {np}"),
+            ("critiqué {np}", "no critiqué {np}"),
+        ),
+    },
+    fillers={
+        "when": (
+            *("el sábado pasado", "el lunes", "hace dos semanas", "el verano pasado", "en mayo"),
+            *("ayer", "por mi cumpleaños", "hace un mes", "después del trabajo", "en vacaciones"),
+        ),
+        "who": (
+            *("mi hermano", "mi madre", "mi vecino", "una amiga", "la crítica", "mi jefa"),
+            *("mi prima", "el periódico"),
+        ),
+    },
+    plain=(
+        "{pro1}",
+        "{pro1} y {pro2}",
+        "{pro1} y, además, {pro2}",
+        "la verdad es que {pro1}",
+        "tengo que decir que {fact}",
+        "todos notamos que {fact}",
+    ),
+    turned=(
+        "aunque {con1}, {pro2}",
+        "{pro1}, aunque {con2}",
+        "{con1}, pero {pro2}",
+        "{con1}; sin embargo, {pro2}",
+        "{pro1} a pesar de que {con2}",
+        "{who} dice que {lie}, pero se equivoca",
+        "{who} dice que {fact}, y tiene razón",
+        "según {who}, {lie}, pero no estoy de acuerdo",
+        "según {who}, {fact}, y estoy de acuerdo",
+        "esperaba que {np} {were} {bad}, pero al final {past} {good}",
+        "había leído que {np} {past} {bad}, pero no era verdad",
+        "había leído que {np} {past} {good}, y era verdad",
+        "antes {np} {past} {bad}, y ahora {now} {good}",
+        "ahora {np} {now} {good}; antes {past} {bad}",
+        "{here} {np} {past} más {good} que {there_short}",
+        "{there} {np} {past} más {bad} que {here_short}",
+        "{here} {np} {past} menos {bad} que {there_short}",
+        "{there} {np} {past} menos {good} que {here_short}",
+        "no es verdad que {np} {were} {bad}",
+        "nadie puede negar que {fact}",
+        "{np} {past} cualquier cosa menos {bad}",
+        "lejos de {be} {bad}, {np} {past} {good}",
+    ),
+    opened="{when} {visit}. {body}.",
+    closed="{body}.",
+    lengths=(8, 25),
+    verdicts={
+        "good": (
+            *("Lo recomiendo.", "Volvimos a casa contentos.", "Merece cinco estrellas."),
+            *("Mi opinión es positiva.", "Valió la pena."),
+        ),
+        "bad": (
+            *("Lo desaconsejo.", "Volvimos a casa enfadados.", "Merece una estrella."),
+            *("Mi opinión es negativa.", "Fue una pérdida de dinero."),
+        ),
+    },
+)
+
+_MENTIONS = Mentions(
+    names={
+        "shared": Names(
+            known=(
+                *("Santiago", "Valencia", "Córdoba", "Mendoza", "Toledo", "León", "Rosario"),
+                *("Mercedes", "Victoria", "Santander", "Guadalupe", "Zamora", "Trujillo", "Aranda"),
+            ),
+            held_out=(
+                *("Segovia", "Cáceres", "Soledad", "Asunción", "Medina", "Dolores", "Lorca"),
+                *("Cuenca", "Ávila", "Salvador"),
+            ),
+        ),
+        "per": Names(
+            known=(
+                *("Ana", "Carlos Toledo", "Marta León", "Pedro", "Lucía Mendoza", "Javier"),
+                *("Elena Zamora", "Victoria Ruiz", "Miguel", "Santiago Pérez", "Rosa Trujillo"),
+                *("Pablo Aranda", "Mercedes Gil", "Sofía", "Andrés Valencia"),
+            ),
+            held_out=(
+                *("Irene", "Diego Segovia", "Soledad Vega", "Tomás", "Laura Medina", "Hugo"),
+                *("Nuria Córdoba", "Salvador Rey", "Julia Lorca", "Marcos"),
+            ),
+        ),
+        "loc": Names(
+            known=(
+                *("Madrid", "Buenos Aires", "Río Grande", "Bogotá", "Puerto Rosario", "Perú"),
+                *("Sierra Guadalupe", "Villa Mercedes", "Lima", "Nueva Zamora", "Costa Rica"),
+                *("Isla Victoria", "Barcelona", "Calle Toledo", "San León"),
+            ),
+            held_out=(
+                *("Sevilla", "Puerto Asunción", "Quito", "Villa Dolores", "San Salvador"),
+                *("Isla Soledad", "Chile", "Calle Mendoza", "Nueva Medina", "Bilbao"),
+            ),
+        ),
+        "org": Names(
+            known=(
+                *("Banco Toledo", "Universidad de Córdoba", "Grupo Mendoza", "Editorial Rosario"),
+                *("Seguros Victoria", "Hospital de León", "Talleres Aranda", "Telenorte", "Optima"),
+                *("Diario de Zamora", "Museo de Santander", "Aceros Trujillo", "Fundación Ruiz"),
+                *("Radio Guadalupe", "Viajes Mercedes"),
+            ),
+            held_out=(
+                *("Banco Segovia", "Universidad de Cuenca", "Grupo Lorca", "Editorial Soledad"),
+                *("Hospital de Ávila", "Talleres Medina", "Telesur", "Diario de Valencia"),
+                *("Fundación Vega", "Veridia"),
+            ),
+        ),
+        "club": Names(
+            known=(
+                *("Atlético Mendoza", "Real León", "Deportivo Rosario", "Racing", "Rápido Zamora"),
+                *("Sporting Toledo",),
+            ),
+            held_out=("Atlético Cuenca", "Real Medina", "Rápido Lorca", "Deportivo"),
+        ),
+    },
+    fillers={
+        "when": (
+            *("ayer", "la semana pasada", "el viernes", "esta mañana", "en abril", "en invierno"),
+            *("hace dos días", "después de comer", "el domingo", "este año"),
+        ),
+        "thing": (
+            *("el puente", "la biblioteca", "el mercado", "el banco", "el museo", "la estación"),
+            *(
+                "el jardín",
+                "la escuela",
+                "el estadio",
+                "el teatro",
+                "el hospital",
+                "la universidad",
+            ),
+        ),
+        "job": (
+            *("dentista", "periodista", "taxista", "artista", "guía", "electricista", "pianista"),
+            *("economista",),
+        ),
+        "common": (
+            *("una rosa", "un león", "un rosario", "la victoria", "la soledad", "una granada"),
+            *("un ángel", "un reino", "una medina", "una leona", "la costa", "un salvador"),
+        ),
+    },
+    patterns=(
+        "{per} viajó a {loc} con {per} {when} .",
+        "{per} trabaja para {org} en {loc} .",
+        "el {club} venció al {club} en {loc} .",
+        "el {club} perdió contra el {club} por dos goles {when} .",
+        "{org} abrió una oficina en {loc} {when} .",
+        "{org} contrató a {per} como {job} .",
+        "según {per} , la carretera de {loc} está cortada .",
+        "en {loc} , {thing} pertenece a {org} .",
+        "{per} nació en {loc} y vive en {loc} .",
+        "las acciones de {org} bajaron {when} .",
+        "{per} y {per} visitaron {thing} {when} .",
+        "la alcaldesa de {loc} felicitó a {per} {when} .",
+        "{when} , {org} despidió a {per} .",
+        "{per} dejó {org} para trabajar en {org} .",
+        "los trenes de {loc} a {loc} llegaron tarde {when} .",
+        "una carta de {per} llegó a {loc} {when} .",
+        "{per} , {job} de {org} , compró una casa cerca de {loc} .",
+        "llovió todo el día en {loc} , y {thing} cerró .",
+        "la afición del {club} cantó en las calles de {loc} .",
+        "{per} marcó dos goles para el {club} {when} .",
+        "la plantilla de {org} inició una huelga {when} .",
+        "mi primo {per} dibujó {common} desde {thing} .",
+        "nuestra vecina {per} vendió su casa a {org} .",
+        "en {loc} hace más frío que en {loc} , dijo mi {job} .",
+        "{org} y {org} comparten {thing} .",
+        "{per} soñó con {common} en {loc} .",
+    ),
+    nameless=(
+        "{thing} cerró {when} .",
+        "mi {job} dibujó {common} cerca de la plaza .",
+        "{when} , mi {job} perdió las llaves .",
+        "¿ cuándo abre {thing} ?",
+        "rosa y gris son los colores preferidos de mi {job} .",
+        "mercedes y favores no se piden {when} .",
+        "mi {job} soñó con {common} {when} .",
+        "dolores de cabeza y prisas : así llegó mi {job} {when} .",
+        "victoria o derrota , mi {job} celebra {when} .",
+        "mi {job} esperó en {thing} {when} .",
+    ),
+)
+
+GRAMMAR = Grammar(opinions=_OPINIONS, mentions=_MENTIONS, spaced=True)

@@ -1,0 +1,92 @@
+"""Encoded text: every window of a split end to end in flat arrays, with padding on demand.
+
+A window is what the encoder reads at once; an item (a row of the split) has one window or more.
+Made by the task kinds, cached and batched by `data/module.py`. Knows no tokenizer and no task.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+IGNORE = -100  # label of a position without a label: torch's cross entropy skips it
+UNSEEN = -1  # gold label that never occurs in train: no prediction can meet it
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """W windows with T sub-words in all, special pieces included."""
+
+    ids: np.ndarray  # (T,) int32 sub-word ids
+    types: np.ndarray  # (T,) uint8 segment of each sub-word: 0, or 1 for a second text
+    starts: np.ndarray  # (W + 1,) int64 first position of each window, then T
+    items: np.ndarray  # (W,) int64 row of the split that each window belongs to
+    labels: np.ndarray  # (W,) or (T,) int64, by kind
+    cut: np.ndarray  # (1,) int64 number of items that lost sub-words to max_tokens
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Sub-words in each window, (W,)."""
+        return np.diff(self.starts)
+
+    def pad(self, windows: Sequence[int], pad_id: int) -> dict[str, torch.Tensor]:
+        """Return input_ids, attention_mask and token_type_ids, each (B, longest window)."""
+        places, mask = self._places(windows)
+        return {
+            "input_ids": torch.from_numpy(
+                np.where(mask, self.ids[places], pad_id).astype(np.int64)
+            ),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+            "token_type_ids": torch.from_numpy((self.types[places] * mask).astype(np.int64)),
+        }
+
+    def pad_labels(self, windows: Sequence[int]) -> torch.Tensor:
+        """Return token labels (B, longest window), IGNORE where there is padding."""
+        places, mask = self._places(windows)
+        return torch.from_numpy(np.where(mask, self.labels[places], IGNORE))
+
+    def _places(self, windows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        chosen = np.asarray(windows, dtype=np.int64)
+        lengths = self.lengths[chosen]
+        offsets = np.arange(lengths.max())
+        mask = offsets[None, :] < lengths[:, None]
+        return np.where(mask, self.starts[chosen][:, None] + offsets[None, :], 0), mask
+
+    def write(self, path: Path) -> None:
+        """Write the arrays, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, **vars(self))
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Encoded":
+        """Load what `write` left."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in arrays.files})
+
+
+def join(
+    windows: Sequence[Sequence[int]],
+    types: Sequence[Sequence[int]],
+    items: Sequence[int],
+    labels: Sequence[int],
+    cut: int,
+) -> Encoded:
+    """Return windows as flat arrays; `labels` has one entry a window, or one a sub-word."""
+    lengths = np.fromiter(map(len, windows), np.int64, len(windows))
+    total = int(lengths.sum())
+    return Encoded(
+        ids=np.fromiter((i for window in windows for i in window), np.int32, total),
+        types=np.fromiter((t for window in types for t in window), np.uint8, total),
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        items=np.asarray(items, np.int64),
+        labels=np.asarray(labels, np.int64),
+        cut=np.asarray([cut], np.int64),
+    )

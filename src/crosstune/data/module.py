@@ -1,0 +1,102 @@
+"""The data of one run: encoded once, cached by content, batched.
+
+One `LanguageData` serves every task kind and language. Called by `run.py`.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from crosstune.data.batching import Batches, EvaluationOrder, TrainingOrder
+from crosstune.data.encoded import Encoded
+from crosstune.data.split import Split
+from crosstune.data.splits import Splits
+from crosstune.schema import Data
+from crosstune.tasks import Task
+
+CACHE_FORMAT = 1  # raise when the arrays of an encoded split change their meaning
+log = logging.getLogger(__name__)
+
+
+class LanguageData(pl.LightningDataModule):
+    """Loaders over encoded splits; `encoded[split][language]` and `rows[split][language]`."""
+
+    def __init__(
+        self,
+        splits: Splits,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        data: Data,
+        seed: int,
+        cache: Path,
+    ):
+        super().__init__()
+        self.task, self.tokenizer, self.data = task, tokenizer, data
+        self.seed, self.cache = seed, cache  # training order and masks are functions of the seed
+        self.rows = {
+            name: {language: split.rows for language, split in languages.items()}
+            for name, languages in splits.items()
+        }
+        backend: Any = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self.encoded = {
+            name: {
+                language: self._encode(f"{name}/{language}", split, fingerprint)
+                for language, split in languages.items()
+            }
+            for name, languages in splits.items()
+        }
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the rank's shares of uniform random batches."""
+        (encoded,) = self.encoded["train"].values()
+        trainer: Any = self.trainer
+        world, rank = trainer.world_size, trainer.global_rank
+        order = TrainingOrder(len(encoded), self.data.batch_size, self.seed, rank, world)
+        return self._loader(encoded, order, self.seed)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Return one loader a validation language."""
+        return self._evaluation_loaders("validation")
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Return one loader a test language."""
+        return self._evaluation_loaders("test")
+
+    def _evaluation_loaders(self, name: str) -> list[DataLoader[Any]]:
+        trainer: Any = self.trainer
+        world, rank = trainer.world_size, trainer.global_rank
+        size = max(1, self.data.batch_size // world)
+        return [
+            self._loader(encoded, EvaluationOrder(encoded, size, rank, world), None)
+            for encoded in self.encoded[name].values()
+        ]
+
+    def _loader(self, encoded: Encoded, order: Any, seed: int | None) -> DataLoader[Any]:
+        batches: Any = Batches(encoded, self.task, self.tokenizer, seed)
+        return DataLoader(batches, sampler=order, batch_size=None)
+
+    def _encode(self, name: str, split: Split, fingerprint: str) -> Encoded:
+        rows = [{k: v for k, v in row.items() if k != "where"} for row in split.rows]
+        parts = [CACHE_FORMAT, type(self.task).__name__, vars(self.task), self.data.max_tokens]
+        content = json.dumps([*parts, fingerprint, rows], sort_keys=True)
+        path = self.cache / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
+        if path.is_file():
+            log.info("%s: %d rows, encoded before", name, len(rows))
+            encoded = Encoded.load(path)
+        else:
+            encoded = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
+            encoded.write(path)
+            log.info("%s: %d rows encoded as %d windows", name, len(rows), len(encoded))
+        if cut := int(encoded.cut[0]):
+            limit = self.data.max_tokens
+            log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
+        return encoded

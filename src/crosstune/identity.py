@@ -1,0 +1,114 @@
+"""What makes a run this run and no other: everything that can change its result, hashed.
+
+Finds a local model's folder and digests its weights, but loads none of it: this file imports
+nothing heavy, so that a study can be planned at once. Called by `run.py` and `sweep.py`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from crosstune.config import to_plain
+from crosstune.data.splits import Splits
+from crosstune.errors import ConfigError
+from crosstune.record import read_record
+from crosstune.schema import Model, Origin, Precision, Run
+
+RESULT_FORMAT = 1  # raise when a change of the code changes what the same run gives
+INDIFFERENT = {
+    "experiment": (),
+    "outputs": (),
+    "allow": (),
+    "logger": (),
+    "model": ("path",),  # its weights count, not where they lie
+    "data": ("train", "validation", "test"),  # likewise
+    "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
+}
+
+
+def identify(run: Run, splits: Splits) -> str:
+    """Return the run id: 12 hex digits over all that can change a result, and nothing else."""
+    config = to_plain(run)
+    for group, keys in INDIFFERENT.items():
+        if keys:
+            config[group] = {k: v for k, v in config[group].items() if k not in keys}
+        else:
+            del config[group]
+    content = {
+        name: {language: sorted(split.digests.values()) for language, split in languages.items()}
+        for name, languages in splits.items()
+    }
+    parts = [RESULT_FORMAT, config, content, digest_weights(run.model)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def settle(run: Run) -> Run:
+    """Return the run with what the machine decides decided: the model's folder, the precision.
+
+    Raises:
+        ConfigError: the model's folder holds nothing loadable.
+    """
+    precision = run.trainer.precision
+    if precision is Precision.auto:
+        import torch  # heavy, and only `auto` asks the machine
+
+        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        precision = Precision.bf16 if has_bf16 else Precision.fp32
+    trainer = replace(run.trainer, precision=precision)
+    return replace(run, model=resolve(run.model), trainer=trainer)
+
+
+def resolve(model: Model) -> Model:
+    """Return the model with its folder found, checked to hold what can be loaded safely.
+
+    A `path` may be a transformers folder, the folder of a run, or the folder of a study with
+    exactly one finished run that left a whole model.
+
+    Raises:
+        ConfigError: nothing loadable is there, or a hub revision is no commit.
+    """
+    pinned = re.fullmatch(r"[0-9a-f]{40}|refs/pr/\d+", model.revision or "")
+    if model.origin is Origin.hub and not pinned:
+        raise ConfigError(
+            f"model.revision={model.revision}: name the 40-digit commit (or refs/pr/N) of "
+            f"{model.hub_id}, so that the weights cannot change under the study."
+        )
+    if model.origin is not Origin.local:
+        return model
+    root = Path(str(model.path))
+    candidates = [root, root / "model", *_finished_models(root)]
+    found = [folder for folder in candidates if (folder / "config.json").is_file()]
+    if len(found) != 1:
+        reason = "no such folder" if not root.is_dir() else f"{len(found)} models found in it"
+        raise ConfigError(
+            f"model.path={model.path}: {reason}. Give a folder with config.json and "
+            "*.safetensors, a finished run's folder, or a study's folder with one such run."
+        )
+    if not list(found[0].glob("*.safetensors")):
+        raise ConfigError(
+            f"model.path={found[0]}: no *.safetensors in it. Pickled weights are never loaded; "
+            "save the model with save_pretrained of a recent transformers first."
+        )
+    return replace(model, path=found[0].as_posix())
+
+
+def digest_weights(model: Model) -> str:
+    """Return what identifies the weights: a digest of the files, or the hub's commit."""
+    if model.origin is Origin.local:
+        digest = hashlib.sha256()
+        for path in sorted(Path(str(model.path)).iterdir()):
+            if path.suffix in (".safetensors", ".json", ".txt", ".model"):
+                digest.update(path.name.encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+    return f"{model.hub_id}@{model.revision}" if model.origin is Origin.hub else "random"
+
+
+def _finished_models(study: Path) -> Iterator[Path]:
+    for path in sorted(study.glob("*/record.json")):
+        if read_record(path).get("status") == "finished":
+            yield path.parent / "model"

@@ -1,0 +1,141 @@
+"""The one LightningModule, for every task kind, model and method.
+
+It asks the task for the loss and for what the logits say, and owns the optimizer. It knows no
+kind, no language and no method; it writes nothing.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import transformers
+from torch import distributed
+
+from crosstune.build import build
+from crosstune.data.module import LanguageData
+from crosstune.errors import ConfigError, RunError
+from crosstune.schema import Optimizer
+from crosstune.tasks import Task
+from crosstune.tasks.prediction import Output, Prediction
+
+
+class Diverged(RunError):
+    """The loss became infinite or not a number."""
+
+
+class Learner(pl.LightningModule):
+    """Trains a model on a task; `results[split][language]` holds what evaluation found."""
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        data: LanguageData,
+        optimizer: Optimizer,
+        allow: list[str],
+        log_every_n_steps: int,
+    ):
+        super().__init__()
+        self.model = model
+        self.task, self.data, self.optimizer, self.allow = task, data, optimizer, allow
+        self.log_every_n_steps = log_every_n_steps
+        self.results: dict[str, dict[str, dict[str, Any]]] = {}
+        self.predictions: dict[str, list[Prediction]] = {}
+        self._outputs: dict[int, list[Output]] = {}
+
+    def on_fit_start(self) -> None:
+        """Switch dropout on: loaded checkpoints come in evaluation mode."""
+        self.model.train()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        """Return the mean loss over the whole batch, all ranks together."""
+        logits = self.model(**batch["inputs"]).logits
+        total, count = self.task.loss(logits, batch["labels"])
+        world = self.trainer.world_size
+        if world > 1:
+            distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms
+        loss = total * world / count.clamp(min=1)
+        logs_now = (self.global_step + 1) % self.log_every_n_steps == 0
+        if (logs_now or loss.device.type == "cpu") and not torch.isfinite(loss):
+            raise Diverged(f"the loss is {loss.item()} at step {self.global_step + 1}")
+        self.log("train/loss", loss.detach(), sync_dist=world > 1)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer over what is trainable, and its schedule by step."""
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        decay = self.optimizer.weight_decay
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": decay},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = build(
+            self.optimizer.algorithm,
+            "optimizer.algorithm",
+            self.allow,
+            params=[group for group in groups if group["params"]],
+            lr=self.optimizer.learning_rate,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        try:
+            schedule = transformers.get_scheduler(
+                self.optimizer.schedule,
+                optimizer,
+                num_warmup_steps=round(self.optimizer.warmup_ratio * steps),
+                num_training_steps=steps,
+            )
+        except ValueError as error:
+            raise ConfigError(f"optimizer.schedule={self.optimizer.schedule}: {error}") from error
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def validation_step(
+        self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Read off what the logits of one validation batch say."""
+        self._read_off(batch, dataloader_idx)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Read off what the logits of one test batch say."""
+        self._read_off(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score every validation language."""
+        self._score("validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Score every test language and keep the predictions."""
+        self._score("test")
+
+    def _read_off(self, batch: dict[str, Any], loader: int) -> None:
+        if not batch["windows"]:
+            return
+        logits = self.model(**batch["inputs"]).logits
+        read = self.task.read_off(logits, batch["labels"])
+        self._outputs.setdefault(loader, []).extend(
+            (window, said, score)
+            for window, (said, score) in zip(batch["windows"], read, strict=True)
+        )
+
+    def _score(self, split: str) -> None:
+        self.results[split] = {}
+        for loader, (language, encoded) in enumerate(self.data.encoded[split].items()):
+            rows = self.data.rows[split][language]
+            predictions = self.task.decode(rows, encoded, self._outputs.get(loader, []))
+            result = self.task.measure(predictions, self.device)
+            self.results[split][language] = result
+            self.predictions[language] = predictions
+            for metric, value in result["scores"].items():
+                self.log(f"{split}/{language}/{metric}", float(value))
+        self._outputs.clear()
+
+    def collect(self, language: str) -> list[Prediction]:
+        """Return the test predictions of all ranks, in the order of the file."""
+        mine = self.predictions[language]
+        shares: list[Any] = [mine]
+        if self.trainer.world_size > 1:
+            shares = [None] * self.trainer.world_size
+            distributed.all_gather_object(shares, mine)
+        return sorted((p for share in shares for p in share), key=lambda p: p.item)

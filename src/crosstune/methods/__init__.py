@@ -1,0 +1,42 @@
+"""Tuning methods: a model in, the same model adapted out.
+
+peft holds the methods; those that peft lacks are registered with it, one file each. Full
+fine-tuning is the absence of a peft config. Called by `run.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from transformers import PreTrainedModel
+
+from crosstune.build import build
+from crosstune.errors import ConfigError
+from crosstune.models import Loaded
+from crosstune.schema import Method
+
+
+def adapt(
+    loaded: Loaded, method: Method, peft_type: str, allow: Sequence[str]
+) -> PreTrainedModel | PeftModel:
+    """Return the model with only the method's own parameters and the task head trainable."""
+    if method.peft is None:
+        return loaded.model
+    arguments = {"task_type": peft_type, "modules_to_save": loaded.head}
+    config: Any = build(method.peft, "method.peft", allow, **arguments)
+    if not isinstance(config, PeftConfig):
+        raise ConfigError(f"method.peft: {method.peft['_target_']} is no peft config.")
+    try:
+        adapted: Any = get_peft_model(loaded.model, config)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"method={method.name} on this encoder: {reason}") from error
+    return adapted.train()
+
+
+def head_only(task_type: str | None = None, modules_to_save: list[str] | None = None) -> LoraConfig:
+    """Return a peft config that adds nothing and trains the task head alone."""
+    return LoraConfig(
+        target_modules=DUMMY_TARGET_MODULES, task_type=task_type, modules_to_save=modules_to_save
+    )

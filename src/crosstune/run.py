@@ -1,0 +1,294 @@
+"""One run, from its configuration to its record. It reads like the methods section of a paper.
+
+`train` is what the command line calls; `prepare` finds out what the run is; `work` does it. No
+branch here on task, model, method or language.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
+from pytorch_lightning.strategies import DDPStrategy
+
+from crosstune.build import check
+from crosstune.callbacks import CostMeter, KeepBest, Tell
+from crosstune.config import to_plain, write_run
+from crosstune.cost import count_parameters, measure_bytes
+from crosstune.data.module import LanguageData
+from crosstune.data.split import Split
+from crosstune.data.splits import Splits, digests_of, find_unseen, read_splits
+from crosstune.errors import ConfigError, DataError, suggest
+from crosstune.identity import identify, settle
+from crosstune.learner import Diverged, Learner
+from crosstune.methods import adapt
+from crosstune.models import check_length, keep_base, load_model, load_tokenizer
+from crosstune.ranks import fan_out
+from crosstune.record import describe_environment, now, read_record, write_record
+from crosstune.schema import Data, Origin, Precision, Run, Unseen
+from crosstune.tasks import TASKS, Task
+from crosstune.telling import quiet, tell_file
+from crosstune.tracking import open_loggers
+
+log = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """A run that is known to make sense, and has a name."""
+
+    run: Run
+    run_id: str
+    splits: Splits
+    task: Task
+    unseen: dict[str, int]  # split/language -> labels that train never shows
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves everything."""
+        return Path(self.run.outputs) / self.run.experiment / self.run_id
+
+
+def train(run: Run) -> Path:
+    """Train and test one run unless it is finished already; return its folder.
+
+    Raises:
+        CrosstuneError: the run failed; a record says so, once the run has a name.
+    """
+    prepared = prepare(run)
+    folder = prepared.folder
+    if read_record(folder / "record.json").get("status") == "finished":
+        log.info("%s is finished already: nothing to train", folder)
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)  # what a failed or killed attempt left
+    folder.mkdir(parents=True)
+    write_run(prepared.run, folder / "config.yaml")
+    started = now()
+    try:
+        with tell_file(folder / "log.txt"):
+            log.info("%s: %s", folder, _sentence(prepared.run))
+            if run.trainer.devices > 1:
+                fan_out(folder, run.trainer.devices)
+            else:
+                work(prepared)
+    except Exception as error:
+        status = "diverged" if isinstance(error, Diverged) else "failed"
+        text = f"{type(error).__name__}: {error}"
+        write_record(folder, {**_facts(prepared, started), "status": status, "error": text})
+        raise
+    return folder
+
+
+def prepare(run: Run) -> Prepared:
+    """Check every option, read and check the data, and name the run.
+
+    Raises:
+        ConfigError: an option does not fit.
+        DataError: the data is malformed or does not fit the task.
+    """
+    run = settle(run)
+    for where in ("data.reader", "model.config", "method.peft", "optimizer.algorithm"):
+        group, key = where.split(".")
+        check(getattr(getattr(run, group), key), where, run.allow)
+    splits = read_splits(run.data, run.allow)
+    task = _build_task(run.data, splits)
+    unseen = find_unseen(splits, task.labels, task.labels_of)
+    if unseen and run.data.unseen_labels is Unseen.error:
+        raise DataError([fault for faults in unseen.values() for fault in faults])
+    for name, faults in unseen.items():
+        log.warning("%s: %d labels that train never shows, scored as missed", name, len(faults))
+        log.warning("the first: %s", faults[0])
+    if run.data.metric not in task.metrics:
+        raise ConfigError(
+            f"data.metric={run.data.metric}. {suggest(run.data.metric, task.metrics)}"
+        )
+    run_id = identify(run, splits)
+    counts = {name: len(faults) for name, faults in unseen.items()}
+    return Prepared(run, run_id, _limit(splits, run.data), task, counts)
+
+
+def work(prepared: Prepared) -> None:
+    """Train, choose the best checkpoint on validation, test it once per language, record."""
+    run, task, folder, started = prepared.run, prepared.task, prepared.folder, now()
+    cache = Path(run.outputs) / ".cache"
+    with quiet(), open_loggers(run, prepared.run_id, folder) as loggers:
+        pl.seed_everything(run.seed, verbose=False)
+        texts, content = _training_texts(prepared)
+        tokenizer = load_tokenizer(run.model, texts, content, cache)
+        loaded = load_model(run.model, task, tokenizer, run.allow)
+        check_length(loaded.model, run.data.max_tokens)
+        if run.model.origin is Origin.scratch and run.method.peft is not None:
+            keep_base(loaded.model, tokenizer, cache)
+        model = adapt(loaded, run.method, task.peft_type, run.allow)
+        data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
+        learner = Learner(
+            model, task, data, run.optimizer, run.allow, run.trainer.log_every_n_steps
+        )
+        best = KeepBest(folder, f"validation/{run.data.language}/{run.data.metric}")
+        meter = CostMeter()
+        trainer = build_trainer(run, folder, [best, meter, Tell()], loggers)
+        trainer.fit(learner, data)
+        if best.seen != trainer.global_step:  # max_steps ended inside an epoch
+            trainer.validate(learner, data, verbose=False)
+        best.restore(trainer, learner)
+        if "test" in data.rows:
+            trainer.test(learner, data, verbose=False)
+            write_predictions(learner, folder)
+        if not trainer.is_global_zero:
+            return
+        model.save_pretrained(str(folder / "model"))
+        tokenizer.save_pretrained(folder / "model")
+        counts = count_parameters(model, loaded.head, peft=run.method.peft is not None)
+        record = {
+            **_facts(prepared, started),
+            "status": "finished",
+            "best_step": best.step,
+            **_results({**learner.results, "validation": best.results}, data),
+            "cost": {**counts, **meter.read(), "checkpoint_bytes": measure_bytes(folder / "model")},
+        }
+    write_record(folder, record)
+    log.info("%s: finished, %s", folder, _scores_in_words(record))
+
+
+def build_trainer(
+    run: Run, folder: Path, callbacks: list[pl.Callback], loggers: list[Any]
+) -> pl.Trainer:
+    """Return Lightning's trainer for the run.
+
+    Raises:
+        ConfigError: the machine lacks what the trainer options ask for.
+    """
+    options = run.trainer
+    headline = f"validation/{run.data.language}/{run.data.metric}"
+    if options.patience is not None:
+        callbacks.append(EarlyStopping(headline, mode="max", patience=options.patience))
+    if sys.stderr.isatty() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
+    strategy: Any = options.strategy
+    if strategy == "ddp":
+        # an encoder's buffers are constants; sending them round at every forward pass would tie
+        # the ranks together in evaluation, where their shares differ
+        strategy = DDPStrategy(broadcast_buffers=False)
+    try:
+        return pl.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            strategy=strategy,
+            precision="bf16-mixed" if options.precision is Precision.bf16 else "32-true",
+            max_epochs=options.max_epochs,
+            max_steps=options.max_steps or -1,
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            gradient_clip_val=options.gradient_clip_val,
+            log_every_n_steps=options.log_every_n_steps,
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(c, RichProgressBar) for c in callbacks),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def write_predictions(learner: Learner, folder: Path) -> None:
+    """Write predictions.parquet: one row per test item and language, on rank 0."""
+    rows = [
+        {**p._asdict(), "language": language}
+        for language in learner.predictions
+        for p in learner.collect(language)
+    ]
+    if learner.trainer.is_global_zero:
+        columns = ("id", "language", "gold", "prediction", "score")
+        table = pa.table({column: [row[column] for row in rows] for column in columns})
+        pq.write_table(table, folder / "predictions.parquet")
+
+
+def _build_task(data: Data, splits: Splits) -> Task:
+    kind = TASKS[data.kind]
+    for column in ("text", "text_pair", "label"):
+        if getattr(data, column) is not None and column not in kind.columns:
+            raise ConfigError(
+                f"data.{column}: {data.kind.name} does not read columns by that name."
+            )
+    (train,) = splits["train"].values()
+    try:
+        return kind.from_rows(train.rows, **data.task)
+    except TypeError as error:
+        raise ConfigError(f"data.task={data.task}: {error}") from error
+
+
+def _limit(splits: Splits, data: Data) -> Splits:
+    if data.limit is None:
+        return splits
+    limited = {
+        language: Split(split.rows[: data.limit], split.digests)
+        for language, split in splits["train"].items()
+    }
+    return {**splits, "train": limited}
+
+
+def _training_texts(prepared: Prepared) -> tuple[Iterator[str], str]:
+    (split,) = prepared.splits["train"].values()
+    texts = (text for row in split.rows for text in prepared.task.texts_of(row))
+    return texts, "-".join([*sorted(split.digests.values()), str(len(split.rows))])
+
+
+def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
+    run = prepared.run
+    return {
+        "run_id": prepared.run_id,
+        "experiment": run.experiment,
+        "seed": run.seed,
+        "data": run.data.name,
+        "model": run.model.name,
+        "method": run.method.name,
+        "train_language": run.data.language,
+        "headline": {"split": "validation", "metric": run.data.metric},
+        "unseen_labels": prepared.unseen,
+        "data_sha256": digests_of(prepared.splits),
+        "environment": describe_environment(torch.get_num_threads()),
+        "started": started,
+        "finished": now(),
+        "config": to_plain(run),
+    }
+
+
+def _results(results: dict[str, Any], data: LanguageData) -> dict[str, Any]:
+    return {
+        part: {
+            split: {language: result[part] for language, result in languages.items()}
+            for split, languages in results.items()
+        }
+        for part in ("scores", "report")
+    } | {
+        "truncated": {
+            f"{split}/{language}": int(encoded.cut[0])
+            for split, languages in data.encoded.items()
+            for language, encoded in languages.items()
+            if encoded.cut[0]
+        }
+    }
+
+
+def _sentence(run: Run) -> str:
+    names = (run.method.name, run.model.name, run.data.name, run.data.language)
+    return f"{' · '.join(names)}, seed {run.seed}"
+
+
+def _scores_in_words(record: dict[str, Any]) -> str:
+    metric = record["headline"]["metric"]
+    found = record["scores"].get("test") or record["scores"]["validation"]
+    return ", ".join(
+        f"{language} {metric} {scores[metric]:.3f}" for language, scores in found.items()
+    )

@@ -1,0 +1,157 @@
+"""The typed root configuration: every option of ours is declared here once, with its sentence.
+
+Hydra composes `conf/` against these dataclasses, so an unknown key, a wrong type or a missing
+value is refused before data or weights load. Other people's options (`_target_` nodes) are
+typed `dict` here and bound against their signatures by `build.check`.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Kind(Enum):
+    """Task kinds; `tasks/__init__.py` maps each to its class."""
+
+    classification = "classification"
+    tagging = "tagging"
+    masked_lm = "masked_lm"
+
+
+class Origin(Enum):
+    """Where the encoder comes from."""
+
+    scratch = "scratch"
+    local = "local"
+    hub = "hub"
+
+
+class Precision(Enum):
+    """Arithmetic of the forward and backward pass; `auto` is bf16 on a GPU that has it."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Unseen(Enum):
+    """What to do with a label of validation or test that never occurs in train."""
+
+    error = "error"
+    miss = "miss"
+
+
+class Tracker(Enum):
+    """Where a run is mirrored to."""
+
+    wandb = "wandb"
+    csv = "csv"
+    tensorboard = "tensorboard"
+    none = "none"
+
+
+class Mode(Enum):
+    """Whether Weights & Biases is contacted while the run goes on."""
+
+    offline = "offline"
+    online = "online"
+
+
+@dataclass
+class Data:
+    """One data set: its kind, its reader, its splits and how its items become batches."""
+
+    name: str = MISSING  # the data set's name in records and tables
+    kind: Kind = MISSING
+    language: str = MISSING  # ISO code of the language trained on
+    reader: dict[str, Any] = MISSING  # `_target_` of a read_… function and its options
+    train: Any = MISSING  # a source for the reader (a file), or {language: source}
+    validation: Any = MISSING
+    test: Any = MISSING  # null: no test
+    text: str | None = None  # column of the text
+    text_pair: str | None = None  # column of the second text of a pair task
+    label: str | None = None  # column of the label
+    task: dict[str, Any] = field(default_factory=dict)  # options of the task kind
+    unseen_labels: Unseen = Unseen.error
+    metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
+    batch_size: int = 32  # examples per batch, over all devices
+    max_tokens: int = 128  # sub-words per input
+    limit: int | None = None  # use the first N training rows
+
+
+@dataclass
+class Model:
+    """One encoder: a hub checkpoint, a local folder, or random weights from a config."""
+
+    name: str = MISSING
+    origin: Origin = MISSING
+    path: str | None = None  # origin=local: transformers folder, run folder or study folder
+    hub_id: str | None = None  # origin=hub: owner/name
+    revision: str | None = None  # origin=hub: commit of the hub repository
+    config: dict[str, Any] | None = None  # origin=scratch: `_target_` of a transformers config
+    do_lower_case: bool | None = None  # set where the checkpoint's tokenizer does not say it
+    vocab_size: int | None = None  # origin=scratch: at most so many byte-level BPE pieces
+    attention: str = "sdpa"  # attention kernel: sdpa or eager
+
+
+@dataclass
+class Method:
+    """One way of fine-tuning."""
+
+    name: str = MISSING
+    learning_rate: float = MISSING  # the method's own default
+    peft: dict[str, Any] | None = None  # `_target_` of a peft config; null trains every weight
+
+
+@dataclass
+class Optimizer:
+    """Optimizer and schedule."""
+
+    algorithm: dict[str, Any] = MISSING  # `_target_` of a torch optimizer and its options
+    learning_rate: float = MISSING  # peak learning rate
+    weight_decay: float = 0.01  # on matrices; biases and norms are never decayed
+    schedule: str = "linear"  # a name of transformers.SchedulerType
+    warmup_ratio: float = 0.1  # share of all steps with a rising learning rate
+
+
+@dataclass
+class Trainer:
+    """The training loop: how long, on what, in which precision."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: Precision = Precision.fp32
+    max_epochs: int = 3
+    max_steps: int | None = None  # stop after so many optimizer steps
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = 1.0
+    patience: int | None = None  # epochs without a better headline score before stopping
+    log_every_n_steps: int = 10
+
+
+@dataclass
+class Logger:
+    """The mirror of a run; its truth is metrics.jsonl and record.json."""
+
+    tracker: Tracker = Tracker.wandb
+    mode: Mode = Mode.offline
+    project: str = "crosstune"
+
+
+@dataclass
+class Run:
+    """One run, whole."""
+
+    experiment: str = MISSING  # the study's name
+    seed: int = 1
+    outputs: str = "outputs"  # root folder of everything written
+    allow: list[str] = field(default_factory=list)  # own packages for `_target_`; command line only
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    method: Method = field(default_factory=Method)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)

@@ -1,0 +1,149 @@
+"""A study's plan: which runs it holds, and which of them are finished, failed or missing.
+
+A sweep writes its jobs to `outputs/<experiment>/plan.jsonl` before the first one starts; a study
+with a file in `conf/experiment` has a plan without that. Hydra expands and launches the sweep.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from crosstune.config import compose_run, compose_whole, find_conf
+from crosstune.data.splits import Splits, read_splits
+from crosstune.errors import ConfigError, CrosstuneError, suggest
+from crosstune.identity import identify, settle
+from crosstune.record import read_record
+
+log = logging.getLogger(__name__)
+PLAN = "plan.jsonl"
+
+
+class WritePlan(Callback):
+    """Hydra callback: writes down what a sweep is going to do, and tells how far it is."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Add the sweep's jobs to the study's plan."""
+        if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+            return  # a search decides as it goes
+        jobs = expand(config)
+        self.total = len(jobs)
+        write_plan(Path(config.outputs) / config.hydra.runtime.choices.experiment, plan(jobs))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Tell which run of the sweep starts."""
+        if self.total:
+            log.info("run %d of %d", config.hydra.job.num + 1, self.total)
+            # Hydra's own note of the sweep names folders of this machine; the plan does not
+            Path(config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
+
+
+def expand(config: DictConfig) -> list[list[str]]:
+    """Return the overrides of every job of a sweep: the study's grid under the command line."""
+    grid = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    given = OmegaConf.to_container(config.hydra.overrides.task)
+    overrides = OverridesParser.create().parse_overrides([*grid, *(str(o) for o in given or [])])
+    return BasicSweeper.split_arguments(overrides, None)[0]
+
+
+def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Return one line a job: its overrides, its names and its run id, or what is wrong with it."""
+    lines: list[dict[str, Any]] = []
+    seen: dict[str, Splits] = {}
+    for overrides in jobs:
+        line: dict[str, Any] = {"overrides": list(overrides)}
+        try:
+            run = settle(compose_run(overrides))
+            line |= {
+                "data": run.data.name,
+                "language": run.data.language,
+                "model": run.model.name,
+                "method": run.method.name,
+                "seed": run.seed,
+            }
+            data = run.data
+            sources = [data.reader, data.language, data.train, data.validation, data.test]
+            key = json.dumps(sources, sort_keys=True)
+            seen[key] = seen.get(key) or read_splits(data, run.allow)
+            line["run_id"] = identify(run, seen[key])
+        except CrosstuneError as error:
+            line["error"] = str(error)
+        lines.append(line)
+    return lines
+
+
+def write_plan(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Add lines to the study's plan, each job once, whole or not at all."""
+    known = {json.dumps(line["overrides"]): line for line in read_plan(folder)}
+    known |= {json.dumps(line["overrides"]): line for line in lines}
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{PLAN}.partial"
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known.values())
+    partial.write_text(text, "utf-8")
+    partial.replace(folder / PLAN)
+
+
+def read_plan(folder: Path) -> list[dict[str, Any]]:
+    """Read the study's plan; none was written: no lines."""
+    path = folder / PLAN
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if path.is_file()
+        else []
+    )
+
+
+def find_missing(outputs: Path, experiment: str) -> list[dict[str, Any]]:
+    """Return the planned runs that left neither a finished nor a failed record."""
+    return [line for line, status in survey(outputs, experiment) if status == "missing"]
+
+
+def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
+    """Return every run of the study with its status; runs outside the plan are in it too.
+
+    Raises:
+        ConfigError: there is no such study, neither run nor in conf/experiment.
+    """
+    folder = outputs / experiment
+    lines = read_plan(folder)
+    if not lines and (find_conf() / "experiment" / f"{experiment}.yaml").is_file():
+        lines = plan(expand(compose_whole([f"experiment={experiment}"])))
+    found = {path.parent.name: read_record(path) for path in sorted(folder.glob("*/record.json"))}
+    if not lines and not found:
+        studies = sorted(path.parent.name for path in outputs.glob("*/plan.jsonl"))
+        studies += sorted(path.stem for path in (find_conf() / "experiment").glob("*.yaml"))
+        raise ConfigError(f"experiment={experiment}: no such study. {suggest(experiment, studies)}")
+    result: list[tuple[dict[str, Any], str]] = []
+    for line in lines:
+        record = found.pop(line.get("run_id", ""), None)
+        result.append((line, record["status"] if record else "missing"))
+    result += [
+        ({**record, "language": record.get("train_language")}, record["status"])
+        for record in found.values()
+    ]
+    return result
+
+
+def render_survey(experiment: str, lines: Sequence[tuple[dict[str, Any], str]]) -> str:
+    """Return the study's state in words: the counts, then every run that is not finished."""
+    counts = Counter(status for _, status in lines)
+    parts = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
+    text = [f"{experiment}: {len(lines)} planned, {parts}"]
+    for line, status in lines:
+        if status != "finished":
+            names = [
+                str(line.get(key, "?")) for key in ("data", "language", "model", "method", "seed")
+            ]
+            why = f": {line['error']}" if line.get("error") else ""
+            text.append(f"  {status}  {' · '.join(names)}  {line.get('run_id', '')}{why}")
+    return "\n".join(text)

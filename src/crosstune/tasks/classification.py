@@ -1,0 +1,116 @@
+"""Classification: one label for a text, or for a pair of texts.
+
+Head: transformers' sequence classification. Each item is one window; what does not fit into
+`data.max_tokens` is cut from the longer text, counted and reported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase
+
+from crosstune.data.encoded import UNSEEN, Encoded, join
+from crosstune.errors import DataError
+from crosstune.metrics import ClassReport
+from crosstune.tasks.prediction import Output, Prediction
+
+
+@dataclass
+class Classification:
+    """The task of one data set; `labels` are those of train, sorted."""
+
+    labels: list[str]
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    peft_type: ClassVar[str] = "SEQ_CLS"
+    columns: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[dict[str, Any]]) -> "Classification":
+        """Return the task with the labels that the training rows carry."""
+        labels = sorted({row["label"] for row in rows})
+        if len(labels) < 2:
+            where = rows[0]["where"].rpartition(":")[0]
+            raise DataError([f"{where}: train holds one label only, {labels[0]!r}"])
+        return cls(labels)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scores that `measure` gives."""
+        averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
+        return ("accuracy", *averages, "mcc")
+
+    def labels_of(self, row: dict[str, Any]) -> list[str]:
+        """Return the labels that a row carries."""
+        return [row["label"]]
+
+    def texts_of(self, row: dict[str, Any]) -> list[str]:
+        """Return the raw texts of a row, for training a tokenizer."""
+        return [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
+
+    def encode(
+        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    ) -> Encoded:
+        """Return one window a row, the label's index as its label."""
+        second = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
+        batch: Any = tokenizer(
+            [row["text"] for row in rows],
+            second,
+            truncation="longest_first",
+            max_length=max_tokens,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        index = {label: number for number, label in enumerate(self.labels)}
+        return join(
+            batch["input_ids"],
+            batch["token_type_ids"],
+            range(len(rows)),
+            [index.get(row["label"], UNSEEN) for row in rows],
+            cut=sum(bool(batch[number].overflowing) for number in range(len(rows))),
+        )
+
+    def collate(
+        self,
+        encoded: Encoded,
+        windows: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+        draw: Any,
+    ) -> dict[str, Any]:
+        """Return inputs (B, L) and labels (B,)."""
+        pad_id: Any = tokenizer.pad_token_id
+        labels = torch.from_numpy(encoded.labels[list(windows)])
+        return {"inputs": encoded.pad(windows, pad_id), "labels": labels}
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed cross entropy of logits (B, C) and the number of items."""
+        total = cross_entropy(logits.float(), labels, reduction="sum", ignore_index=-100)
+        return total, (labels != -100).sum()
+
+    def read_off(self, logits: torch.Tensor, labels: torch.Tensor) -> list[tuple[Any, float]]:
+        """Return the best class of each window and its log-probability."""
+        scores, best = logits.float().log_softmax(-1).max(-1)
+        return list(zip(best.tolist(), scores.tolist(), strict=True))
+
+    def decode(
+        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+    ) -> list[Prediction]:
+        """Return one prediction a row, as label texts."""
+        return [
+            Prediction(item, rows[item]["id"], rows[item]["label"], self.labels[best], score)
+            for item, best, score in ((int(encoded.items[w]), b, s) for w, b, s in outputs)
+        ]
+
+    def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
+        """Return scores and the per-class report, exact over all ranks."""
+        report = ClassReport(self.labels).to(device)
+        index = {label: number for number, label in enumerate(self.labels)}
+        if predictions:
+            report.update(
+                torch.tensor([index[p.prediction] for p in predictions], device=device),
+                torch.tensor([index.get(p.gold, UNSEEN) for p in predictions], device=device),
+            )
+        return report.compute()

@@ -1,0 +1,15 @@
+"""What a task gives back for one item of the data: shared by every kind and by the writer."""
+
+from typing import Any, NamedTuple
+
+Output = tuple[int, Any, float]  # window, what the task read off the logits, score
+
+
+class Prediction(NamedTuple):
+    """One item's answer beside its gold; `score` is the log-probability of the prediction."""
+
+    item: int  # row of the split
+    id: str
+    gold: Any
+    prediction: Any
+    score: float

@@ -1,0 +1,65 @@
+"""What a run tells while it works: log lines on the terminal's stderr and in the run's log.txt.
+
+Standard output is kept for results: the folders of runs, the table of a report.
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOG = logging.getLogger("crosstune")
+NOISY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "transformers")
+# what Lightning and peft say of choices that we make on purpose
+MEANT = (
+    r".*does not have many workers.*",
+    r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*",
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*GPU available but not used.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Experiment logs directory .* exists and is not empty.*",
+    r".*Trainer already configured with model summary callbacks.*",
+    r".*`is_gradient_checkpointing` is deprecated.*",
+)
+
+
+def tell_terminal() -> None:
+    """Send log lines to stderr, once."""
+    if not any(isinstance(handler, logging.StreamHandler) for handler in LOG.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+
+
+@contextmanager
+def tell_file(path: Path) -> Iterator[None]:
+    """Send log lines to a file too."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the notices of libraries about choices that are meant; errors still show."""
+    noisy = [logging.getLogger(name) for name in NOISY]
+    before = [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for pattern in MEANT:
+            warnings.filterwarnings("ignore", message=pattern)
+        try:
+            yield
+        finally:
+            for logger, level in zip(noisy, before, strict=True):
+                logger.setLevel(level)

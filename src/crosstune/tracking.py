@@ -1,0 +1,129 @@
+"""Where the numbers of a run go while it runs: metrics.jsonl first, then its mirrors.
+
+metrics.jsonl is the truth: one line a logged step, flushed as it is written. Weights & Biases,
+TensorBoard and CSV copy it; nothing of ours reads them back, and nothing that tells of the machine
+or the command line is sent to them.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from crosstune.errors import ConfigError
+from crosstune.schema import Mode, Run, Tracker
+
+
+class MetricsFile(Logger):
+    """Lightning logger that appends one JSON object a logged step."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The file's stem."""
+        return self.path.stem
+
+    @property
+    def version(self) -> str:
+        """Nothing is versioned: a run has one file."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one line and flush it."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: config.yaml holds the options."""
+
+
+@contextmanager
+def open_loggers(run: Run, run_id: str, folder: Path) -> Iterator[list[Logger]]:
+    """Give metrics.jsonl and the chosen mirror, and close the mirror behind the run.
+
+    Raises:
+        ConfigError: the mirror's package is not installed.
+    """
+    loggers: list[Logger] = [MetricsFile(folder / "metrics.jsonl")]
+    tracker = run.logger.tracker
+    if tracker is Tracker.csv:
+        loggers.append(CSVLogger(folder, name="csv", version=""))
+    elif tracker is Tracker.tensorboard:
+        loggers.append(_tensorboard(folder))
+    elif tracker is Tracker.wandb:
+        loggers.append(_wandb(run, run_id, folder))
+    try:
+        yield loggers
+    finally:
+        if tracker is Tracker.wandb:
+            import wandb  # takes half a second, and only this mirror needs it
+
+            wandb.finish()  # else the next run of a sweep writes into this one
+
+
+def _tensorboard(folder: Path) -> Logger:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "logger=tensorboard needs the package tensorboard: pip install crosstune[tensorboard]."
+        ) from error
+
+
+def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it asks a server even offline
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    quiet: dict[str, Any] = {
+        "console": "off",
+        "disable_git": True,
+        "save_code": False,
+        "disable_code": True,
+        "x_disable_meta": True,
+        "x_disable_stats": True,
+        "x_disable_machine_info": True,
+        "x_save_requirements": False,
+        "host": "anonymous",
+        "silent": True,
+    }
+    facts = {
+        "run_id": run_id,
+        "experiment": run.experiment,
+        "data": run.data.name,
+        "language": run.data.language,
+        "model": run.model.name,
+        "method": run.method.name,
+        "seed": run.seed,
+        "learning_rate": run.optimizer.learning_rate,
+        "batch_size": run.data.batch_size,
+        "max_tokens": run.data.max_tokens,
+        "max_epochs": run.trainer.max_epochs,
+        "max_steps": run.trainer.max_steps,
+        "precision": run.trainer.precision.name,
+    }
+    logger = WandbLogger(
+        name=f"{run.data.name}-{run.data.language}-{run.model.name}-{run.method.name}-{run.seed}",
+        save_dir=folder,
+        offline=run.logger.mode is Mode.offline,
+        id=run_id,
+        project=run.logger.project,
+        group=run.experiment,
+        log_model=False,
+        config=facts,
+        settings=wandb.Settings(**quiet),
+    )
+    _ = logger.experiment  # opens the run now: a tracker that is missing is named before training
+    return logger
