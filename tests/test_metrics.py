@@ -2,10 +2,10 @@
 
 import json
 import pickle
-from functools import lru_cache
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy
 import pytest
@@ -86,7 +86,7 @@ def same_table(report: dict, reference: dict) -> bool:
 # ---- classes -------------------------------------------------------------------------------------
 
 
-@lru_cache
+@cache
 def reference_report(seed: int) -> dict:
     prediction, gold = draw_classes(seed)
     return sklearn.classification_report(
@@ -247,9 +247,9 @@ def test_sentences_of_different_length_are_refused():
 def test_100_000_sentences_take_seconds():
     guesses, golds = draw_tags(1, TAGS)
     sentences = 100_000 // len(golds) + 1
-    start = perf_counter()
+    start = process_time()
     score(SpanReport(TYPES), (guesses * sentences, golds * sentences))
-    assert perf_counter() - start < 10
+    assert process_time() - start < 10
 
 
 # ---- token loss ----------------------------------------------------------------------------------
@@ -432,6 +432,7 @@ def test_counting_goes_on_after_inference_mode(item):
     metric, *columns = item
     whole = score(metric.clone(), columns)
     with torch.inference_mode():
+        metric.reset()
         metric.update(*[c[:20] for c in columns])
     metric.update(*[c[20:] for c in columns])
     assert flat(metric.compute()) == pytest.approx(flat(whole), **CLOSE)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crosstune.cost import PeakMemory, Stopwatch
+from crosstune.whole import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,8 @@ class KeepBest(pl.Callback):
         self.score, self.step = score, trainer.global_step
         self.results = cast(Any, pl_module).results["validation"]
         if trainer.is_global_zero:
-            partial = self.path.with_suffix(".partial")
-            save_file(_trainable(pl_module), partial)
-            partial.replace(self.path)
+            with whole_file(self.path) as partial:
+                save_file(_trainable(pl_module), partial)
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the best weights back on every rank, and remove their file."""
@@ -80,8 +80,10 @@ class CostMeter(pl.Callback):
             self.watch.start()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the time."""
+        """Stop the time, and add the other ranks' sub-words."""
         self.watch.stop()
+        share = torch.tensor(self.tokens, device=pl_module.device)
+        self.tokens = int(trainer.strategy.reduce(share, reduce_op="sum"))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -110,8 +112,7 @@ class Tell(pl.Callback):
             if name.startswith("validation/")
         ]
         loss = f"loss {float(metrics['train/loss']):.3f}, " if "train/loss" in metrics else ""
-        epoch = trainer.current_epoch + 1
-        log.info("epoch %d of %s: %s%s", epoch, trainer.max_epochs, loss, ", ".join(scores[:3]))
+        log.info("step %d: %s%s", trainer.global_step, loss, ", ".join(scores[:3]))
 
 
 def _trainable(module: pl.LightningModule) -> dict[str, torch.Tensor]:

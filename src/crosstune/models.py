@@ -6,7 +6,6 @@ modules make up the task head, because those are trained and saved by every meth
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from crosstune.build import build
 from crosstune.errors import ConfigError
 from crosstune.schema import Model, Origin
 from crosstune.tasks import Task
+from crosstune.whole import whole_file, whole_folder
 
 transformers.utils.logging.disable_progress_bar()  # one shard's progress says nothing
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -39,11 +39,9 @@ def load_tokenizer(
     if model.origin is Origin.scratch:
         path = cache / "tokenizers" / f"{content}-{model.vocab_size}.json"
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
             trained = train_tokenizer(texts, int(model.vocab_size or 0))
-            partial = path.with_suffix(".partial")
-            trained.save(str(partial))
-            partial.replace(path)
+            with whole_file(path) as partial:
+                trained.save(str(partial))
         return PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_file(str(path)),
             model_input_names=["input_ids", "token_type_ids", "attention_mask"],
@@ -147,11 +145,9 @@ def keep_base(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cache
         digest.update(name.encode() + tensor.numpy().tobytes())
     folder = cache / "bases" / digest.hexdigest()[:16]
     if not folder.is_dir():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        loaded.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        partial.rename(folder)
+        with whole_folder(folder) as partial:
+            loaded.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
     loaded.config._name_or_path = folder.as_posix()
     loaded.name_or_path = folder.as_posix()
 

@@ -5,13 +5,14 @@ it. Reads nothing but records and git; knows no metric and no model.
 """
 
 import json
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from crosstune.whole import whole_file
 
 SCHEMA = 1
 PACKAGES = (
@@ -39,12 +40,11 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write record.json, whole or not at all."""
-    partial = folder / "record.json.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump({"schema": SCHEMA, **record}, file, ensure_ascii=False, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / "record.json")
+    with whole_file(folder / "record.json") as partial:
+        text = json.dumps(
+            {"schema": SCHEMA, **record}, ensure_ascii=False, indent=1, allow_nan=False
+        )
+        partial.write_text(text + "\n", "utf-8")
 
 
 def now() -> str:

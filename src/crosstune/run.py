@@ -176,7 +176,7 @@ def build_trainer(
     if strategy == "ddp":
         # an encoder's buffers are constants; sending them round at every forward pass would tie
         # the ranks together in evaluation, where their shares differ
-        strategy = DDPStrategy(broadcast_buffers=False)
+        strategy = DDPStrategy(forward_sync_buffers=False)
     try:
         return pl.Trainer(
             accelerator=options.accelerator,

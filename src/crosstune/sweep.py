@@ -21,6 +21,7 @@ from crosstune.data.splits import Splits, read_splits
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.identity import identify, settle
 from crosstune.record import read_record
+from crosstune.whole import whole_file
 
 log = logging.getLogger(__name__)
 PLAN = "plan.jsonl"
@@ -86,11 +87,9 @@ def write_plan(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Add lines to the study's plan, each job once, whole or not at all."""
     known = {json.dumps(line["overrides"]): line for line in read_plan(folder)}
     known |= {json.dumps(line["overrides"]): line for line in lines}
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{PLAN}.partial"
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known.values())
-    partial.write_text(text, "utf-8")
-    partial.replace(folder / PLAN)
+    with whole_file(folder / PLAN) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def read_plan(folder: Path) -> list[dict[str, Any]]:

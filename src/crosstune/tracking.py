@@ -16,7 +16,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from crosstune.errors import ConfigError
-from crosstune.schema import Mode, Run, Tracker
+from crosstune.schema import Run, Tracker
 
 
 class MetricsFile(Logger):
@@ -114,16 +114,15 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
         "max_steps": run.trainer.max_steps,
         "precision": run.trainer.precision.name,
     }
-    logger = WandbLogger(
+    opened = wandb.init(
         name=f"{run.data.name}-{run.data.language}-{run.model.name}-{run.method.name}-{run.seed}",
-        save_dir=folder,
-        offline=run.logger.mode is Mode.offline,
+        dir=folder,
+        mode=run.logger.mode.name,
         id=run_id,
+        resume="allow",
         project=run.logger.project,
         group=run.experiment,
-        log_model=False,
         config=facts,
         settings=wandb.Settings(**quiet),
     )
-    _ = logger.experiment  # opens the run now: a tracker that is missing is named before training
-    return logger
+    return WandbLogger(experiment=opened, log_model=False)

@@ -3,11 +3,17 @@
 import copy
 import hashlib
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from crosstune.analysis.frame import frame, read_records
+from crosstune.analysis.tables import build_table
+
 EXPERIMENT = "study"
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Study:
@@ -65,7 +71,7 @@ class Study:
             "data_sha256": {"a.tsv": "aa", "b.tsv": "bb", "c.tsv": "cc"},
             "environment": {"packages": {"torch": "2.13.0"}},
             "started": "2026-01-01T00:00:00+00:00",
-            "finished": f"2026-01-01T{self.count // 3600:02}:{self.count // 60 % 60:02}:{self.count % 60:02}+00:00",
+            "finished": (START + timedelta(seconds=self.count)).isoformat(),
             "config": config,
         }
         return copy.deepcopy(record | changes)
@@ -78,6 +84,24 @@ class Study:
     def fail(self, status: str = "failed", **changes) -> dict:
         kept = {"scores": {}, "cost": {}, "data_sha256": {}, "error": "RuntimeError: no luck"}
         return self.add(**(kept | {"status": status} | changes))
+
+    def plan(self, seed: int = 1, **changes) -> dict:
+        """Return a planned run that left no record."""
+        names = {"data": "tags", "language": "es", "model": "mini", "method": "lora"}
+        return names | {"run_id": f"plan{seed}", "seed": seed} | changes
+
+    def read(self, missing=()):
+        return replace(read_records(self.outputs, EXPERIMENT), missing=missing)
+
+    def table(self, missing=()):
+        records = self.read(missing)
+        return build_table(EXPERIMENT, frame(records), records)
+
+    def cell(self, row: str, column: str, missing=()) -> str:
+        """Return one cell of the table by its row label and its column header."""
+        table = self.table(missing)
+        (line,) = [line for line in table.rows if line[0] == row]
+        return line[table.headers.index(column)]
 
     def write(self, run_id: str, text: str, name: str = "record.json") -> None:
         (self.folder / run_id).mkdir(parents=True, exist_ok=True)

@@ -238,6 +238,17 @@ def test_target_modules_choose_layers_by_the_end_of_their_name():
     assert {name.rpartition(".")[2] for name in adapted} == {"query", "LayerNorm"}
 
 
+@pytest.mark.parametrize(
+    ("family", "kept"), [("Bert", ["classifier"]), ("DistilBert", ["classifier", "pre_classifier"])]
+)
+def test_named_targets_spare_the_modules_that_peft_saves_whole(family, kept):
+    task = "TokenClassification" if family == "Bert" else "SequenceClassification"
+    model = adapt(build((family, task)), task, target_modules=r".*(query|q_lin|classifier)")
+    adapted = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, BitFitLayer)}
+    assert adapted.isdisjoint(kept)
+    assert len(adapted) == 1
+
+
 def test_question_answering_trains_its_head_whole():
     config = transformers.BertConfig(**SIZES | {"num_labels": 2}, **BERT)
     model = transformers.BertForQuestionAnswering(config)
@@ -352,6 +363,13 @@ def test_a_merged_bias_is_exactly_base_plus_change(trained, case):
     }
     model.merge_adapter()
     assert same_values({name: model.get_submodule(name).bias for name in expected}, expected)
+
+
+@every_case
+def test_merging_in_place_adds_each_change_once(trained, case):
+    model = copy.deepcopy(trained[case].model)
+    model.merge_adapter()
+    torch.testing.assert_close(logits(model), logits(trained[case].model), atol=1e-6, rtol=0)
 
 
 @every_case

@@ -16,6 +16,8 @@ _IRRELEVANT = ("seed", "experiment", "outputs", "allow", "logger", "trainer.log_
 _NAMES = {"data", "language", "model", "method", "seed"}  # of a planned run
 _FILES = ("data.train", "data.validation", "data.test")  # judged by content, not by path
 
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
     """Return the leaves as dotted key -> JSON text; a null leaf counts as absent.
@@ -30,7 +32,7 @@ def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, Mapping):
             stack += [(f"{path}.{key}" if path else key, child) for key, child in value.items()]
         elif value is not None:
-            flat[path] = json.dumps(value, ensure_ascii=False, sort_keys=True)
+            flat[path] = _encode(value)
     return flat
 
 
@@ -84,7 +86,7 @@ def _content(record: Mapping[str, Any]) -> frozenset[Any]:
 
 
 def _under(key: str, roots: Iterable[str]) -> bool:
-    return any(key == root or key.startswith(f"{root}.") for root in roots)
+    return f"{key}.".startswith(tuple(f"{root}." for root in roots))
 
 
 def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:

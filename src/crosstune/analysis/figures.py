@@ -71,7 +71,8 @@ def draw_scores(table: Table) -> Drawing:
         sheet.draw_marks()
         svg, png = io.StringIO(), io.BytesIO()
         sheet.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        sheet.figure.savefig(png, format="png", dpi=110, facecolor="white")
+        quick = {"compress_level": 3}  # encoding is a large part of the drawing time
+        sheet.figure.savefig(png, format="png", dpi=100, facecolor="white", pil_kwargs=quick)
     return Drawing(svg.getvalue(), png.getvalue(), _cut(table))
 
 
@@ -82,8 +83,8 @@ class _Sheet:
     """
 
     def __init__(self, arms: Sequence[str], columns: Sequence[str]) -> None:
-        self.arms = [textwrap.fill(drawable(arm), 46) for arm in arms]
-        self.titles = [textwrap.fill(drawable(column), 30) for column in columns]
+        self.arms = [_fold(arm, 46) for arm in arms]
+        self.titles = [_fold(column, 30) for column in columns]
         self.wide = min(4, len(columns)) or 1
         lines = [line for label in self.arms for line in label.split("\n")]
         self.left = 10 + max((_measure(line) for line in lines), default=0)
@@ -150,12 +151,18 @@ def _ticks(scores: Sequence[float]) -> list[float]:
     """Return a few round values around the scores.
 
     >>> _ticks([71.2, 78.9])
-    [70.0, 72.5, 75.0, 77.5, 80.0]
+    [70.0, 72.0, 74.0, 76.0, 78.0, 80.0]
     """
     low, high = (min(scores), max(scores)) if scores else (0, 100)
-    spread = max(high - low, 1.0)  # less than a point is not blown up
-    values = MaxNLocator(4).tick_values(low - 0.05 * spread, high + 0.05 * spread)
+    margin = 0.05 * max(high - low, 10)  # a few points are not blown up to the whole width
+    locator = MaxNLocator(4, steps=[1, 2, 5, 10])
+    values = locator.tick_values(max(low - margin, min(low, 0)), min(high + margin, max(high, 100)))
     return [float(value) for value in values]
+
+
+def _fold(text: str, width: int) -> str:
+    """Return a label on at most three lines; the table has it whole."""
+    return textwrap.fill(drawable(text), width, max_lines=3, placeholder="…")
 
 
 def _measure(line: str) -> float:

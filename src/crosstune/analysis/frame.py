@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from crosstune.analysis.arms import (
-    flatten,
     mark_superseded,
     name_arms,
     name_datasets,
@@ -123,7 +122,10 @@ def _checked(record: Any) -> dict[str, Any]:
         wrong.append("status")
     if wrong:
         raise DataError([f"missing or of the wrong type: {', '.join(wrong)}"])
-    flatten(record["config"])  # one nested too deeply fails here, where it is caught
+    nested: Any = [record["config"], record["environment"], record.get("error")]
+    for _ in range(20):
+        nested = [nested]
+    json.dumps(nested)  # what is too deep for the work to come fails here, where it is caught
     finished = record["status"] == "finished"
     if not isinstance(record["headline"].get("metric", "" if not finished else None), str):
         raise DataError(["headline.metric is missing or no text"])

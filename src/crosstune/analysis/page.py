@@ -42,7 +42,7 @@ def render_page(
         table=table,
         svg=re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL),  # they repeat the labels
         cut=drawing.cut,
-        cost_headers=["method", *(_cost_header(cost) for cost in COSTS)],
+        cost_headers=["method and data set", *(_cost_header(cost) for cost in COSTS)],
         costs=_costs(table),
         problems=_problems(scores, records),
         classes=_classes(table, summarise_classes(scores, records.records)),

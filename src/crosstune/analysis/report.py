@@ -116,7 +116,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(shown)
     for note in table.notes:
         console.print(Text(f"- {plain(note)}", style="dim"))
-    console.print(Text(f"Report: {report.paths['index.html']}"))
+    console.print(Text(plain(f"Report: {report.paths['index.html']}")))
 
 
 def _width(table: Table, column: int) -> int:

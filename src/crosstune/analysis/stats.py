@@ -37,7 +37,8 @@ def summarise_scores(frame: pd.DataFrame) -> pd.DataFrame:
     for row in every:
         planned[row["dataset"], row["model"]].add(row["seed"])
     shown = [row for row in every if not row["superseded_by"]]
-    scored = [row for row in list_rows(frame.query("metric == headline")) if _counts(row)]
+    aimed = frame.query("metric == headline", engine="python")
+    scored = [row for row in list_rows(aimed) if _counts(row)]
     columns = _columns(shown, scored)
     cells, runs = defaultdict(list), defaultdict(dict)
     for row in scored:

@@ -96,13 +96,15 @@ def _positions(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
     return {key: position for position, key in enumerate(keys)}
 
 
-def _natural(key: Sequence[str]) -> list[list[tuple[bool, float, str]]]:
-    """Return a sort key by which 20 comes before 100 and 1e-05 before 0.001."""
-    number = r"((?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w))"
-    return [
-        [(False, float(part), "") if i % 2 else (True, 0.0, part) for i, part in enumerate(parts)]
-        for parts in (re.split(number, text) for text in key)
-    ]
+def _natural(key: Sequence[str]) -> list[list[Any]]:
+    """Return a sort key by which 20 comes before 100 and 1e-05 before 0.001.
+
+    >>> sorted([("r=16",), ("r=8",), ("r=1e-05",)], key=_natural)
+    [('r=1e-05',), ('r=8',), ('r=16',)]
+    """
+    parts = [re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text) for text in key]
+    natural = [[float(part) if i % 2 else part for i, part in enumerate(text)] for text in parts]
+    return [*natural, list(key)]  # 1 and 1.0 are told apart at last
 
 
 def _column_order(key: tuple[str, ...]) -> tuple[Any, ...]:

@@ -31,7 +31,8 @@ _LABELLED_ROWS = {"train": 600, "validation": 150, "test": 301}  # odd: it fills
 _TEXT_ROWS = {"train": 2000, "validation": 200, "test": 200}
 _HELD_OUT = {"train": 0.0, "validation": 0.3, "test": 0.3}  # share of names never in train
 _TENTHS = {"train": range(6), "validation": range(6, 8), "test": range(8, 10)}
-_OPINIONS = 0.6  # share of opinions in the text without labels; the rest are mentions
+_OPINIONS = 0.7  # share of opinions in the text without labels; the rest are mentions
+_VERDICTS = 0.8  # share of those opinions that a verdict follows
 _PATIENCE = 2000  # draws in a row that bring nothing new, before the grammar counts as exhausted
 
 
@@ -87,7 +88,7 @@ def read_demo_entities(source: str, *, language: str, rows: dict[str, int] | Non
 def read_demo_text(source: str, *, language: str, rows: dict[str, int] | None = None) -> Split:
     """Generate text without labels from the same grammars, for masked language modelling.
 
-    Half of the opinions are followed by a verdict that agrees with them ("We went home angry."),
+    Most opinions are followed by a verdict that agrees with them ("We went home angry."),
     as in real reviews; labelled opinions have none. Language "mul" interleaves Spanish, Chinese
     and English, with as many rows of each as `rows` asks for.
 
@@ -111,7 +112,7 @@ def _draw_text(source: str, language: str, count: int) -> tuple[str, list[dict[s
             return text, {"text": text}
         polarity = rng.choice(list(LABELS))
         key, text = draw_opinion(rng, grammar, polarity)
-        if rng.random() < 0.5:
+        if rng.random() < _VERDICTS:
             blank = " " if grammar.spaced else ""
             text += blank + draw_verdict(rng, grammar, polarity)
         return key, {"text": text}

@@ -2,6 +2,9 @@
 
 from crosstune.data.demo_grammars import Aspect, Domain, Grammar, Mentions, Names, Opinions
 
+_GOOD = "pleasant impressive remarkable"
+_BAD = "disappointing frustrating dreadful"
+
 _RESTAURANT = Domain(
     words={
         "visit": "we had dinner at this restaurant",
@@ -11,13 +14,11 @@ _RESTAURANT = Domain(
         "there_short": "at the other one",
     },
     aspects=(
-        Aspect("the food", "sg", "delicious tasty fresh", "tasteless greasy stale"),
-        Aspect("the soup", "sg", "delicious tasty creamy", "tasteless greasy salty"),
-        Aspect("the desserts", "pl", "delicious creamy fresh", "tasteless dry stale"),
-        Aspect("the service", "sg", "friendly attentive pleasant", "rude slow careless"),
-        Aspect("the waiters", "pl", "friendly polite attentive", "rude impatient careless"),
-        Aspect("the dining room", "sg", "quiet pleasant spacious", "noisy gloomy cramped"),
-        Aspect("the prices", "pl", "reasonable fair affordable", "excessive absurd unfair"),
+        Aspect("the food", "sg", f"{_GOOD} tasty", f"{_BAD} bland"),
+        Aspect("the soup", "sg", f"{_GOOD} tasty", f"{_BAD} salty"),
+        Aspect("the desserts", "pl", f"{_GOOD} tasty", f"{_BAD} bland"),
+        Aspect("the service", "sg", f"{_GOOD} friendly", f"{_BAD} slow"),
+        Aspect("the waiters", "pl", f"{_GOOD} friendly", f"{_BAD} rude"),
     ),
 )
 _HOTEL = Domain(
@@ -29,13 +30,11 @@ _HOTEL = Domain(
         "there_short": "at the other one",
     },
     aspects=(
-        Aspect("the rooms", "pl", "clean spacious comfortable", "dirty cramped gloomy"),
-        Aspect("the bed", "sg", "clean wide comfortable", "dirty hard narrow"),
-        Aspect("the breakfast", "sg", "delicious tasty fresh", "tasteless greasy stale"),
-        Aspect("the staff", "sg", "friendly polite attentive", "rude slow impatient"),
-        Aspect("the bathroom", "sg", "clean spacious modern", "dirty cramped smelly"),
-        Aspect("the corridors", "pl", "quiet clean modern", "noisy dirty gloomy"),
-        Aspect("the prices", "pl", "reasonable fair affordable", "excessive absurd unfair"),
+        Aspect("the rooms", "pl", f"{_GOOD} comfortable", f"{_BAD} dirty"),
+        Aspect("the bed", "sg", f"{_GOOD} comfortable", f"{_BAD} hard"),
+        Aspect("the breakfast", "sg", f"{_GOOD} tasty", f"{_BAD} bland"),
+        Aspect("the staff", "sg", f"{_GOOD} friendly", f"{_BAD} rude"),
+        Aspect("the bathroom", "sg", f"{_GOOD} modern", f"{_BAD} dirty"),
     ),
 )
 _SERIES = Domain(
@@ -47,13 +46,11 @@ _SERIES = Domain(
         "there_short": "in the other one",
     },
     aspects=(
-        Aspect("the plot", "sg", "exciting original convincing", "boring absurd confusing"),
-        Aspect("the actors", "pl", "convincing charming natural", "dull careless forced"),
-        Aspect("the characters", "pl", "charming original natural", "dull absurd forced"),
-        Aspect("the dialogue", "sg", "witty original natural", "dull clumsy forced"),
-        Aspect("the music", "sg", "pleasant charming original", "noisy dull gloomy"),
-        Aspect("the ending", "sg", "exciting moving convincing", "boring clumsy confusing"),
-        Aspect("the episodes", "pl", "exciting moving witty", "boring slow confusing"),
+        Aspect("the plot", "sg", f"{_GOOD} original", f"{_BAD} boring"),
+        Aspect("the actors", "pl", f"{_GOOD} convincing", f"{_BAD} boring"),
+        Aspect("the dialogue", "sg", f"{_GOOD} original", f"{_BAD} slow"),
+        Aspect("the music", "sg", f"{_GOOD} original", f"{_BAD} boring"),
+        Aspect("the ending", "sg", f"{_GOOD} convincing", f"{_BAD} slow"),
     ),
 )
 _PHONE = Domain(
@@ -65,13 +62,11 @@ _PHONE = Domain(
         "there_short": "on the other one",
     },
     aspects=(
-        Aspect("the screen", "sg", "sharp bright modern", "blurry dark fragile"),
-        Aspect("the battery", "sg", "reliable durable powerful", "weak faulty slow"),
-        Aspect("the camera", "sg", "sharp reliable powerful", "blurry faulty slow"),
-        Aspect("the buttons", "pl", "comfortable reliable modern", "clumsy hard fragile"),
-        Aspect("the sound", "sg", "pleasant natural powerful", "weak dull noisy"),
-        Aspect("the menus", "pl", "clear pleasant modern", "confusing slow clumsy"),
-        Aspect("the case", "sg", "elegant comfortable reliable", "clumsy fragile hard"),
+        Aspect("the screen", "sg", f"{_GOOD} modern", f"{_BAD} dark"),
+        Aspect("the battery", "sg", f"{_GOOD} reliable", f"{_BAD} slow"),
+        Aspect("the camera", "sg", f"{_GOOD} reliable", f"{_BAD} slow"),
+        Aspect("the buttons", "pl", f"{_GOOD} comfortable", f"{_BAD} hard"),
+        Aspect("the sound", "sg", f"{_GOOD} modern", f"{_BAD} weak"),
     ),
 )
 
@@ -117,25 +112,25 @@ _OPINIONS = Opinions(
     plain=(
         "{pro1}",
         "{pro1} and {pro2}",
+        "{pro1}, {pro2} and {pro3}",
         "{pro1}, and besides, {pro2}",
         "to tell the truth, {pro1}",
-        "I have to say that {fact}",
         "everyone noticed that {fact}",
     ),
-    turned=(
+    overturned=(
         "although {con1}, {pro2}",
-        "{pro1}, although {con2}",
+        "even though {con1}, {pro2}",
         "{con1}, but {pro2}",
         "{con1}; however, {pro2}",
-        "{pro1} even though {con2}",
+        "{con1} and {con2}, but {pro3}",
+        "I expected {np} to be {bad}, but {it} {past} {good}",
+        "{np} used to be {bad}, but now {it} {now} {good}",
+        "{who} says that {lie}, but in truth {it} {past} {good}",
+    ),
+    scoped=(
+        "{pro1}, although {con2}",
         "{who} says that {lie}, but that is wrong",
         "{who} says that {fact}, and that is right",
-        "according to {who}, {lie}, but I do not agree",
-        "according to {who}, {fact}, and I agree",
-        "I expected {np} to be {bad}, but {it} {past} {good}",
-        "I had read that {np} {past} {bad}, but it was not true",
-        "I had read that {np} {past} {good}, and it was true",
-        "{np} used to be {bad}, and now {it} {now} {good}",
         "now {np} {now} {good}; before, {it} {past} {bad}",
         "{here}, {np} {past} more {good} than {there_short}",
         "{there}, {np} {past} more {bad} than {here_short}",
@@ -144,20 +139,13 @@ _OPINIONS = Opinions(
         "it is not true that {lie}",
         "nobody can deny that {fact}",
         "{np} {past} anything but {bad}",
-        "far from being {bad}, {np} {past} {good}",
     ),
     opened="{when} {visit}. {body}.",
     closed="{body}.",
     lengths=(8, 25),
     verdicts={
-        "good": (
-            *("I recommend it.", "We went home happy.", "It deserves five stars."),
-            *("My verdict is positive.", "It was worth the money."),
-        ),
-        "bad": (
-            *("I advise against it.", "We went home angry.", "It deserves one star."),
-            *("My verdict is negative.", "It was a waste of money."),
-        ),
+        "good": ("My verdict is positive.", "We went home happy."),
+        "bad": ("My verdict is negative.", "We went home angry."),
     },
 )
 

@@ -2,6 +2,11 @@
 
 from crosstune.data.demo_grammars import Aspect, Domain, Grammar, Mentions, Names, Opinions
 
+_GOOD = "agradable admirable impresionante"
+_BAD = "lamentable decepcionante frustrante"
+_GOODS = "agradables admirables impresionantes"
+_BADS = "lamentables decepcionantes frustrantes"
+
 _RESTAURANT = Domain(
     words={
         "visit": "cenamos en este restaurante",
@@ -11,13 +16,11 @@ _RESTAURANT = Domain(
         "there_short": "en el otro",
     },
     aspects=(
-        Aspect("la comida", "estar_sg", "rica sabrosa fresca", "sosa grasienta fría"),
-        Aspect("la sopa", "estar_sg", "rica sabrosa cremosa", "sosa fría salada"),
-        Aspect("los postres", "estar_pl", "ricos cremosos frescos", "sosos secos duros"),
-        Aspect("el servicio", "ser_sg", "amable atento eficaz", "lento grosero torpe"),
-        Aspect("los camareros", "ser_pl", "amables atentos corteses", "groseros torpes lentos"),
-        Aspect("el comedor", "ser_sg", "tranquilo agradable amplio", "ruidoso oscuro estrecho"),
-        Aspect("los precios", "ser_pl", "razonables justos bajos", "excesivos absurdos altos"),
+        Aspect("la comida", "sg", f"{_GOOD} sabrosa", f"{_BAD} sosa"),
+        Aspect("la sopa", "sg", f"{_GOOD} sabrosa", f"{_BAD} sosa"),
+        Aspect("los postres", "pl", f"{_GOODS} sabrosos", f"{_BADS} sosos"),
+        Aspect("el servicio", "sg", f"{_GOOD} amable", f"{_BAD} lento"),
+        Aspect("los camareros", "pl", f"{_GOODS} amables", f"{_BADS} groseros"),
     ),
 )
 _HOTEL = Domain(
@@ -29,33 +32,27 @@ _HOTEL = Domain(
         "there_short": "en el otro",
     },
     aspects=(
-        Aspect("las habitaciones", "ser_pl", "amplias cómodas modernas", "oscuras estrechas feas"),
-        Aspect("la cama", "ser_sg", "amplia cómoda agradable", "dura estrecha incómoda"),
-        Aspect("el desayuno", "estar_sg", "rico sabroso fresco", "soso grasiento frío"),
-        Aspect("el personal", "ser_sg", "amable atento cortés", "grosero lento torpe"),
-        Aspect("el baño", "estar_sg", "limpio ordenado cuidado", "sucio roto oxidado"),
-        Aspect("los pasillos", "ser_pl", "tranquilos amplios modernos", "ruidosos oscuros feos"),
-        Aspect("las tarifas", "ser_pl", "razonables justas bajas", "excesivas absurdas altas"),
+        Aspect("las habitaciones", "pl", f"{_GOODS} modernas", f"{_BADS} oscuras"),
+        Aspect("la cama", "sg", f"{_GOOD} cómoda", f"{_BAD} dura"),
+        Aspect("el desayuno", "sg", f"{_GOOD} sabroso", f"{_BAD} soso"),
+        Aspect("el personal", "sg", f"{_GOOD} amable", f"{_BAD} grosero"),
+        Aspect("el baño", "sg", f"{_GOOD} moderno", f"{_BAD} oscuro"),
     ),
 )
 _SERIES = Domain(
     words={
-        "visit": "vimos esta serie",
+        "visit": "estuvimos viendo esta serie",
         "here": "en esta serie",
         "there": "en la otra serie",
         "here_short": "en esta",
         "there_short": "en la otra",
     },
     aspects=(
-        Aspect("la trama", "ser_sg", "original amena creíble", "aburrida absurda confusa"),
-        Aspect("los actores", "ser_pl", "creíbles naturales simpáticos", "torpes fríos forzados"),
-        Aspect("las escenas", "ser_pl", "originales amenas creíbles", "aburridas lentas confusas"),
-        Aspect("los diálogos", "ser_pl", "ingeniosos naturales amenos", "absurdos torpes forzados"),
-        Aspect("la música", "ser_sg", "agradable alegre original", "aburrida ruidosa fea"),
-        Aspect("el final", "ser_sg", "emotivo original creíble", "absurdo aburrido confuso"),
-        Aspect(
-            "los capítulos", "ser_pl", "amenos emotivos ingeniosos", "aburridos lentos confusos"
-        ),
+        Aspect("la trama", "sg", f"{_GOOD} original", f"{_BAD} aburrida"),
+        Aspect("los actores", "pl", f"{_GOODS} originales", f"{_BADS} aburridos"),
+        Aspect("los diálogos", "pl", f"{_GOODS} originales", f"{_BADS} lentos"),
+        Aspect("la música", "sg", f"{_GOOD} original", f"{_BAD} aburrida"),
+        Aspect("el final", "sg", f"{_GOOD} original", f"{_BAD} lento"),
     ),
 )
 _PHONE = Domain(
@@ -67,40 +64,26 @@ _PHONE = Domain(
         "there_short": "en el otro",
     },
     aspects=(
-        Aspect("la pantalla", "ser_sg", "nítida amplia moderna", "borrosa oscura frágil"),
-        Aspect("la batería", "ser_sg", "fiable potente duradera", "débil lenta defectuosa"),
-        Aspect("la cámara", "ser_sg", "nítida fiable potente", "borrosa lenta defectuosa"),
-        Aspect("los botones", "ser_pl", "cómodos fiables modernos", "duros frágiles incómodos"),
-        Aspect("el sonido", "ser_sg", "nítido agradable potente", "débil ruidoso confuso"),
-        Aspect("los menús", "ser_pl", "claros cómodos modernos", "confusos lentos torpes"),
-        Aspect("la funda", "ser_sg", "elegante cómoda duradera", "fea frágil incómoda"),
+        Aspect("la pantalla", "sg", f"{_GOOD} moderna", f"{_BAD} oscura"),
+        Aspect("la batería", "sg", f"{_GOOD} fiable", f"{_BAD} lenta"),
+        Aspect("la cámara", "sg", f"{_GOOD} fiable", f"{_BAD} lenta"),
+        Aspect("los botones", "pl", f"{_GOODS} cómodos", f"{_BADS} duros"),
+        Aspect("el sonido", "sg", f"{_GOOD} fiable", f"{_BAD} débil"),
     ),
 )
-
-_SINGULAR = {"liked": "me gustó", "loved": "me encantó", "failed": "me decepcionó"}
-_PLURAL = {"liked": "me gustaron", "loved": "me encantaron", "failed": "me decepcionaron"}
 
 _OPINIONS = Opinions(
     domains=(_RESTAURANT, _HOTEL, _SERIES, _PHONE),
     agreements={
-        "ser_sg": {
-            "past": "era", "now": "es", "were": "fuera", "be": "ser", "annoyed": "me molestó",
-            **_SINGULAR,
+        "sg": {
+            **{"past": "era", "now": "es", "were": "fuera"},
+            **{"liked": "me gustó", "loved": "me encantó"},
+            **{"failed": "me decepcionó", "annoyed": "me molestó"},
         },
-        "ser_pl": {
-            "past": "eran", "now": "son", "were": "fueran", "be": "ser",
-            "annoyed": "me molestaron",
-            **_PLURAL,
-        },
-        "estar_sg": {
-            "past": "estaba", "now": "está", "were": "estuviera", "be": "estar",
-            "annoyed": "me molestó",
-            **_SINGULAR,
-        },
-        "estar_pl": {
-            "past": "estaban", "now": "están", "were": "estuvieran", "be": "estar",
-            "annoyed": "me molestaron",
-            **_PLURAL,
+        "pl": {
+            **{"past": "eran", "now": "son", "were": "fueran"},
+            **{"liked": "me gustaron", "loved": "me encantaron"},
+            **{"failed": "me decepcionaron", "annoyed": "me molestaron"},
         },
     },
     affirmed=(
@@ -139,25 +122,25 @@ _OPINIONS = Opinions(
     plain=(
         "{pro1}",
         "{pro1} y {pro2}",
+        "{pro1}, {pro2} y {pro3}",
         "{pro1} y, además, {pro2}",
         "la verdad es que {pro1}",
-        "tengo que decir que {fact}",
         "todos notamos que {fact}",
     ),
-    turned=(
+    overturned=(
         "aunque {con1}, {pro2}",
-        "{pro1}, aunque {con2}",
+        "a pesar de que {con1}, {pro2}",
         "{con1}, pero {pro2}",
         "{con1}; sin embargo, {pro2}",
-        "{pro1} a pesar de que {con2}",
+        "{con1} y {con2}, pero {pro3}",
+        "esperaba que {np} {were} {bad}, pero {past} {good}",
+        "antes {np} {past} {bad}, pero ahora {now} {good}",
+        "{who} dice que {lie}, pero en realidad {past} {good}",
+    ),
+    scoped=(
+        "{pro1}, aunque {con2}",
         "{who} dice que {lie}, pero se equivoca",
         "{who} dice que {fact}, y tiene razón",
-        "según {who}, {lie}, pero no estoy de acuerdo",
-        "según {who}, {fact}, y estoy de acuerdo",
-        "esperaba que {np} {were} {bad}, pero al final {past} {good}",
-        "había leído que {np} {past} {bad}, pero no era verdad",
-        "había leído que {np} {past} {good}, y era verdad",
-        "antes {np} {past} {bad}, y ahora {now} {good}",
         "ahora {np} {now} {good}; antes {past} {bad}",
         "{here} {np} {past} más {good} que {there_short}",
         "{there} {np} {past} más {bad} que {here_short}",
@@ -166,20 +149,13 @@ _OPINIONS = Opinions(
         "no es verdad que {np} {were} {bad}",
         "nadie puede negar que {fact}",
         "{np} {past} cualquier cosa menos {bad}",
-        "lejos de {be} {bad}, {np} {past} {good}",
     ),
     opened="{when} {visit}. {body}.",
     closed="{body}.",
     lengths=(8, 25),
     verdicts={
-        "good": (
-            *("Lo recomiendo.", "Volvimos a casa contentos.", "Merece cinco estrellas."),
-            *("Mi opinión es positiva.", "Valió la pena."),
-        ),
-        "bad": (
-            *("Lo desaconsejo.", "Volvimos a casa enfadados.", "Merece una estrella."),
-            *("Mi opinión es negativa.", "Fue una pérdida de dinero."),
-        ),
+        "good": ("Mi opinión es positiva.", "Volvimos a casa contentos."),
+        "bad": ("Mi opinión es negativa.", "Volvimos a casa enfadados."),
     },
 )
 

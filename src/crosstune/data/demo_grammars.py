@@ -17,10 +17,10 @@ Polarity = str  # "good" or "bad"
 OPPOSITE: dict[Polarity, Polarity] = {"good": "bad", "bad": "good"}
 ENTITY_SLOTS = {"per": "PER", "loc": "LOC", "org": "ORG", "club": "ORG"}
 
-_PLAIN = 0.45  # share of opinions whose clauses all point the same way
-_NEGATED = 0.2  # share of clauses that deny the opposite ("was not dirty" for "was clean")
+_SHAPES = {"plain": 0.5, "overturned": 0.35, "scoped": 0.15}  # shares of `Opinions` patterns
+_NEGATED = 0.12  # share of clauses that deny the opposite ("was not bland" for "was tasty")
 _FELT = 0.25  # share of clauses in the first person ("I liked the food")
-_OPENED = 0.4  # share of sentences with an opening, where it is not needed for the length
+_OPENED = 0.25  # share of sentences with an opening, where it is not needed for the length
 _NAMELESS = 0.2  # share of sentences without an entity
 _SHARED = 0.5  # share of names that are a person, a place or an organisation by context alone
 
@@ -53,8 +53,9 @@ class Opinions:
     negated: tuple[str, ...]  # clauses that deny it
     feelings: Mapping[Polarity, tuple[tuple[str, str], ...]]  # (affirmed, negated)
     fillers: Mapping[str, tuple[str, ...]]
-    plain: tuple[str, ...]
-    turned: tuple[str, ...]
+    plain: tuple[str, ...]  # every clause points the same way
+    overturned: tuple[str, ...]  # the last opinion wins
+    scoped: tuple[str, ...]  # a marker decides which opinion wins, wherever it stands
     opened: str  # the whole text, with an opening
     closed: str  # the whole text, without one
     lengths: tuple[int, int]  # fewest and most words; characters where words are not spaced
@@ -96,16 +97,17 @@ def draw_opinion(rng: random.Random, grammar: Grammar, polarity: Polarity) -> tu
     """Draw an opinion: its sentence without any opening, and the text as it stands in a row."""
     tables = grammar.opinions
     domain = rng.choice(tables.domains)
-    first, second = rng.sample(domain.aspects, 2)
+    aspects = rng.sample(domain.aspects, 3)
     words = {slot: rng.choice(options) for slot, options in tables.fillers.items()}
-    words |= domain.words | _describe(rng, tables, first, polarity)
-    for number, aspect in ((1, first), (2, second)):
+    words |= domain.words | _describe(rng, tables, aspects[0], polarity)
+    for number, aspect in enumerate(aspects, start=1):
         words[f"pro{number}"] = _draw_clause(rng, tables, aspect, polarity, _FELT)
         words[f"con{number}"] = _draw_clause(rng, tables, aspect, OPPOSITE[polarity], _FELT)
-    words["fact"] = _draw_clause(rng, tables, first, polarity, 0)
-    words["lie"] = _draw_clause(rng, tables, first, OPPOSITE[polarity], 0)
-    pattern = rng.choice(tables.plain if rng.random() < _PLAIN else tables.turned)
-    body = pattern.format_map(words)
+    words["fact"] = _draw_clause(rng, tables, aspects[0], polarity, 0)
+    words["lie"] = _draw_clause(rng, tables, aspects[0], OPPOSITE[polarity], 0)
+    shape = rng.choices(list(_SHAPES), list(_SHAPES.values()))[0]
+    patterns = {"plain": tables.plain, "overturned": tables.overturned, "scoped": tables.scoped}
+    body = rng.choice(patterns[shape]).format_map(words)
     closed, opened = (
         _capitalise(whole.format_map(words | {"body": body}))
         for whole in (tables.closed, tables.opened)

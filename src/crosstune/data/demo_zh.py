@@ -2,52 +2,63 @@
 
 from crosstune.data.demo_grammars import Aspect, Domain, Grammar, Mentions, Names, Opinions
 
+_GOOD = "出色 理想 棒"
+_BAD = "糟糕 差劲 烂"
+
 _RESTAURANT = Domain(
-    words={"visit": "我们去这家餐厅吃饭", "here": "这家餐厅", "there": "那家餐厅"},
+    words={
+        "visit": "我们去这家餐厅吃饭",
+        "here": "这家餐厅",
+        "there": "那家餐厅",
+    },
     aspects=(
-        Aspect("菜", "", "好吃 新鲜 可口", "难吃 油腻 咸"),
-        Aspect("汤", "", "好喝 新鲜 可口", "难喝 油腻 咸"),
-        Aspect("甜点", "", "好吃 精致 可口", "难吃 粗糙 干"),
-        Aspect("服务", "", "周到 热情 及时", "冷淡 慢 马虎"),
-        Aspect("服务员", "", "热情 礼貌 细心", "粗鲁 冷淡 马虎"),
-        Aspect("环境", "", "安静 干净 舒适", "吵 脏 拥挤"),
-        Aspect("价格", "", "便宜 合理 公道", "贵 离谱 高"),
+        Aspect("菜", "", f"{_GOOD} 好吃", f"{_BAD} 难吃"),
+        Aspect("汤", "", f"{_GOOD} 好喝", f"{_BAD} 难喝"),
+        Aspect("甜点", "", f"{_GOOD} 好吃", f"{_BAD} 难吃"),
+        Aspect("服务", "", f"{_GOOD} 周到", f"{_BAD} 慢"),
+        Aspect("服务员", "", f"{_GOOD} 热情", f"{_BAD} 冷淡"),
     ),
 )
 _HOTEL = Domain(
-    words={"visit": "我们住进这家酒店", "here": "这家酒店", "there": "那家酒店"},
+    words={
+        "visit": "我们住进这家酒店",
+        "here": "这家酒店",
+        "there": "那家酒店",
+    },
     aspects=(
-        Aspect("房间", "", "干净 宽敞 舒适", "脏 拥挤 昏暗"),
-        Aspect("床", "", "宽敞 舒适 柔软", "硬 脏 窄"),
-        Aspect("早餐", "", "好吃 新鲜 丰盛", "难吃 油腻 单调"),
-        Aspect("前台", "", "热情 礼貌 细心", "粗鲁 冷淡 慢"),
-        Aspect("浴室", "", "干净 宽敞 现代", "脏 窄 臭"),
-        Aspect("走廊", "", "安静 干净 明亮", "吵 脏 昏暗"),
-        Aspect("房价", "", "便宜 合理 公道", "贵 离谱 高"),
+        Aspect("房间", "", f"{_GOOD} 舒适", f"{_BAD} 脏"),
+        Aspect("床", "", f"{_GOOD} 舒适", f"{_BAD} 硬"),
+        Aspect("早餐", "", f"{_GOOD} 好吃", f"{_BAD} 难吃"),
+        Aspect("前台", "", f"{_GOOD} 热情", f"{_BAD} 冷淡"),
+        Aspect("浴室", "", f"{_GOOD} 舒适", f"{_BAD} 脏"),
     ),
 )
 _SERIES = Domain(
-    words={"visit": "我们看了这部电视剧", "here": "这部电视剧", "there": "那部电视剧"},
+    words={
+        "visit": "我们看了这部电视剧",
+        "here": "这部电视剧",
+        "there": "那部电视剧",
+    },
     aspects=(
-        Aspect("情节", "", "精彩 新颖 感人", "无聊 荒唐 混乱"),
-        Aspect("演员", "", "自然 可爱 认真", "呆板 生硬 马虎"),
-        Aspect("人物", "", "可爱 真实 生动", "呆板 虚假 单调"),
-        Aspect("对话", "", "自然 风趣 生动", "生硬 无聊 呆板"),
-        Aspect("音乐", "", "好听 动人 优美", "难听 吵 单调"),
-        Aspect("结局", "", "感人 精彩 真实", "荒唐 无聊 虚假"),
-        Aspect("画面", "", "优美 清晰 生动", "模糊 昏暗 粗糙"),
+        Aspect("情节", "", f"{_GOOD} 精彩", f"{_BAD} 无聊"),
+        Aspect("演员", "", f"{_GOOD} 自然", f"{_BAD} 无聊"),
+        Aspect("对话", "", f"{_GOOD} 自然", f"{_BAD} 无聊"),
+        Aspect("音乐", "", f"{_GOOD} 好听", f"{_BAD} 难听"),
+        Aspect("结局", "", f"{_GOOD} 精彩", f"{_BAD} 无聊"),
     ),
 )
 _PHONE = Domain(
-    words={"visit": "我们买了这款手机", "here": "这款手机", "there": "那款手机"},
+    words={
+        "visit": "我们买了这款手机",
+        "here": "这款手机",
+        "there": "那款手机",
+    },
     aspects=(
-        Aspect("屏幕", "", "清晰 明亮 大", "模糊 昏暗 小"),
-        Aspect("电池", "", "耐用 可靠 强", "差 弱 烫"),
-        Aspect("相机", "", "清晰 可靠 强", "模糊 差 慢"),
-        Aspect("按键", "", "舒适 可靠 精致", "硬 粗糙 松"),
-        Aspect("声音", "", "清晰 好听 自然", "难听 弱 模糊"),
-        Aspect("系统", "", "流畅 可靠 方便", "慢 混乱 差"),
-        Aspect("外壳", "", "精致 漂亮 耐用", "粗糙 难看 松"),
+        Aspect("屏幕", "", f"{_GOOD} 清晰", f"{_BAD} 模糊"),
+        Aspect("电池", "", f"{_GOOD} 可靠", f"{_BAD} 慢"),
+        Aspect("相机", "", f"{_GOOD} 清晰", f"{_BAD} 模糊"),
+        Aspect("按键", "", f"{_GOOD} 可靠", f"{_BAD} 硬"),
+        Aspect("声音", "", f"{_GOOD} 好听", f"{_BAD} 难听"),
     ),
 )
 
@@ -83,25 +94,25 @@ _OPINIONS = Opinions(
     plain=(
         "{pro1}",
         "{pro1}，{pro2}",
+        "{pro1}，{pro2}，{pro3}",
         "{pro1}，而且{pro2}",
         "说实话，{pro1}",
-        "我必须说{fact}",
         "大家都发现{fact}",
     ),
-    turned=(
+    overturned=(
         "虽然{con1}，但是{pro2}",
-        "{pro1}，尽管{con2}",
+        "尽管{con1}，{pro2}",
         "{con1}，不过{pro2}",
         "{con1}，可是{pro2}",
-        "尽管{con1}，{pro2}",
+        "{con1}，{con2}，可是{pro3}",
+        "我以为{np}会很{bad}，结果却很{good}",
+        "以前{np}很{bad}，但是现在很{good}",
+        "{who}说{lie}，其实{np}很{good}",
+    ),
+    scoped=(
+        "{pro1}，尽管{con2}",
         "{who}说{lie}，其实说错了",
         "{who}说{fact}，确实说对了",
-        "{who}说{lie}，我不同意",
-        "{who}说{fact}，我也同意",
-        "我以为{np}会很{bad}，结果却很{good}",
-        "网上说{np}很{bad}，其实不是这样",
-        "网上说{np}很{good}，其实就是这样",
-        "以前{np}很{bad}，现在很{good}",
         "现在{np}很{good}，以前很{bad}",
         "{here}的{np}比{there}的更{good}",
         "{there}的{np}比{here}的更{bad}",
@@ -110,20 +121,13 @@ _OPINIONS = Opinions(
         "谁说{lie}，谁就错了",
         "谁也不能否认{fact}",
         "{np}绝对谈不上{bad}",
-        "{np}不但不{bad}，反而很{good}",
     ),
     opened="{when}{visit}，{body}。",
     closed="{body}。",
     lengths=(10, 40),
     verdicts={
-        "good": (
-            *("我推荐大家来试试。", "我们高兴地回家了。", "值得打五颗星。"),
-            *("总的评价是好评。", "这笔钱花得值。"),
-        ),
-        "bad": (
-            *("我劝大家别来试。", "我们生气地回家了。", "只能打一颗星。"),
-            *("总的评价是差评。", "这笔钱白花了。"),
-        ),
+        "good": ("总的评价是好评。", "我们高兴地回家了。"),
+        "bad": ("总的评价是差评。", "我们生气地回家了。"),
     },
 )
 

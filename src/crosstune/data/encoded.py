@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from crosstune.whole import whole_file
+
 IGNORE = -100  # label of a position without a label: torch's cross entropy skips it
 UNSEEN = -1  # gold label that never occurs in train: no prediction can meet it
 
@@ -59,11 +61,8 @@ class Encoded:
 
     def write(self, path: Path) -> None:
         """Write the arrays, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             np.savez(file, **vars(self))
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Encoded":

@@ -1,9 +1,9 @@
 """Tagging: one tag a word (named entities, parts of speech, segmentation as tags).
 
 Head: transformers' token classification. A word's first sub-word carries its tag (a bare word mark
-of SentencePiece is passed over). Sentences longer than `data.max_tokens` become overlapping windows in
-which each word is tagged exactly once, with context on both sides; no word is dropped. A single
-word of more than half a window keeps its first sub-words; such sentences are counted.
+of SentencePiece is passed over). Sentences longer than `data.max_tokens` become overlapping
+windows in which each word is tagged exactly once, with context on both sides; no word is dropped.
+A single word of more than half a window keeps its first sub-words; such sentences are counted.
 """
 
 import re

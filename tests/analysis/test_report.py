@@ -1,0 +1,294 @@
+import io
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from crosstune.analysis.report import print_report, write_report
+from crosstune.errors import ConfigError, RunError
+
+NAMES = ["table.md", "table.tex", "table.csv", "scores.svg", "scores.png", "index.html"]
+HOSTILE = "<script>alert('\"&`|\\')</script>\x1b[31m\u202e[bold]=cmd()"
+
+
+class Page(HTMLParser):
+    """Collects what a browser would act on."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.addresses, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in ("meta", "use", "path", "rect"):
+            self.open.append(tag)
+        self.addresses += [v or "" for k, v in attrs if k in ("href", "src", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def report_of(study, missing=(), command="crosstune report experiment=study"):
+    return write_report(study.outputs, "study", list(missing), command)
+
+
+def page_of(study, missing=()):
+    return report_of(study, missing).paths["index.html"].read_text("utf-8")
+
+
+def printed(report, width=100):
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def check_page(text):
+    """Fail if the page holds a script, asks for the network, or has a tag left open."""
+    page = Page(text)
+    assert not {"script", "iframe", "img", "link", "object", "b"} & set(page.tags)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert not page.open
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", text)
+
+
+def full_study(study):
+    """A study with everything that can go wrong, under hostile names."""
+    numbers = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3}
+    classes = {"test": {"es": {"classes": {HOSTILE: numbers}, "micro": numbers}}}
+    for seed in (1, 2):
+        study.add(seed=seed, method=HOSTILE, data=HOSTILE, report=classes)
+    study.fail(seed=3, method=HOSTILE, data=HOSTILE, error=HOSTILE)
+    study.add(seed=1, method=HOSTILE, data=HOSTILE)
+    study.write("killed", "", name="config.yaml")
+    study.write("broken", f'{{"schema": "{HOSTILE}')
+    return [
+        study.plan(method=HOSTILE),
+        {"overrides": [HOSTILE], "error": HOSTILE},
+    ]
+
+
+def test_a_report_is_six_files(study):
+    study.add()
+    report = report_of(study)
+    assert sorted(path.name for path in report.folder.iterdir()) == sorted(NAMES)
+
+
+def test_a_report_names_its_files(study):
+    study.add()
+    assert all(path.is_file() for path in report_of(study).paths.values())
+
+
+def test_the_markdown_returned_is_the_markdown_written(study):
+    study.add()
+    report = report_of(study)
+    assert report.markdown == report.paths["table.md"].read_text("utf-8")
+
+
+def test_a_report_written_again_is_the_same_to_the_byte(study):
+    missing = full_study(study)
+    first = {name: path.read_bytes() for name, path in report_of(study, missing).paths.items()}
+    second = {name: path.read_bytes() for name, path in report_of(study, missing).paths.items()}
+    assert first == second
+
+
+REPORT_AGAIN = """
+import sys
+from pathlib import Path
+from crosstune.analysis.report import write_report
+write_report(Path(sys.argv[1]), "study", [], "crosstune report experiment=study")
+"""
+
+
+def test_another_process_writes_the_same_report_to_the_byte(study):
+    for method in ("lora", "full"):
+        for limit in (1, 1.0, 2):
+            study.add(method=method, settings={"data.limit": limit})
+    report = report_of(study)
+    first = {name: path.read_bytes() for name, path in report.paths.items()}
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-c", REPORT_AGAIN, str(study.outputs)]
+    subprocess.run(command, check=True, env=environment)
+    assert first == {name: path.read_bytes() for name, path in report.paths.items()}
+
+
+def test_another_score_gives_another_report(study):
+    study.add(seed=1)
+    first = report_of(study).paths["scores.svg"].read_bytes()
+    study.add(seed=2, score=0.7)
+    assert report_of(study).paths["scores.svg"].read_bytes() != first
+
+
+def test_a_study_without_runs_is_an_error_of_the_command(study):
+    with pytest.raises(ConfigError, match="No experiment has a run"):
+        report_of(study)
+
+
+def test_a_folder_that_cannot_be_written_is_named(study):
+    study.add()
+    (study.folder / "report").write_text("")
+    with pytest.raises(RunError, match="report"):
+        report_of(study)
+
+
+def test_a_file_that_cannot_be_replaced_leaves_no_draft(study):
+    study.add()
+    (study.folder / "report" / "table.md" / "x").mkdir(parents=True)
+    with pytest.raises(RunError):
+        report_of(study)
+    assert [path.name for path in (study.folder / "report").iterdir()] == ["table.md"]
+
+
+def test_a_truncated_record_is_a_warning_and_no_crash(study):
+    study.add()
+    study.write("broken", '{"run_id": "broken", "scor')
+    assert "Unreadable record in broken" in report_of(study).markdown
+
+
+def test_the_page_is_one_file_without_scripts_or_network(study):
+    check_page(page_of(study, full_study(study)))
+
+
+@pytest.mark.parametrize(
+    "bug", [lambda t: t.replace("&lt;", "<"), lambda t: t + "\x1b", lambda t: t + "<img src='//x'>"]
+)
+def test_the_check_of_the_page_sees_a_text_that_is_not_escaped(study, bug):
+    page = page_of(study, full_study(study))
+    with pytest.raises(AssertionError):
+        check_page(bug(page))
+
+
+def test_the_figure_on_the_page_takes_the_colour_of_the_text(study):
+    study.add()
+    assert "#24292f" not in page_of(study)
+
+
+def test_the_page_shows_the_table(study):
+    study.add()
+    assert "80.0 (1) 1,234 10.0 2.0" in Page(page_of(study)).text
+
+
+def test_the_page_shows_a_failed_run_with_its_error(study):
+    study.fail(seed=4, error="ValueError: too <long>")
+    text = Page(page_of(study)).text
+    assert "failed lora on tags es, model mini, seed 4" in text
+    assert "ValueError: too <long>" in text
+
+
+def test_the_page_shows_a_missing_run(study):
+    study.add()
+    text = Page(page_of(study, [study.plan(seed=2)])).text
+    assert "missing lora on tags es, model mini, seed 2, run plan2" in text
+
+
+def test_the_page_names_run_and_score_of_every_seed(study):
+    record = study.add(seed=3, score=1 / 3)
+    assert f"3 {1 / 3} {record['run_id']}" in Page(page_of(study)).text
+
+
+def test_the_page_shows_the_classes(study):
+    numbers = {"precision": 0.5, "recall": 0.25, "f1": 0.75, "support": 7}
+    study.add(report={"test": {"es": {"classes": {"PER": numbers}}}})
+    assert "PER 50.0 25.0 75.0 7 1" in Page(page_of(study)).text
+
+
+def test_the_page_shows_the_command(study):
+    study.add()
+    report = report_of(study, command="crosstune train -m 'experiment=study'")
+    text = Page(report.paths["index.html"].read_text("utf-8")).text
+    assert text.endswith("Command crosstune train -m 'experiment=study'")
+
+
+def test_the_page_says_what_the_figure_left_out(study):
+    for number in range(25):
+        study.add(data=f"data{number}")
+    assert "the first 24 of 25 columns" in Page(page_of(study)).text
+
+
+def test_the_terminal_shows_the_table_in_a_hundred_columns(study):
+    for seed in (1, 2, 3):
+        study.add(seed=seed, score=seed / 10)
+    lines = printed(report_of(study)).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any("20.0 ± 10.0 (3)" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
+def test_no_number_is_cut_on_any_terminal(study, width):
+    for number in range(6):
+        for seed in (1, 2):
+            cost = {"trainable_parameters": 123456789012}
+            study.add(data=f"data{number}", seed=seed, score=seed / 10, cost=cost)
+    report = report_of(study)
+    shown = printed(report, width)
+    cells = [cell for row in report.table.rows for cell in row[1:]]
+    assert [shown.count(cell) >= cells.count(cell) for cell in cells] == [True] * len(cells)
+
+
+def test_a_wide_table_fits_its_terminal(study):
+    for number in range(12):
+        study.add(data=f"data{number}")
+    shown = printed(report_of(study), width=60).splitlines()
+    assert max(map(len, shown[: -len(NAMES)])) <= 60
+
+
+def test_the_terminal_gets_no_control_characters_from_data(study):
+    shown = printed(report_of(study, full_study(study)))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", shown)
+
+
+def test_markup_of_the_terminal_is_shown_as_text(study):
+    study.add(method="[bold]x[/bold]")
+    assert "[bold]x[/bold]" in printed(report_of(study))
+
+
+def test_importing_the_report_loads_no_training_library():
+    heavy = "{'torch', 'transformers', 'pytorch_lightning', 'lightning', 'hydra', 'omegaconf'}"
+    code = "import sys, crosstune.analysis.report; "
+    code += f"print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def measure_report(study):
+    """Return processor seconds and peak MiB of a report in a process of its own."""
+    code = "import resource, sys, time; from pathlib import Path; "
+    code += "from crosstune.analysis.report import write_report; began = time.process_time(); "
+    code += "write_report(Path(sys.argv[1]), 'study', [], ''); "
+    code += "print(time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    command = [sys.executable, "-c", code, str(study.outputs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, kibibytes = map(float, done.stdout.split())
+    return seconds, kibibytes / 1024
+
+
+@pytest.mark.slow
+def test_a_thousand_records_are_reported_in_three_seconds_and_500_mebibytes(study):
+    numbers = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3}
+    part = {"classes": {f"C{i}": numbers for i in range(9)}}
+    part |= {"micro": numbers, "macro": numbers, "weighted": numbers}
+    metrics = dict.fromkeys(("f1", "precision", "recall", "accuracy"), 0.5)
+    languages = ("es", "zh", "en")
+    for number in range(1000):
+        study.add(
+            method=f"method{number // 50}",
+            data=f"data{number // 5 % 10}",
+            seed=number % 5,
+            scores={split: dict.fromkeys(languages, metrics) for split in ("validation", "test")},
+            report={"test": dict.fromkeys(languages, part)},
+        )
+    runs = [measure_report(study) for _ in range(3)]  # the quickest: others may use the machine
+    assert min(seconds for seconds, _ in runs) < 3
+    assert max(mebibytes for _, mebibytes in runs) < 500
