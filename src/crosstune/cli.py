@@ -107,7 +107,7 @@ def train(arguments: list[str]) -> int:
             if sweeping:
                 print(f"crosstune train: {error}", file=sys.stderr)
 
-    sys.argv = ["crosstune train", *arguments]
+    sys.argv = ["crosstune train", *_flags_first(arguments)]
     try:
         hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(job)()
     except COMPOSE_ERRORS as error:
@@ -160,6 +160,20 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "check": check,
 }
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Return Hydra's flags before the overrides: its parser refuses overrides on both sides."""
+    valued = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
+    valued |= {"--cfg", "-c", "--package", "-p"}
+    flags: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        (flags if word.startswith("-") else rest).append(word)
+        if word in valued:
+            flags.extend([next(words, "")])
+    return [*flags, *rest]
 
 
 def _options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, str]:

@@ -7,6 +7,7 @@ not hold. `explain` turns the errors of Hydra and OmegaConf into one paragraph. 
 
 import copy
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from crosstune.errors import ConfigError, suggest
 from crosstune.languages import check_language
 from crosstune.schema import Run
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException)
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def find_conf() -> Path:
@@ -89,7 +90,7 @@ def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
     OmegaConf.set_struct(plain, False)
     plain.pop("hydra", None)
     _refuse_extras(plain, Run, "")
-    if plain.allow and not any(text.lstrip("+").startswith("allow=") for text in overrides):
+    if plain.allow and not _admitted(overrides):
         raise ConfigError(
             f"allow={list(plain.allow)} comes from a file. Packages of your own are admitted on "
             "the command line only: allow=[my_package]."
@@ -140,6 +141,8 @@ def explain(error: Exception) -> ConfigError:
     full = re.search(r"full_key: (\S+)", text)
     if key:
         path = full.group(1) if full else key.group(1)
+        if not _fields_at(path):
+            return ConfigError(f"{path}: not in its file; to add an option there, write +{path}=…")
         return ConfigError(f"{path}: unknown key. {suggest(key.group(1), _fields_at(path))}")
     return ConfigError(re.sub(r"\s*(object_type|reference_type)=\S+", "", text))
 
@@ -179,6 +182,14 @@ def _refuse_extras(node: DictConfig, schema: Any, where: str) -> None:
             _refuse_extras(value, hints[key], f"{path}.")
 
 
+def _admitted(overrides: Sequence[str]) -> bool:
+    """Say whether `allow` was typed; the grid of a study's file looks like a typed override."""
+    grid = HydraConfig.get().sweeper.params if HydraConfig.initialized() else None
+    if any(str(key).lstrip("+") == "allow" for key in grid or {}):
+        return False
+    return any(text.lstrip("+").startswith("allow=") for text in overrides)
+
+
 def _check_values(run: Run) -> None:
     if not re.fullmatch(r"[\w.-]+", run.experiment) or run.experiment.startswith("."):
         raise ConfigError(
@@ -202,8 +213,8 @@ def _check_values(run: Run) -> None:
         ("optimizer.warmup_ratio", run.optimizer.warmup_ratio, 0.0),
         ("model.vocab_size", run.model.vocab_size, 300),
     ):
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name}={value}: must be at least {least}.")
+        if value is not None and not least <= value < math.inf:
+            raise ConfigError(f"{name}={value}: must be at least {least} and finite.")
     if run.optimizer.warmup_ratio > 1:
         raise ConfigError(f"optimizer.warmup_ratio={run.optimizer.warmup_ratio}: at most 1.")
     if run.model.attention not in ("sdpa", "eager"):

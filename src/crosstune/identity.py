@@ -78,7 +78,9 @@ def resolve(model: Model) -> Model:
         )
     if model.origin is not Origin.local:
         return model
-    root = Path(str(model.path))
+    if model.path is None:
+        raise ConfigError("model.path is missing: give model.path=DIR.")
+    root = Path(model.path)
     candidates = [root, root / "model", *_finished_models(root)]
     found = [folder for folder in candidates if (folder / "config.json").is_file()]
     if len(found) != 1:

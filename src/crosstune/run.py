@@ -1,16 +1,15 @@
 """One run, from its configuration to its record. It reads like the methods section of a paper.
 
-`train` is what the command line calls; `prepare` finds out what the run is; `work` does it. No
-branch here on task, model, method or language.
+`train` is what the command line calls; `work` does it, on every rank. No branch here on task,
+model, method or language.
 """
 
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,41 +19,23 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
-from crosstune.build import check
 from crosstune.callbacks import CostMeter, KeepBest, Tell
 from crosstune.config import to_plain, write_run
 from crosstune.cost import count_parameters, measure_bytes
 from crosstune.data.module import LanguageData
-from crosstune.data.split import Split
-from crosstune.data.splits import Splits, digests_of, find_unseen, read_splits
-from crosstune.errors import ConfigError, DataError, suggest
-from crosstune.identity import identify, settle
+from crosstune.data.splits import digests_of
+from crosstune.errors import ConfigError
 from crosstune.learner import Diverged, Learner
 from crosstune.methods import adapt
 from crosstune.models import check_length, keep_base, load_model, load_tokenizer
+from crosstune.prepare import Prepared, prepare
 from crosstune.ranks import fan_out
 from crosstune.record import describe_environment, now, read_record, write_record
-from crosstune.schema import Data, Origin, Precision, Run, Unseen
-from crosstune.tasks import TASKS, Task
+from crosstune.schema import Origin, Precision, Run
 from crosstune.telling import quiet, tell_file
 from crosstune.tracking import open_loggers
 
 log = logging.getLogger(__name__)
-
-
-class Prepared(NamedTuple):
-    """A run that is known to make sense, and has a name."""
-
-    run: Run
-    run_id: str
-    splits: Splits
-    task: Task
-    unseen: dict[str, int]  # split/language -> labels that train never shows
-
-    @property
-    def folder(self) -> Path:
-        """Where the run leaves everything."""
-        return Path(self.run.outputs) / self.run.experiment / self.run_id
 
 
 def train(run: Run) -> Path:
@@ -87,41 +68,13 @@ def train(run: Run) -> Path:
     return folder
 
 
-def prepare(run: Run) -> Prepared:
-    """Check every option, read and check the data, and name the run.
-
-    Raises:
-        ConfigError: an option does not fit.
-        DataError: the data is malformed or does not fit the task.
-    """
-    run = settle(run)
-    for where in ("data.reader", "model.config", "method.peft", "optimizer.algorithm"):
-        group, key = where.split(".")
-        check(getattr(getattr(run, group), key), where, run.allow)
-    splits = read_splits(run.data, run.allow)
-    task = _build_task(run.data, splits)
-    unseen = find_unseen(splits, task.labels, task.labels_of)
-    if unseen and run.data.unseen_labels is Unseen.error:
-        raise DataError([fault for faults in unseen.values() for fault in faults])
-    for name, faults in unseen.items():
-        log.warning("%s: %d labels that train never shows, scored as missed", name, len(faults))
-        log.warning("the first: %s", faults[0])
-    if run.data.metric not in task.metrics:
-        raise ConfigError(
-            f"data.metric={run.data.metric}. {suggest(run.data.metric, task.metrics)}"
-        )
-    run_id = identify(run, splits)
-    counts = {name: len(faults) for name, faults in unseen.items()}
-    return Prepared(run, run_id, _limit(splits, run.data), task, counts)
-
-
 def work(prepared: Prepared) -> None:
     """Train, choose the best checkpoint on validation, test it once per language, record."""
     run, task, folder, started = prepared.run, prepared.task, prepared.folder, now()
     cache = Path(run.outputs) / ".cache"
     with quiet(), open_loggers(run, prepared.run_id, folder) as loggers:
         pl.seed_everything(run.seed, verbose=False)
-        texts, content = _training_texts(prepared)
+        texts, content = prepared.training_texts()
         tokenizer = load_tokenizer(run.model, texts, content, cache)
         loaded = load_model(run.model, task, tokenizer, run.allow)
         check_length(loaded.model, run.data.max_tokens)
@@ -212,36 +165,6 @@ def write_predictions(learner: Learner, folder: Path) -> None:
         columns = ("id", "language", "gold", "prediction", "score")
         table = pa.table({column: [row[column] for row in rows] for column in columns})
         pq.write_table(table, folder / "predictions.parquet")
-
-
-def _build_task(data: Data, splits: Splits) -> Task:
-    kind = TASKS[data.kind]
-    for column in ("text", "text_pair", "label"):
-        if getattr(data, column) is not None and column not in kind.columns:
-            raise ConfigError(
-                f"data.{column}: {data.kind.name} does not read columns by that name."
-            )
-    (train,) = splits["train"].values()
-    try:
-        return kind.from_rows(train.rows, **data.task)
-    except TypeError as error:
-        raise ConfigError(f"data.task={data.task}: {error}") from error
-
-
-def _limit(splits: Splits, data: Data) -> Splits:
-    if data.limit is None:
-        return splits
-    limited = {
-        language: Split(split.rows[: data.limit], split.digests)
-        for language, split in splits["train"].items()
-    }
-    return {**splits, "train": limited}
-
-
-def _training_texts(prepared: Prepared) -> tuple[Iterator[str], str]:
-    (split,) = prepared.splits["train"].values()
-    texts = (text for row in split.rows for text in prepared.task.texts_of(row))
-    return texts, "-".join([*sorted(split.digests.values()), str(len(split.rows))])
 
 
 def _facts(prepared: Prepared, started: str) -> dict[str, Any]:

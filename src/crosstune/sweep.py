@@ -96,7 +96,7 @@ def read_plan(folder: Path) -> list[dict[str, Any]]:
     """Read the study's plan; none was written: no lines."""
     path = folder / PLAN
     return (
-        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
         if path.is_file()
         else []
     )
@@ -123,8 +123,13 @@ def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
         studies += sorted(path.stem for path in (find_conf() / "experiment").glob("*.yaml"))
         raise ConfigError(f"experiment={experiment}: no such study. {suggest(experiment, studies)}")
     result: list[tuple[dict[str, Any], str]] = []
+    counted: set[str] = set()
     for line in lines:
-        record = found.pop(line.get("run_id", ""), None)
+        run_id = line.get("run_id", "")
+        if run_id in counted:
+            continue  # two commands may ask for the same run
+        counted |= {run_id} - {""}
+        record = found.pop(run_id, None)
         result.append((line, record["status"] if record else "missing"))
     result += [
         ({**record, "language": record.get("train_language")}, record["status"])

@@ -18,6 +18,20 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from crosstune.errors import ConfigError
 from crosstune.schema import Run, Tracker
 
+# settings under which nothing of the machine, the command line or the code is recorded
+DISCREET: dict[str, Any] = {
+    "console": "off",
+    "disable_git": True,
+    "save_code": False,
+    "disable_code": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "host": "anonymous",
+    "silent": True,
+}
+
 
 class MetricsFile(Logger):
     """Lightning logger that appends one JSON object a logged step."""
@@ -87,18 +101,6 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    quiet: dict[str, Any] = {
-        "console": "off",
-        "disable_git": True,
-        "save_code": False,
-        "disable_code": True,
-        "x_disable_meta": True,
-        "x_disable_stats": True,
-        "x_disable_machine_info": True,
-        "x_save_requirements": False,
-        "host": "anonymous",
-        "silent": True,
-    }
     facts = {
         "run_id": run_id,
         "experiment": run.experiment,
@@ -123,6 +125,6 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
         project=run.logger.project,
         group=run.experiment,
         config=facts,
-        settings=wandb.Settings(**quiet),
+        settings=wandb.Settings(**DISCREET),
     )
     return WandbLogger(experiment=opened, log_model=False)

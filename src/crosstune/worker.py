@@ -13,8 +13,9 @@ from torch import distributed
 
 from crosstune.config import read_run
 from crosstune.errors import CrosstuneError
+from crosstune.prepare import prepare
 from crosstune.ranks import error_file
-from crosstune.run import prepare, work
+from crosstune.run import work
 from crosstune.telling import tell_file, tell_terminal
 
 

@@ -42,7 +42,7 @@ def test_a_figure_holds_no_date(study):
 @pytest.mark.parametrize(
     "text",
     [
-        "$\\frac{1}{",
+        "$\\frac{1}{$",
         "任务 标签",
         "<script>",
         "--> x",

@@ -5,7 +5,6 @@ labelled by `arms.py` with what may be averaged. Nothing is averaged here: that 
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +154,7 @@ def _check_numbers(value: Any, depth: int, where: str, finite: bool) -> None:
         raise DataError([f"{where} is no object"])
     if depth:
         for key, child in value.items():
-            if depth > 1 or type(child) is not float or not math.isfinite(child):
+            if depth > 1 or type(child) not in (int, float) or not abs(child) < 2**63:
                 _check_numbers(child, depth - 1, f"{where}.{key}", finite)
     elif isinstance(value, bool) or not isinstance(value, int | float | None):
         raise DataError([f"{where} is {str(value)[:40]!r}, not a number"])

@@ -129,8 +129,8 @@ def _outcome(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def summarise_classes(frame: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row per arm x data set x language x class of the test split, averaged over seeds.
 
-    Columns: precision, recall, f1 and support as means, each with its `_std` (ddof = 1), `n` runs,
-    and `average`, true for the micro, macro and weighted rows, which come last.
+    Columns: precision, recall, f1 and support as means, `f1_std` (of n - 1), `n` runs, and
+    `average`, true for the micro, macro and weighted rows, which come last.
     """
     arms = {row["run_id"]: _arm(row) for row in list_runs(frame) if _counts(row)}
     groups = defaultdict(list)
@@ -147,8 +147,9 @@ def summarise_classes(frame: pd.DataFrame, records: Sequence[Mapping[str, Any]])
         row |= {"average": place > 0, "label": label, "n": len(members)}
         for measure in MEASURES:
             measured = [numbers[measure] for numbers in members if numbers.get(measure) is not None]
-            row[measure], row[f"{measure}_std"] = _mean_std(measured)
+            row[measure], std = _mean_std(measured)
+            if measure == "f1":
+                row["f1_std"] = std
         summary.append(row)
-    names = [*ARM, "language", "average", "label", "n"]
-    names += [f"{measure}{part}" for measure in MEASURES for part in ("", "_std")]
+    names = [*ARM, "language", "average", "label", "n", *MEASURES, "f1_std"]
     return pd.DataFrame(summary, columns=names)

@@ -113,8 +113,9 @@ def _draw_text(source: str, language: str, count: int) -> tuple[str, list[dict[s
         polarity = rng.choice(list(LABELS))
         key, text = draw_opinion(rng, grammar, polarity)
         if rng.random() < _VERDICTS:
-            blank = " " if grammar.spaced else ""
-            text += blank + draw_verdict(rng, grammar, polarity)
+            sentences = [text, draw_verdict(rng, grammar, polarity)]
+            rng.shuffle(sentences)
+            text = (" " if grammar.spaced else "").join(sentences)
         return key, {"text": text}
 
     return name, _draw_rows(name, count, draw)

@@ -76,14 +76,22 @@ _OPINIONS = Opinions(
     domains=(_RESTAURANT, _HOTEL, _SERIES, _PHONE),
     agreements={
         "sg": {
-            **{"past": "era", "now": "es", "were": "fuera"},
-            **{"liked": "me gustó", "loved": "me encantó"},
-            **{"failed": "me decepcionó", "annoyed": "me molestó"},
+            "past": "era",
+            "now": "es",
+            "were": "fuera",
+            "liked": "me gustó",
+            "loved": "me encantó",
+            "failed": "me decepcionó",
+            "annoyed": "me molestó",
         },
         "pl": {
-            **{"past": "eran", "now": "son", "were": "fueran"},
-            **{"liked": "me gustaron", "loved": "me encantaron"},
-            **{"failed": "me decepcionaron", "annoyed": "me molestaron"},
+            "past": "eran",
+            "now": "son",
+            "were": "fueran",
+            "liked": "me gustaron",
+            "loved": "me encantaron",
+            "failed": "me decepcionaron",
+            "annoyed": "me molestaron",
         },
     },
     affirmed=(

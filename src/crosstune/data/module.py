@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -82,7 +83,9 @@ class LanguageData(pl.LightningDataModule):
 
     def _loader(self, encoded: Encoded, order: Any, seed: int | None) -> DataLoader[Any]:
         batches: Any = Batches(encoded, self.task, self.tokenizer, seed)
-        return DataLoader(batches, sampler=order, batch_size=None)
+        # a loader draws a seed whenever it starts: from a generator of its own, so that dropout
+        # does not depend on how often data was looped over
+        return DataLoader(batches, sampler=order, batch_size=None, generator=torch.Generator())
 
     def _encode(self, name: str, split: Split, fingerprint: str) -> Encoded:
         rows = [{k: v for k, v in row.items() if k != "where"} for row in split.rows]

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def read_table(source: str, *, text: str, label: str, text_pair: str | None = No
         where = f"{source}:{line}"
         if isinstance(found, str):
             faults.append(f"{where}: {found}")
+            if found.startswith("the header"):
+                break
             continue
         values = {ours: found.get(theirs) for ours, theirs in wanted.items()}
         fault = _fault_in(values, wanted, found)
@@ -64,7 +67,7 @@ def read_table(source: str, *, text: str, label: str, text_pair: str | None = No
 def read_conll(source: str, *, word: int = 0, tag: int = -1) -> Split:
     """Read CoNLL columns (gzip allowed): one word a line, a blank line between sentences.
 
-    Columns are parted by tabs where the first row holds one, else by white space. Lines that
+    Columns are parted by tabs where the first row holds one, else by spaces. Lines that
     start with `#` and hold no further column before a sentence are comments; `-DOCSTART-` rows
     are document marks, not sentences.
 
@@ -73,9 +76,11 @@ def read_conll(source: str, *, word: int = 0, tag: int = -1) -> Split:
     """
     content, digest = _read_utf8(source)
     lines = [
-        (number, line) for number, line in _lines(content) if not line.startswith("-DOCSTART-")
+        (number, "" if line.startswith("-DOCSTART-") else line) for number, line in _lines(content)
     ]
-    first = next((text for _, text in lines if text.strip() and not text.startswith("# ")), "")
+    filled = [text for _, text in lines if text.strip()]
+    plain = (text for text in filled if "\t" in text or not text.startswith("#"))
+    first = next(plain, filled[0] if filled else "")
     tabs = "\t" in first
     width = len(_columns(first, tabs))
     faults: list[str] = []
@@ -183,14 +188,14 @@ def _read_utf8(source: str) -> tuple[str, str]:
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise DataError([f"{source}: {reason}"]) from error
     try:
         return raw.decode("utf-8-sig"), hashlib.sha256(raw).hexdigest()
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        byte = raw[error.start]
+        line = error.object[: error.start].count(b"\n") + 1  # less the byte order mark
+        byte = error.object[error.start]
         raise DataError([f"{source}:{line}: byte 0x{byte:02x} is not UTF-8"]) from error
 
 
@@ -212,7 +217,7 @@ def _read_tsv(content: str) -> Iterator[tuple[int, dict[str, str] | str]]:
 
 def _read_csv(content: str) -> Iterator[tuple[int, dict[str, str] | str]]:
     reader = csv.reader([line + "\n" for _, line in _lines(content)], strict=True)
-    header = next(reader, [])
+    header: list[str] = []
     while True:
         line = reader.line_num + 1  # where the row starts: a quoted field may hold line feeds
         try:
@@ -222,7 +227,9 @@ def _read_csv(content: str) -> Iterator[tuple[int, dict[str, str] | str]]:
             return
         if cells is None:
             return
-        if cells:
+        if not header:
+            header = cells
+        elif cells:
             yield line, _row(header, cells)
 
 
@@ -241,7 +248,12 @@ def _read_jsonl(content: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _row(header: list[str], cells: list[str]) -> dict[str, str] | str:
     if len(cells) != len(header):
         return f"{len(cells)} columns where the header has {len(header)}"
-    return dict(zip(header, cells, strict=True))
+    row = dict(zip(header, cells, strict=True))
+    if len(row) < len(header):
+        twice = [name for name in row if name and header.count(name) > 1]
+        if twice:
+            return f"the header names the column {twice[0]!r} twice"
+    return row
 
 
 def _fault_in(values: dict[str, Any], wanted: dict[str, str], found: dict[str, Any]) -> str | None:
@@ -251,13 +263,18 @@ def _fault_in(values: dict[str, Any], wanted: dict[str, str], found: dict[str, A
         value = values[ours]
         if isinstance(value, list | dict):
             return f"column {theirs!r} holds a {type(value).__name__}, not one value"
-        if value is None or not str(value).strip():
+        if value is None or value != value or not str(value).strip():  # JSON's NaN
             return f"column {theirs!r} (data.{ours}) is empty"
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            return f"column {theirs!r} holds half of a character (a lone surrogate)"
     return None
 
 
 def _columns(line: str, tabs: bool) -> list[str]:
-    return line.split("\t") if tabs else line.split()
+    # str.split would also part a word at a no-break space or an ideographic one
+    return line.split("\t") if tabs else re.split("[ \t]+", line.strip(" \t"))
 
 
 def _is_comment(line: str, tabs: bool) -> bool:

@@ -93,7 +93,7 @@ def _sources(name: str, value: Any, language: str) -> dict[str, str]:
             f"data.{name}={{es: FILE, zh: FILE}}."
         )
     for code in sources:
-        check_language(code)
+        check_language(str(code))  # an unquoted `no` in YAML is false, not Norwegian
     if name != "test" and language not in sources:
         raise ConfigError(
             f"data.{name} has sources for {', '.join(sources)}, but not for the language trained "

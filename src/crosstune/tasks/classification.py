@@ -6,6 +6,7 @@ Head: transformers' sequence classification. Each item is one window; what does 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -40,7 +41,7 @@ class Classification:
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores that `measure` gives."""
         averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
-        return ("accuracy", *averages, "mcc")
+        return ("accuracy", *averages)
 
     def labels_of(self, row: dict[str, Any]) -> list[str]:
         """Return the labels that a row carries."""
@@ -108,9 +109,10 @@ class Classification:
         """Return scores and the per-class report, exact over all ranks."""
         report = ClassReport(self.labels).to(device)
         index = {label: number for number, label in enumerate(self.labels)}
-        if predictions:
-            report.update(
-                torch.tensor([index[p.prediction] for p in predictions], device=device),
-                torch.tensor([index.get(p.gold, UNSEEN) for p in predictions], device=device),
-            )
-        return report.compute()
+        best = [index[p.prediction] for p in predictions]
+        gold = [index.get(p.gold, UNSEEN) for p in predictions]
+        as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
+        report.update(as_tensor(best), as_tensor(gold))
+        result = report.compute()
+        result["report"]["mcc"] = result["scores"].pop("mcc")  # it may be negative: no fraction
+        return result

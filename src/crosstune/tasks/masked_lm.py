@@ -133,9 +133,13 @@ class MaskedLM:
     def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
         """Return masked-token accuracy, with loss and perplexity in the report."""
         meter = TokenLoss().to(device)
-        gold = torch.tensor([piece for p in predictions for piece in p.gold], device=device)
-        best = torch.tensor([piece for p in predictions for piece in p.prediction], device=device)
+        gold = [piece for p in predictions for piece in p.gold]
+        best = [piece for p in predictions for piece in p.prediction]
         # an item's score is a sum over its pieces; only sums count, so each bears an equal part
         losses = [-p.score / len(p.gold) for p in predictions for _ in p.gold]
-        meter.update(torch.tensor(losses, dtype=torch.float64, device=device), gold == best)
+        correct = [g == b for g, b in zip(gold, best, strict=True)]
+        meter.update(
+            torch.tensor(losses, dtype=torch.float64, device=device),
+            torch.tensor(correct, dtype=torch.bool, device=device),
+        )
         return meter.compute()

@@ -9,6 +9,7 @@ A single word of more than half a window keeps its first sub-words; such sentenc
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -138,15 +139,14 @@ class Tagging:
         if self.scheme == "spans":
             types = sorted({tag[2:] or "_" for tag in self.labels if tag != "O"})
             spans = SpanReport(types).to(device)
-            if predictions:
-                spans.update([p.prediction for p in predictions], [p.gold for p in predictions])
+            spans.update([p.prediction for p in predictions], [p.gold for p in predictions])
             return spans.compute()
         report = ClassReport(self.labels).to(device)
         index = {label: number for number, label in enumerate(self.labels)}
         best = [index[tag] for p in predictions for tag in p.prediction]
         gold = [index.get(tag, UNSEEN) for p in predictions for tag in p.gold]
-        if gold:
-            report.update(torch.tensor(best, device=device), torch.tensor(gold, device=device))
+        as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
+        report.update(as_tensor(best), as_tensor(gold))
         result = report.compute()
         result["scores"]["f1"] = result["scores"]["micro_f1"]
         return result

@@ -1,0 +1,107 @@
+"""Our training against a plain PyTorch loop: the same loss at every step, dropout on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+
+from crosstune.data.batching import Batches, TrainingOrder
+from crosstune.data.module import LanguageData
+from crosstune.methods import head_only
+from crosstune.methods.bitfit import BitFitConfig
+from crosstune.models import load_model, load_tokenizer
+from crosstune.prepare import Prepared, prepare
+from crosstune.run import train
+from tiny import DATA, METHODS, tiny_run
+
+STEPS = 8
+
+
+def recorded_losses(folder: Path) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+def plain_losses(prepared: Prepared, learning_rate: float) -> list[float]:
+    """Train in twenty lines of plain PyTorch, with the model's own loss."""
+    run, task, cache = prepared.run, prepared.task, Path(prepared.run.outputs) / ".cache"
+    pl.seed_everything(run.seed, verbose=False)
+    texts, content = prepared.training_texts()
+    tokenizer = load_tokenizer(run.model, texts, content, cache)
+    model, head = load_model(run.model, task, tokenizer, [])
+    configs: dict[str, Any] = {
+        "head_only": lambda: head_only(task.peft_type, head),
+        "bitfit": lambda: BitFitConfig(task_type=task.peft_type, modules_to_save=head),
+        "lora": lambda: LoraConfig(
+            r=8,
+            lora_alpha=16,
+            lora_dropout=0.1,
+            task_type=task.peft_type,
+            modules_to_save=head,
+        ),
+    }
+    if run.method.name in configs:
+        model = get_peft_model(model, configs[run.method.name]())
+    model.train()
+    data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
+    (encoded,) = data.encoded["train"].values()
+    order = TrainingOrder(len(encoded), run.data.batch_size, run.seed)
+    batches = Batches(encoded, task, tokenizer, run.seed)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in trainable if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate)
+    total = len(order) * run.trainer.max_epochs
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(total / 10), total)
+    losses: list[float] = []
+    for epoch in range(run.trainer.max_epochs):
+        order.set_epoch(epoch)
+        for share in order:
+            batch = batches[share]
+            loss = model(**batch["inputs"], labels=batch["labels"]).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
+def test_training_gives_the_losses_of_a_plain_loop_at_every_step(
+    method: str, kind: str, tmp_path: Path
+) -> None:
+    run = tiny_run(tmp_path, kind, f"method={method}", "trainer.log_every_n_steps=1")
+    ours = recorded_losses(train(run))
+    plain = plain_losses(prepare(run), run.optimizer.learning_rate)
+    assert len(ours) == len(plain) >= STEPS
+    assert ours == pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
+def test_the_plain_loop_tells_another_learning_rate(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, "classification", "trainer.log_every_n_steps=1")
+    ours = recorded_losses(train(run))
+    plain = plain_losses(prepare(run), run.optimizer.learning_rate * 1.1)
+    assert ours != pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
+def test_the_losses_tell_that_dropout_is_on(tmp_path: Path) -> None:
+    with_dropout = tiny_run(tmp_path, "classification", "trainer.log_every_n_steps=1")
+    off = (
+        "+model.config.hidden_dropout_prob=0.0",
+        "+model.config.attention_probs_dropout_prob=0.0",
+    )
+    without = tiny_run(tmp_path, "classification", "trainer.log_every_n_steps=1", *off)
+    assert recorded_losses(train(with_dropout)) != recorded_losses(train(without))

@@ -1,0 +1,33 @@
+"""A run small enough for a test: a one-layer encoder on a few rows of the demo's own text."""
+
+from pathlib import Path
+
+from crosstune.config import compose_run
+from crosstune.schema import Run
+
+ROWS = "+data.reader.rows={train: 40, validation: 12, test: 7}"
+MODEL = (
+    "model=mini",
+    "model.vocab_size=400",
+    "model.config.num_hidden_layers=1",
+    "model.config.hidden_size=32",
+    "model.config.num_attention_heads=2",
+    "model.config.intermediate_size=64",
+)
+DATA = {
+    "classification": ("data=demo_sentiment", "data.language=es"),
+    "tagging": ("data=demo_entities", "data.language=zh"),
+    "masked_lm": ("data=demo_text", "data.test=test"),
+}
+METHODS = ("full", "head_only", "bitfit", "lora")
+
+
+def tiny_overrides(outputs: Path, kind: str = "classification", *more: str) -> list[str]:
+    """Return the overrides of a tiny run of a kind."""
+    common = ("trainer=cpu", "trainer.max_epochs=2", "data.batch_size=8", "logger=none")
+    return [*DATA[kind], ROWS, *MODEL, *common, f"outputs={outputs}", *more]
+
+
+def tiny_run(outputs: Path, kind: str = "classification", *more: str) -> Run:
+    """Return a tiny run of a kind."""
+    return compose_run(tiny_overrides(outputs, kind, *more))
