@@ -25,6 +25,7 @@ from crosstune.cost import count_parameters, measure_bytes
 from crosstune.data.module import LanguageData
 from crosstune.data.splits import digests_of
 from crosstune.errors import ConfigError
+from crosstune.identity import digest_weights
 from crosstune.learner import Diverged, Learner
 from crosstune.methods import adapt
 from crosstune.models import check_length, keep_base, load_model, load_tokenizer
@@ -180,6 +181,7 @@ def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
         "headline": {"split": "validation", "metric": run.data.metric},
         "unseen_labels": prepared.unseen,
         "data_sha256": digests_of(prepared.splits),
+        "model_sha256": digest_weights(run.model),
         "environment": describe_environment(torch.get_num_threads()),
         "started": started,
         "finished": now(),

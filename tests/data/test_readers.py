@@ -100,11 +100,14 @@ def test_only_a_line_feed_ends_a_line(write, odd):
     text = f"uno{odd}dos"
     assert texts(table(write("a.tsv", f"text\tlabel\n{text}\ta\n"))) == [text]
     assert texts(table(write("a.csv", f"text,label\n{text},a\n"))) == [text]
-    assert texts(table(write("a.jsonl", f'{{"text": "{text}", "label": "a"}}\n'))) == [
-        text
-    ] or ord(odd) < 32  # JSON itself has no bare control characters
     assert texts(read_text(write("a.txt", f"{text}\n"))) == [text]
     assert read_conll(write("a.conll", f"{text}\tO\n")).rows[0]["words"] == [text]
+
+
+@pytest.mark.parametrize("odd", LINE_BREAKERS[:3], ids=ascii)  # JSON has no bare control ones
+def test_only_a_line_feed_ends_a_line_of_jsonl(write, odd):
+    line = f'{{"text": "uno{odd}dos", "label": "a"}}\n'
+    assert texts(table(write("a.jsonl", line * 2))) == [f"uno{odd}dos"] * 2
 
 
 @pytest.mark.parametrize("odd", LINE_BREAKERS, ids=ascii)
@@ -359,7 +362,7 @@ def test_a_column_that_the_file_lacks_is_refused(write):
 
 @pytest.mark.parametrize("content", ["", "\n\n", "# only = comments\n\n"])
 def test_a_file_without_words_has_no_sentences(write, content):
-    assert words(write("a.conll", content)) == [] or "=" in content
+    assert words(write("a.conll", content)) == []
 
 
 # --- the hub

@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import pytest
+
+MEASURE = """
+import re, sys, time
+from pathlib import Path
+from crosstune.analysis.report import write_report
+began = time.process_time()
+write_report(Path(sys.argv[1]), "study", [], "")
+seconds = time.process_time() - began
+# getrusage would count the memory of the process that started this one
+peak = re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]
+print(seconds, peak)
+"""
+
+
+def measure_report(study):
+    """Return processor seconds and peak MiB of a report in a process of its own."""
+    command = [sys.executable, "-c", MEASURE, str(study.outputs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, kibibytes = map(float, done.stdout.split())
+    return seconds, kibibytes / 1024
+
+
+@pytest.mark.slow
+def test_a_thousand_records_are_reported_in_three_seconds_and_500_mebibytes(study):
+    numbers = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3}
+    part = {"classes": {f"C{i}": numbers for i in range(9)}}
+    part |= {"micro": numbers, "macro": numbers, "weighted": numbers}
+    metrics = dict.fromkeys(("f1", "precision", "recall", "accuracy"), 0.5)
+    languages = ("es", "zh", "en")
+    for number in range(1000):
+        study.add(
+            method=f"method{number // 50}",
+            data=f"data{number // 5 % 10}",
+            seed=number % 5,
+            scores={split: dict.fromkeys(languages, metrics) for split in ("validation", "test")},
+            report={"test": dict.fromkeys(languages, part)},
+        )
+    runs = [measure_report(study) for _ in range(3)]  # the quickest: others may use the machine
+    assert min(seconds for seconds, _ in runs) < 3
+    assert max(mebibytes for _, mebibytes in runs) < 500

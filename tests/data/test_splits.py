@@ -1,0 +1,114 @@
+"""The splits of a data set in all their languages, and what must hold between them."""
+
+from dataclasses import replace
+
+import pytest
+
+from crosstune.data.splits import digests_of, find_unseen, read_each, read_splits
+from crosstune.errors import ConfigError, DataError
+from crosstune.schema import Data, Kind
+
+READER = {"_target_": "crosstune.data.readers.read_table", "text": "text", "label": "label"}
+
+
+@pytest.fixture
+def data(write):
+    """Return a data set of three files that are as they should be."""
+    files = {name: write(f"{name}.tsv", f"text\tlabel\n{name}\ta\nx\tb\n") for name in "abc"}
+    return Data("d", Kind.classification, "es", READER, files["a"], files["b"], files["c"])
+
+
+def labels_of(row):
+    return [row["label"]]
+
+
+def test_a_single_source_is_of_the_language_trained_on(data):
+    splits = read_splits(data, [])
+    assert {name: list(languages) for name, languages in splits.items()} == {
+        "train": ["es"],
+        "validation": ["es"],
+        "test": ["es"],
+    }
+    assert splits["validation"]["es"].rows[0]["text"] == "b"
+
+
+def test_a_split_may_be_given_by_language(data, write):
+    chinese = write("zh.tsv", "text\tlabel\n你好\ta\n")
+    splits = read_splits(replace(data, test={"es": data.test, "zh": chinese}), [])
+    assert [row["text"] for row in splits["test"]["zh"].rows] == ["你好"]
+
+
+def test_the_test_may_lack_the_language_trained_on(data):
+    assert list(read_splits(replace(data, test={"zh": data.test}), [])["test"]) == ["zh"]
+
+
+def test_only_one_language_is_trained_on(data):
+    train = {"es": data.train, "zh": data.validation}
+    assert list(read_splits(replace(data, train=train), [])["train"]) == ["es"]
+
+
+def test_without_a_test_there_is_none(data):
+    assert list(read_splits(replace(data, test=None), [])) == ["train", "validation"]
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a.tsv"], {"es": 3}, {"es": ["a.tsv"]}])
+def test_what_is_no_source_is_refused(data, value):
+    with pytest.raises(ConfigError, match=r"data\.train=.*give one source \(a file\) or a source"):
+        read_splits(replace(data, train=value), [])
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_train_and_validation_need_the_language_trained_on(data, name):
+    with pytest.raises(ConfigError, match=f"data.{name} has sources for zh, but not for .*=es"):
+        read_splits(replace(data, **{name: {"zh": data.train}}), [])
+
+
+def test_a_language_that_does_not_exist_is_refused(data):
+    with pytest.raises(ConfigError, match=r"'spanish' is not a language code"):
+        read_splits(replace(data, test={"spanish": data.test}), [])
+
+
+def test_norwegian_that_yaml_took_for_false_is_told(data):
+    with pytest.raises(ConfigError, match=r"Did you mean no \(Norwegian\)"):
+        read_splits(replace(data, test={False: data.test}), [])
+
+
+def test_a_split_without_rows_is_a_fault(data, write):
+    empty = write("empty.tsv", "text\tlabel\n")
+    with pytest.raises(DataError, match=r"empty\.tsv: no rows in it \(data\.test, zh\)"):
+        read_splits(replace(data, test={"zh": empty}), [])
+
+
+def test_the_faults_of_all_splits_are_told_at_once(data, write):
+    ragged = write("ragged.tsv", "text\tlabel\nuno\ndos\n")
+    with pytest.raises(DataError) as caught:
+        read_splits(replace(data, validation=ragged, test={"zh": "nowhere.tsv"}), [])
+    where = [fault.partition(": ")[0].rpartition("/")[2] for fault in caught.value.faults]
+    assert where == ["ragged.tsv:2", "ragged.tsv:3", "nowhere.tsv"]
+
+
+def test_what_can_be_read_is_read_beside_the_faults(data):
+    splits, faults = read_each(replace(data, test="nowhere.tsv"), [])
+    assert len(splits["train"]["es"].rows) == 2
+    assert faults == ["nowhere.tsv: no such file"]
+
+
+def test_the_digests_of_all_files_are_together(data):
+    digests = digests_of(read_splits(data, []))
+    assert list(digests) == [data.train, data.validation, data.test]
+    assert len(set(digests.values())) == 3
+
+
+def test_labels_that_train_shows_are_no_fault(data):
+    assert find_unseen(read_splits(data, []), ["a", "b"], labels_of) == {}
+
+
+def test_a_label_that_train_never_shows_is_told_with_its_line(data, write):
+    path = write("new.tsv", "text\tlabel\nuno\ta\ndos\tc\ntres\td\n")
+    splits = read_splits(replace(data, test={"es": data.test, "zh": path}), [])
+    assert find_unseen(splits, ["a", "b"], labels_of) == {
+        "test/zh": [
+            f"{path}:3: label 'c' never occurs in train",
+            f"{path}:4: label 'd' never occurs in train",
+        ]
+    }
