@@ -5,6 +5,9 @@ STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-dev
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
+# waiting threads sleep, so that test processes side by side do not slow one another down
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: setup demo test check clean
 
 setup: $(TEST_STAMP)

@@ -219,6 +219,22 @@ def test_a_value_that_fits_its_annotation_passes(own, options):
     check(thing(own, **options), "model.config", [own])
 
 
+@pytest.mark.parametrize(
+    ("target", "key", "value"),
+    [
+        ("peft.LoraConfig", "r", 8.5),
+        ("peft.LoraConfig", "lora_dropout", "some"),
+        ("peft.AdaLoraConfig", "lora_alpha", "16"),
+        ("peft.PrefixTuningConfig", "inference_mode", "yes"),
+        ("transformers.BertConfig", "hidden_size", 12.5),
+        ("torch.optim.AdamW", "eps", "tiny"),
+    ],
+)
+def test_the_scalars_of_other_peoples_classes_are_checked(target, key, value):
+    with pytest.raises(ConfigError, match=rf"node\.{key}=.* but must be"):
+        check({KEY: target, key: value}, "node")
+
+
 def test_an_annotation_in_a_string_is_read(own):
     with pytest.raises(ConfigError, match=r"x\.size='a' is a str"):
         check({KEY: f"{own}.Postponed", "size": "a"}, "x", [own])

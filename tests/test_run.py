@@ -226,7 +226,7 @@ def test_a_sweep_trains_reports_and_skips(
     assert not list(tmp_path.rglob("multirun.yaml"))
     study = ["experiment=study", f"outputs={tmp_path}"]
     assert run_cli(monkeypatch, "status", *study) == 0
-    assert "4 planned, 4 finished" in capsys.readouterr().out
+    assert "4 runs, 4 finished" in capsys.readouterr().out
     assert run_cli(monkeypatch, "report", *study) == 0
     table = capsys.readouterr().out
     assert "full" in table

@@ -5,7 +5,7 @@ from pathlib import Path
 from crosstune.config import compose_run
 from crosstune.schema import Run
 
-ROWS = "+data.reader.rows={train: 40, validation: 12, test: 7}"
+ROWS = "++data.reader.rows={train: 40, validation: 12, test: 7}"
 MODEL = (
     "model=mini",
     "model.vocab_size=400",

@@ -6,6 +6,7 @@ or weights load; `build` is the only caller of a target. Neither knows what a ru
 """
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -110,19 +111,24 @@ def _bind(target: Callable[..., Any], options: dict[str, Any], where: str) -> No
         if key in named and not _fits(value, _hint(target, key, signature)):
             raise ConfigError(
                 f"{where}.{key}={value!r} is a {type(value).__name__}, "
-                f"but must be {signature.parameters[key].annotation}."
+                f"but must be {inspect.formatannotation(signature.parameters[key].annotation)}."
             )
 
 
 def _hint(target: Callable[..., Any], key: str, signature: inspect.Signature) -> Any:
     annotation = signature.parameters[key].annotation
-    if isinstance(annotation, str):
-        owner = target.__init__ if isinstance(target, type) else target
+    if not isinstance(annotation, str):
+        return annotation
+    # a dataclass inherits fields whose annotations only the module of their own class resolves
+    owners = target.__mro__ if isinstance(target, type) else ()
+    homes = [c.__module__ for c in owners if key in vars(c).get("__annotations__", {})]
+    for home in (*homes, target.__module__):
+        alone = types.SimpleNamespace(__annotations__={key: annotation})
         try:
-            return typing.get_type_hints(owner).get(key, Any)
+            return typing.get_type_hints(alone, vars(sys.modules[home]))[key]
         except (NameError, TypeError, AttributeError):
-            return Any  # an annotation that its own module cannot resolve says nothing
-    return annotation
+            continue
+    return Any  # an annotation that no module resolves says nothing
 
 
 def _fits(value: Any, hint: Any) -> bool:

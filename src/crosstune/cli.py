@@ -51,6 +51,9 @@ OTHER_HELP = {
 
 def main() -> int:
     """Run the verb of the command line and return the exit code."""
+    # threads that wait for work sleep instead of spinning: where another process shares the cores,
+    # a spinning thread made a training step four times as long; torch reads this when it loads
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -209,6 +209,7 @@ def _check_values(run: Run) -> None:
         ("trainer.patience", run.trainer.patience, 1),
         ("trainer.log_every_n_steps", run.trainer.log_every_n_steps, 1),
         ("optimizer.learning_rate", run.optimizer.learning_rate, 0.0),
+        ("optimizer.learning_rate_scale", run.optimizer.learning_rate_scale, 0.0),
         ("optimizer.weight_decay", run.optimizer.weight_decay, 0.0),
         ("optimizer.warmup_ratio", run.optimizer.warmup_ratio, 0.0),
         ("model.vocab_size", run.model.vocab_size, 300),

@@ -42,7 +42,7 @@ def load_tokenizer(
             trained = train_tokenizer(texts, int(model.vocab_size or 0))
             with whole_file(path) as partial:
                 trained.save(str(partial))
-        return PreTrainedTokenizerFast(
+        tokenizer: Any = PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_file(str(path)),
             model_input_names=["input_ids", "token_type_ids", "attention_mask"],
             model_max_length=512,
@@ -52,17 +52,24 @@ def load_tokenizer(
             sep_token="[SEP]",  # noqa: S106
             mask_token="[MASK]",  # noqa: S106
         )
+        return _literal(tokenizer)
     options = _source(model)
     if model.do_lower_case is not None:
         options["do_lower_case"] = model.do_lower_case
     with _hub_errors(model):
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**options)
         if getattr(tokenizer, "add_prefix_space", None) is False:
             # byte-level BPE reads a first word without its space otherwise: words would depend
             # on whether they start a sentence
             tokenizer = transformers.AutoTokenizer.from_pretrained(**options, add_prefix_space=True)
     if not tokenizer.is_fast:
         raise ConfigError(f"model={model.name}: its tokenizer has no fast version.")
+    return _literal(tokenizer)
+
+
+def _literal(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Let a "[SEP]" or "[MASK]" that stands in a text be text, and nothing special."""
+    tokenizer.split_special_tokens = True
     return tokenizer
 
 

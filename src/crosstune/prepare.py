@@ -48,6 +48,7 @@ def prepare(run: Run) -> Prepared:
         DataError: the data is malformed or does not fit the task.
     """
     run = settle(run)
+    _check_columns(run.data)
     for where in ("data.reader", "model.config", "method.peft", "optimizer.algorithm"):
         group, key = where.split(".")
         check(getattr(getattr(run, group), key), where, run.allow)
@@ -68,13 +69,19 @@ def prepare(run: Run) -> Prepared:
     return Prepared(run, run_id, _limit(splits, run.data), task, counts)
 
 
-def _build_task(data: Data, splits: Splits) -> Task:
-    kind = TASKS[data.kind]
+def _check_columns(data: Data) -> None:
+    known = TASKS[data.kind].columns
     for column in ("text", "text_pair", "label"):
-        if getattr(data, column) is not None and column not in kind.columns:
+        if getattr(data, column) is not None and column not in known:
             raise ConfigError(
                 f"data.{column}: {data.kind.name} does not read columns by that name."
             )
+        if column != "text_pair" and data.reader.get(column, "") is None:
+            raise ConfigError(f"data.{column} is missing: give data.{column}=COLUMN.")
+
+
+def _build_task(data: Data, splits: Splits) -> Task:
+    kind = TASKS[data.kind]
     (train,) = splits["train"].values()
     try:
         return kind.from_rows(train.rows, **data.task)

@@ -111,6 +111,7 @@ class Optimizer:
 
     algorithm: dict[str, Any] = MISSING  # `_target_` of a torch optimizer and its options
     learning_rate: float = MISSING  # peak learning rate
+    learning_rate_scale: float = 1.0  # times every method's own: small encoders take large steps
     weight_decay: float = 0.01  # on matrices; biases and norms are never decayed
     schedule: str = "linear"  # a name of transformers.SchedulerType
     warmup_ratio: float = 0.1  # share of all steps with a rising learning rate

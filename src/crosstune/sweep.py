@@ -142,7 +142,7 @@ def render_survey(experiment: str, lines: Sequence[tuple[dict[str, Any], str]]) 
     """Return the study's state in words: the counts, then every run that is not finished."""
     counts = Counter(status for _, status in lines)
     parts = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
-    text = [f"{experiment}: {len(lines)} planned, {parts}"]
+    text = [f"{experiment}: {len(lines)} runs, {parts}"]
     for line, status in lines:
         if status != "finished":
             names = [

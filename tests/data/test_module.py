@@ -147,7 +147,7 @@ def loaded(make):
     """Return the data as a trainer on one device has it."""
     made, _ = make()
     made.trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
     return made
 

@@ -1,10 +1,10 @@
-"""Files as users have them: what is read, character for character, and every fault with its line."""
+"""Files as users have them: read character for character, every fault told with its line."""
 
 import gzip
 
 import pytest
 
-from crosstune.data.readers import read_conll, read_hub, read_table, read_text
+from crosstune.data.readers import read_conll, read_table, read_text
 from crosstune.errors import ConfigError, DataError
 
 
@@ -129,7 +129,7 @@ def test_every_ragged_row_is_told_with_its_line(write):
 
 def test_of_many_faults_five_are_shown_and_all_are_counted(write):
     path = write("a.tsv", "text\tlabel\n" + "uno\n" * 12)
-    with pytest.raises(DataError, match="a.tsv:6: 1 columns.*; and 7 more faults$"):
+    with pytest.raises(DataError, match=r"a\.tsv:6: 1 columns.*; and 7 more faults$"):
         table(path)
 
 
@@ -216,7 +216,9 @@ def test_a_folder_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize(("reader", "name"), [(table, "a.tsv"), (read_conll, "a"), (read_text, "a")])
+@pytest.mark.parametrize(
+    ("reader", "name"), [(table, "a.tsv"), (read_conll, "a"), (read_text, "a")]
+)
 def test_bytes_that_are_not_utf8_are_told_with_their_line(write, reader, name, mark):
     path = write(name, mark + b"text\tlabel\nuno\ta\nni\xf1o\tb\n")
     assert faults(reader, path) == ["FILE:3: byte 0xf1 is not UTF-8"]
@@ -259,163 +261,3 @@ def test_a_line_of_plain_text_is_a_paragraph_and_blank_lines_are_none(write):
     split = read_text(write("a.txt", "  uno \n\n \t\ndos\r\n"))
     assert texts(split) == ["uno", "dos"]
     assert [row["where"].rpartition(":")[2] for row in split.rows] == ["1", "4"]
-
-
-# --- CoNLL
-
-
-def words(path, **options):
-    return [row["words"] for row in read_conll(path, **options).rows]
-
-
-def tags(path, **options):
-    return [row["tags"] for row in read_conll(path, **options).rows]
-
-
-@pytest.mark.parametrize("part", ["\t", " ", "   "])
-def test_columns_are_parted_by_tabs_or_by_spaces(write, part):
-    lines = ["Eva B-PER", "vive O", "", "小 B-LOC", "明 I-LOC", ""]
-    path = write("a.conll", "\n".join(line.replace(" ", part) for line in lines))
-    assert words(path) == [["Eva", "vive"], ["小", "明"]]
-    assert tags(path) == [["B-PER", "O"], ["B-LOC", "I-LOC"]]
-
-
-def test_the_word_is_in_the_first_column_and_the_tag_in_the_last(write):
-    path = write("a.conll", "EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n")
-    assert (words(path), tags(path)) == ([["EU", "rejects"]], [["B-ORG", "O"]])
-
-
-def test_other_columns_are_read_by_their_number(write):
-    path = write("a.conll", "1\tEva\tPROPN\tB-PER\t_\n")
-    assert (words(path, word=1, tag=3), tags(path, word=1, tag=2)) == ([["Eva"]], [["PROPN"]])
-
-
-def test_a_sentence_knows_where_it_starts(write):
-    path = write("a.conll", "# one\na\tO\n\n\n# two\n# three\nb\tO\nc\tO\n")
-    rows = read_conll(path).rows
-    assert [(row["id"], row["where"]) for row in rows] == [("0", f"{path}:2"), ("1", f"{path}:7")]
-
-
-def test_comments_of_tabbed_files_are_lines_without_a_tab(write):
-    path = write("a.conll", "# text = a # b\n#newdoc\n#\ta\n#tag\tb\nc\td\n\n# id = 2\ne\tf\n")
-    assert words(path) == [["#", "#tag", "c"], ["e"]]
-
-
-def test_comments_of_spaced_files_have_an_equals_sign_or_mark_a_document(write):
-    path = write("a.conll", "# newdoc id = x\n# sent_id = 3\n# O\n#tag O\n\n# newpar\na O\n")
-    assert words(path) == [["#", "#tag"], ["a"]]
-
-
-def test_a_number_sign_inside_a_sentence_is_a_word(write):
-    assert words(write("a.conll", "a O\n# O\n#1 O\n")) == [["a", "#", "#1"]]
-    assert words(write("b.conll", "# O\n# O\n")) == [["#", "#"]]
-
-
-def test_a_document_mark_is_no_sentence_and_parts_sentences(write):
-    path = write("a.conll", "-DOCSTART- -X- O\n\na N O\n-DOCSTART- -X- O\nb N O\n")
-    assert words(path) == [["a"], ["b"]]
-
-
-@pytest.mark.parametrize("blank", ["", "\t", "  ", "\t\t", "\r"], ids=ascii)
-def test_a_line_of_nothing_but_space_parts_sentences(write, blank):
-    assert words(write("a.conll", f"a\tO\n{blank}\nb\tO")) == [["a"], ["b"]]
-
-
-@pytest.mark.parametrize(
-    "word", ["10\xa0000", "a\u3000b", "New York", "a\u200bb", "\u200b", "\x01", "\ufffd", "你好"]
-)
-def test_a_tabbed_word_is_kept_as_it_is(write, word):
-    assert words(write("a.conll", f"{word}\tO\n")) == [[word]]
-
-
-@pytest.mark.parametrize("word", ["10\xa0000", "a\u3000b", "a\x0cb", "\u200b", "\ufffd"], ids=ascii)
-def test_a_spaced_word_is_parted_at_no_other_space(write, word):
-    assert words(write("a.conll", f"{word} O\n")) == [[word]]
-
-
-def test_every_ragged_row_of_a_sentence_is_told(write):
-    path = write("a.conll", "a\tN\tO\nb\tO\n\nc\tN\tO\nd\tN\tO\tx\n")
-    assert faults(read_conll, path) == [
-        "FILE:2: 2 columns where the first row has 3",
-        "FILE:5: 4 columns where the first row has 3",
-    ]
-
-
-@pytest.mark.parametrize("row", ["b\t", "\tO", "b\t ", "\xa0\tO"])
-def test_an_empty_word_or_tag_is_a_fault(write, row):
-    assert faults(read_conll, write("a.conll", f"a\tO\n{row}\n")) == [
-        "FILE:2: an empty word or tag"
-    ]
-
-
-def test_a_file_without_tags_is_refused_whole(write):
-    assert faults(read_conll, write("a.conll", "a\nb\n\nc\n")) == [
-        "FILE: 1 columns, but the word is column 0 and the tag column -1"
-    ]
-
-
-def test_a_column_that_the_file_lacks_is_refused(write):
-    assert faults(read_conll, write("a.conll", "a\tO\n"), tag=3) == [
-        "FILE: 2 columns, but the word is column 0 and the tag column 3"
-    ]
-
-
-@pytest.mark.parametrize("content", ["", "\n\n", "# only = comments\n\n"])
-def test_a_file_without_words_has_no_sentences(write, content):
-    assert words(write("a.conll", content)) == []
-
-
-# --- the hub
-
-
-@pytest.fixture
-def hub_folder(tmp_path, monkeypatch):
-    """Return a data set's folder as the hub keeps it: parquet with declared class names."""
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    features = datasets.Features(
-        {
-            "sentence": datasets.Value("string"),
-            "class": datasets.ClassLabel(names=["neg", "pos"]),
-            "tokens": datasets.List(datasets.Value("string")),
-            "ner": datasets.List(datasets.ClassLabel(names=["O", "B-PER"])),
-        }
-    )
-    rows = {
-        "sentence": ["bueno", "malo"],
-        "class": [1, 0],
-        "tokens": [["Eva", "vive"], ["no"]],
-        "ner": [[1, 0], [0]],
-    }
-    folder = tmp_path / "words"
-    folder.mkdir()
-    datasets.Dataset.from_dict(rows, features).to_parquet(folder / "test.parquet")
-    return str(folder)
-
-
-def test_a_data_set_of_the_hub_gives_names_for_class_numbers(hub_folder):
-    columns = {"text": "sentence", "label": "class", "words": "tokens", "tags": "ner"}
-    split = read_hub("test", path=hub_folder, revision=None, columns=columns)
-    assert split.rows[0] == {
-        "id": "0",
-        "text": "bueno",
-        "label": "pos",
-        "words": ["Eva", "vive"],
-        "tags": ["B-PER", "O"],
-        "where": f"{hub_folder}/test:0",
-    }
-    assert len(split.rows) == 2
-
-
-def test_what_a_data_set_of_the_hub_lacks_is_told(hub_folder):
-    with pytest.raises(ConfigError, match=r"has no column label\. Allowed: \['sentence', 'class'"):
-        read_hub("test", path=hub_folder, revision=None, columns={"label": "label"})
-    with pytest.raises(DataError, match=r"\(default, dev\): cannot be loaded"):
-        read_hub("dev", path=hub_folder, revision=None, columns={"label": "class"})
-
-
-@pytest.mark.parametrize("revision", [None, "main", "abc123"])
-def test_a_data_set_of_the_hub_must_be_pinned(revision):
-    with pytest.raises(ConfigError, match="name the 40-digit commit of owner/words"):
-        read_hub("test", path="owner/words", revision=revision, columns={"text": "sentence"})

@@ -1,8 +1,8 @@
 """Words as sub-words, and windows over them: no word lost, none twice, none too long."""
 
-import random
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from crosstune.tasks.pieces import Window, carrier, special_pieces, split_words, windows
@@ -12,10 +12,10 @@ CASES = 400
 
 def draw_case(seed):
     """Return sizes of words, none above half the room, and the room."""
-    rng = random.Random(seed)
-    room = rng.randint(2, 40)
-    largest = rng.randint(1, max(1, room // 2))
-    return [rng.randint(1, largest) for _ in range(rng.randint(1, 120))], room
+    rng = np.random.default_rng(seed)
+    room = int(rng.integers(2, 41))
+    largest = rng.integers(1, room // 2, endpoint=True)
+    return rng.integers(1, largest, rng.integers(1, 121), endpoint=True).tolist(), room
 
 
 def faults_of(cut, sizes, room):

@@ -15,6 +15,7 @@ from crosstune.data import demo_en, demo_es, demo_zh
 from crosstune.data.demo_grammars import (
     draw_mention,
     draw_opinion,
+    draw_review,
     draw_verdict,
     join_words,
 )
@@ -22,7 +23,7 @@ from crosstune.data.split import Split
 from crosstune.errors import ConfigError, suggest
 
 LABELS = {"good": "positive", "bad": "negative"}
-MOST_ROWS = 20_000  # per source and language
+MOST_ROWS = 10_000  # per source and language
 
 _GRAMMARS = {"en": demo_en.GRAMMAR, "es": demo_es.GRAMMAR, "zh": demo_zh.GRAMMAR}
 _MIXED = "mul"  # ISO 639-2 for "multiple languages"
@@ -32,12 +33,13 @@ _TEXT_ROWS = {"train": 2000, "validation": 200, "test": 200}
 _HELD_OUT = {"train": 0.0, "validation": 0.3, "test": 0.3}  # share of names never in train
 _TENTHS = {"train": range(6), "validation": range(6, 8), "test": range(8, 10)}
 _OPINIONS = 0.7  # share of opinions in the text without labels; the rest are mentions
-_VERDICTS = 0.8  # share of those opinions that a verdict follows
+_REVIEWS = 0.6  # share of those opinions that are reviews of scored aspects
+_VERDICTS = 0.8  # share of the other opinions that a verdict precedes or follows
 _PATIENCE = 2000  # draws in a row that bring nothing new, before the grammar counts as exhausted
 
 
 def read_demo_sentiment(source: str, *, language: str, rows: dict[str, int] | None = None) -> Split:
-    """Generate opinions labelled "positive" or "negative", every odd and even row one of each.
+    """Generate opinions labelled "positive" or "negative", one of each in every two rows.
 
     Negation, concession, contrast, reported speech and comparison decide the label: the words
     alone do not (`demo_grammars` says why). `rows` replaces the default row counts by source.
@@ -50,7 +52,6 @@ def read_demo_sentiment(source: str, *, language: str, rows: dict[str, int] | No
     grammar = _GRAMMARS[language]
     name = f"demo_sentiment/{language}/{source}"
     coin = random.Random(f"{name}/labels")  # noqa: S311  # apart, so that it stays in step
-
     polarities: list[str] = []
 
     def draw(rng: random.Random, done: int) -> tuple[str, dict[str, Any]]:
@@ -88,9 +89,9 @@ def read_demo_entities(source: str, *, language: str, rows: dict[str, int] | Non
 def read_demo_text(source: str, *, language: str, rows: dict[str, int] | None = None) -> Split:
     """Generate text without labels from the same grammars, for masked language modelling.
 
-    Most opinions are followed by a verdict that agrees with them ("We went home angry."),
-    as in real reviews; labelled opinions have none. Language "mul" interleaves Spanish, Chinese
-    and English, with as many rows of each as `rows` asks for.
+    Some opinions carry a verdict that agrees with them ("Rating: 1/5.") and some are reviews with
+    a score for each aspect, as people write them; labelled opinions have neither. Language "mul"
+    interleaves Spanish, Chinese and English, with as many rows of each as `rows` asks for.
 
     >>> [row["where"] for row in read_demo_text("test", language="mul").rows[:2]]
     ['demo_text/es/test:1', 'demo_text/zh/test:1']
@@ -111,6 +112,9 @@ def _draw_text(source: str, language: str, count: int) -> tuple[str, list[dict[s
             text = join_words(words, grammar)
             return text, {"text": text}
         polarity = rng.choice(list(LABELS))
+        if rng.random() < _REVIEWS:
+            text = draw_review(rng, grammar)
+            return text, {"text": text}
         key, text = draw_opinion(rng, grammar, polarity)
         if rng.random() < _VERDICTS:
             sentences = [text, draw_verdict(rng, grammar, polarity)]

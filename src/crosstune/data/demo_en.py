@@ -143,9 +143,10 @@ _OPINIONS = Opinions(
     opened="{when} {visit}. {body}.",
     closed="{body}.",
     lengths=(8, 25),
-    verdicts={
-        "good": ("My verdict is positive.", "We went home happy."),
-        "bad": ("My verdict is negative.", "We went home angry."),
+    verdicts={"good": ("Rating: 5/5.",), "bad": ("Rating: 1/5.",)},
+    scored={
+        "good": "{np} {past} {good} and {other}: 5/5.",
+        "bad": "{np} {past} {good} and {other}: 1/5.",
     },
 )
 

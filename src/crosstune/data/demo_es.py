@@ -2,9 +2,9 @@
 
 from crosstune.data.demo_grammars import Aspect, Domain, Grammar, Mentions, Names, Opinions
 
-_GOOD = "agradable admirable impresionante"
+_GOOD = "agradable admirable brillante"
 _BAD = "lamentable decepcionante frustrante"
-_GOODS = "agradables admirables impresionantes"
+_GOODS = "agradables admirables brillantes"
 _BADS = "lamentables decepcionantes frustrantes"
 
 _RESTAURANT = Domain(
@@ -57,7 +57,7 @@ _SERIES = Domain(
 )
 _PHONE = Domain(
     words={
-        "visit": "compramos este teléfono",
+        "visit": "nos compramos este teléfono",
         "here": "en este teléfono",
         "there": "en el otro teléfono",
         "here_short": "en este",
@@ -161,9 +161,10 @@ _OPINIONS = Opinions(
     opened="{when} {visit}. {body}.",
     closed="{body}.",
     lengths=(8, 25),
-    verdicts={
-        "good": ("Mi opinión es positiva.", "Volvimos a casa contentos."),
-        "bad": ("Mi opinión es negativa.", "Volvimos a casa enfadados."),
+    verdicts={"good": ("Valoración: 5/5.",), "bad": ("Valoración: 1/5.",)},
+    scored={
+        "good": "{np} {past} {good} y {other}: 5/5.",
+        "bad": "{np} {past} {good} y {other}: 1/5.",
     },
 )
 
@@ -186,7 +187,7 @@ _MENTIONS = Mentions(
                 *("Pablo Aranda", "Mercedes Gil", "Sofía", "Andrés Valencia"),
             ),
             held_out=(
-                *("Irene", "Diego Segovia", "Soledad Vega", "Tomás", "Laura Medina", "Hugo"),
+                *("Beatriz", "Diego Segovia", "Soledad Vega", "Tomás", "Laura Medina", "Hugo"),
                 *("Nuria Córdoba", "Salvador Rey", "Julia Lorca", "Marcos"),
             ),
         ),

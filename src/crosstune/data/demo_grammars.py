@@ -10,14 +10,14 @@ as under the other, and only word order, negation and scope tell which one it is
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 Polarity = str  # "good" or "bad"
 OPPOSITE: dict[Polarity, Polarity] = {"good": "bad", "bad": "good"}
 ENTITY_SLOTS = {"per": "PER", "loc": "LOC", "org": "ORG", "club": "ORG"}
 
-_SHAPES = {"plain": 0.5, "overturned": 0.35, "scoped": 0.15}  # shares of `Opinions` patterns
+_SHAPES = {"plain": 0.7, "overturned": 0.25, "scoped": 0.05}  # shares of `Opinions` patterns
 _NEGATED = 0.12  # share of clauses that deny the opposite ("was not bland" for "was tasty")
 _FELT = 0.25  # share of clauses in the first person ("I liked the food")
 _OPENED = 0.25  # share of sentences with an opening, where it is not needed for the length
@@ -59,7 +59,8 @@ class Opinions:
     opened: str  # the whole text, with an opening
     closed: str  # the whole text, without one
     lengths: tuple[int, int]  # fewest and most words; characters where words are not spaced
-    verdicts: Mapping[Polarity, tuple[str, ...]]  # only in text without labels
+    verdicts: Mapping[Polarity, tuple[str, ...]]  # these and the next only in text without labels
+    scored: Mapping[Polarity, str]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def draw_opinion(rng: random.Random, grammar: Grammar, polarity: Polarity) -> tu
     domain = rng.choice(tables.domains)
     aspects = rng.sample(domain.aspects, 3)
     words = {slot: rng.choice(options) for slot, options in tables.fillers.items()}
-    words |= domain.words | _describe(rng, tables, aspects[0], polarity)
+    words |= {**domain.words, **_describe(rng, tables, aspects[0], polarity)}
     for number, aspect in enumerate(aspects, start=1):
         words[f"pro{number}"] = _draw_clause(rng, tables, aspect, polarity, _FELT)
         words[f"con{number}"] = _draw_clause(rng, tables, aspect, OPPOSITE[polarity], _FELT)
@@ -120,6 +121,19 @@ def draw_opinion(rng: random.Random, grammar: Grammar, polarity: Polarity) -> tu
 def draw_verdict(rng: random.Random, grammar: Grammar, polarity: Polarity) -> str:
     """Draw a closing sentence that agrees with an opinion of this polarity."""
     return rng.choice(grammar.opinions.verdicts[polarity])
+
+
+def draw_review(rng: random.Random, grammar: Grammar) -> str:
+    """Draw a review of three aspects, each with two adjectives and a score that fits them."""
+    tables = grammar.opinions
+    parts = []
+    for aspect in rng.sample(rng.choice(tables.domains).aspects, 3):
+        polarity = rng.choice(list(OPPOSITE))
+        words = _describe(rng, tables, aspect, polarity)
+        both = rng.sample(_adjectives(aspect, polarity), 2)
+        words |= dict(zip(("good", "other"), both, strict=True))
+        parts.append(tables.scored[polarity].format_map(words))
+    return _capitalise((" " if grammar.spaced else "").join(parts))
 
 
 def draw_mention(
@@ -176,13 +190,16 @@ def _describe(
     rng: random.Random, tables: Opinions, aspect: Aspect, polarity: Polarity
 ) -> dict[str, str]:
     """Return an aspect's words, with `good` standing for whatever `polarity` asks for."""
-    adjectives = {"good": aspect.good, "bad": aspect.bad}
     return {
         **tables.agreements[aspect.agreement],
         "np": aspect.name,
-        "good": rng.choice(adjectives[polarity].split()),
-        "bad": rng.choice(adjectives[OPPOSITE[polarity]].split()),
+        "good": rng.choice(_adjectives(aspect, polarity)),
+        "bad": rng.choice(_adjectives(aspect, OPPOSITE[polarity])),
     }
+
+
+def _adjectives(aspect: Aspect, polarity: Polarity) -> list[str]:
+    return (aspect.good if polarity == "good" else aspect.bad).split()
 
 
 def _draw_name(
@@ -194,5 +211,4 @@ def _draw_name(
 
 
 def _capitalise(text: str) -> str:
-    upper: Callable[[re.Match[str]], str] = lambda start: start[0].upper()  # noqa: E731
-    return re.sub(r"(?:^|(?<=[.!?] ))\w", upper, text)
+    return re.sub(r"(?:^|(?<=[.!?] ))\w", lambda start: start[0].upper(), text)

@@ -125,10 +125,8 @@ _OPINIONS = Opinions(
     opened="{when}{visit}，{body}。",
     closed="{body}。",
     lengths=(10, 40),
-    verdicts={
-        "good": ("总的评价是好评。", "我们高兴地回家了。"),
-        "bad": ("总的评价是差评。", "我们生气地回家了。"),
-    },
+    verdicts={"good": ("评分：5/5。",), "bad": ("评分：1/5。",)},
+    scored={"good": "{np}又{good}又{other}：5/5。", "bad": "{np}又{good}又{other}：1/5。"},
 )
 
 _MENTIONS = Mentions(

@@ -66,7 +66,7 @@ def windows(sizes: Sequence[int], room: int) -> Iterator[Window]:
     >>> list(windows([1] * 6, room=8))
     [Window(first=0, core_first=0, core_last=6, last=6)]
     >>> list(windows([1] * 6, room=4))[1]
-    Window(first=2, core_first=3, core_last=5, last=6)
+    Window(first=2, core_first=3, core_last=6, last=6)
     """
     count = len(sizes)
     if sum(sizes) <= room:

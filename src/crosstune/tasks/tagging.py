@@ -55,7 +55,8 @@ class Tagging:
         """Names of the scores that `measure` gives."""
         if self.scheme == "spans":
             return ("f1", "precision", "recall", "macro_f1", "weighted_f1", "accuracy")
-        return ("f1", "accuracy", "macro_f1", "micro_f1", "weighted_f1")
+        averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
+        return ("f1", "accuracy", *averages, "mcc")
 
     def labels_of(self, row: dict[str, Any]) -> list[str]:
         """Return the tags that a row carries."""

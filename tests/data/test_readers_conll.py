@@ -1,0 +1,112 @@
+"""CoNLL files as they are found: tabs or spaces, comments, document marks, odd words."""
+
+import pytest
+
+from crosstune.data.readers import read_conll
+from crosstune.errors import DataError
+
+
+def faults(path, **options):
+    """Return the faults that are found, without the folder."""
+    with pytest.raises(DataError) as caught:
+        read_conll(path, **options)
+    return [fault.replace(path, "FILE") for fault in caught.value.faults]
+
+
+def words(path, **options):
+    return [row["words"] for row in read_conll(path, **options).rows]
+
+
+def tags(path, **options):
+    return [row["tags"] for row in read_conll(path, **options).rows]
+
+
+@pytest.mark.parametrize("part", ["\t", " ", "   "])
+def test_columns_are_parted_by_tabs_or_by_spaces(write, part):
+    lines = ["Eva B-PER", "vive O", "", "小 B-LOC", "明 I-LOC", ""]
+    path = write("a.conll", "\n".join(line.replace(" ", part) for line in lines))
+    assert words(path) == [["Eva", "vive"], ["小", "明"]]
+    assert tags(path) == [["B-PER", "O"], ["B-LOC", "I-LOC"]]
+
+
+def test_the_word_is_in_the_first_column_and_the_tag_in_the_last(write):
+    path = write("a.conll", "EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n")
+    assert (words(path), tags(path)) == ([["EU", "rejects"]], [["B-ORG", "O"]])
+
+
+def test_other_columns_are_read_by_their_number(write):
+    path = write("a.conll", "1\tEva\tPROPN\tB-PER\t_\n")
+    assert (words(path, word=1, tag=3), tags(path, word=1, tag=2)) == ([["Eva"]], [["PROPN"]])
+
+
+def test_a_sentence_knows_where_it_starts(write):
+    path = write("a.conll", "# one\na\tO\n\n\n# two\n# three\nb\tO\nc\tO\n")
+    rows = read_conll(path).rows
+    assert [(row["id"], row["where"]) for row in rows] == [("0", f"{path}:2"), ("1", f"{path}:7")]
+
+
+def test_comments_of_tabbed_files_are_lines_without_a_tab(write):
+    path = write("a.conll", "# text = a # b\n#newdoc\n#\ta\n#tag\tb\nc\td\n\n# id = 2\ne\tf\n")
+    assert words(path) == [["#", "#tag", "c"], ["e"]]
+
+
+def test_comments_of_spaced_files_have_an_equals_sign_or_mark_a_document(write):
+    path = write("a.conll", "# newdoc id = x\n# sent_id = 3\n# O\n#tag O\n\n# newpar\na O\n")
+    assert words(path) == [["#", "#tag"], ["a"]]
+
+
+def test_a_number_sign_inside_a_sentence_is_a_word(write):
+    assert words(write("a.conll", "a O\n# O\n#1 O\n")) == [["a", "#", "#1"]]
+    assert words(write("b.conll", "# O\n# O\n")) == [["#", "#"]]
+
+
+def test_a_document_mark_is_no_sentence_and_parts_sentences(write):
+    path = write("a.conll", "-DOCSTART- -X- O\n\na N O\n-DOCSTART- -X- O\nb N O\n")
+    assert words(path) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("blank", ["", "\t", "  ", "\t\t", "\r"], ids=ascii)
+def test_a_line_of_nothing_but_space_parts_sentences(write, blank):
+    assert words(write("a.conll", f"a\tO\n{blank}\nb\tO")) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    "word", ["10\xa0000", "a\u3000b", "New York", "a\u200bb", "\u200b", "\x01", "\ufffd", "你好"]
+)
+def test_a_tabbed_word_is_kept_as_it_is(write, word):
+    assert words(write("a.conll", f"{word}\tO\n")) == [[word]]
+
+
+@pytest.mark.parametrize("word", ["10\xa0000", "a\u3000b", "a\x0cb", "\u200b", "\ufffd"], ids=ascii)
+def test_a_spaced_word_is_parted_at_no_other_space(write, word):
+    assert words(write("a.conll", f"{word} O\n")) == [[word]]
+
+
+def test_every_ragged_row_of_a_sentence_is_told(write):
+    path = write("a.conll", "a\tN\tO\nb\tO\n\nc\tN\tO\nd\tN\tO\tx\n")
+    assert faults(path) == [
+        "FILE:2: 2 columns where the first row has 3",
+        "FILE:5: 4 columns where the first row has 3",
+    ]
+
+
+@pytest.mark.parametrize("row", ["b\t", "\tO", "b\t ", "\xa0\tO"])
+def test_an_empty_word_or_tag_is_a_fault(write, row):
+    assert faults(write("a.conll", f"a\tO\n{row}\n")) == ["FILE:2: an empty word or tag"]
+
+
+def test_a_file_without_tags_is_refused_whole(write):
+    assert faults(write("a.conll", "a\nb\n\nc\n")) == [
+        "FILE: 1 columns, but the word is column 0 and the tag column -1"
+    ]
+
+
+def test_a_column_that_the_file_lacks_is_refused(write):
+    assert faults(write("a.conll", "a\tO\n"), tag=3) == [
+        "FILE: 2 columns, but the word is column 0 and the tag column 3"
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# only = comments\n\n"])
+def test_a_file_without_words_has_no_sentences(write, content):
+    assert words(write("a.conll", content)) == []

@@ -1,0 +1,215 @@
+"""One tag a word: no gold tag is lost, moved or doubled on the way to the encoder and back."""
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from crosstune.data.encoded import IGNORE, UNSEEN, Encoded
+from crosstune.errors import ConfigError
+from crosstune.tasks.tagging import Tagging
+
+SPANISH = ["El", "niño", "de", "Málaga", "vive", "en", "New", "York", "desde", "1998", "."]
+TAGS = ["O", "B-PER", "O", "B-LOC", "O", "O", "B-LOC", "I-LOC", "O", "B-DATE", "O"]
+ODD = ["\x01", "北京", "\ufffd", "10\xa0000", "a\u200bb", "\u200b", "x", "\x01"]
+LONG = "universidad" * 6
+
+
+def row(words, tags):
+    return {"id": words[0], "words": words, "tags": tags, "where": "a.conll:1"}
+
+
+ROWS = [
+    row(SPANISH, TAGS),
+    row(list("昨天张伟去了上海"), ["O", "O", "B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC"]),
+    row(["小明", "住在", "北京"], ["B-PER", "O", "B-LOC"]),
+    row(ODD, ["B-PER", "I-PER", "B-LOC", "O", "B-DATE", "I-DATE", "O", "B-PER"]),
+    row(["a"], ["B-PER"]),
+    row(SPANISH * 9, TAGS * 9),
+    row([LONG, "el", LONG, LONG], ["B-PER", "O", "B-LOC", "I-LOC"]),
+    row(list("小明住北京") * 20, ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"] * 20),
+]
+TASK = Tagging.from_rows(ROWS)
+LENGTHS = (8, 13, 24, 128)
+
+
+def gold_logits(labels, classes):
+    """Return the logits of a model that is right wherever there is a label."""
+    return 9.0 * one_hot(labels.clamp(min=0), classes).float()
+
+
+def through(task, tokenizer, max_tokens):
+    """Return every row's tags after encoding, collating, reading off and decoding the gold."""
+    encoded = task.encode(ROWS, tokenizer, max_tokens)
+    labels = task.collate(encoded, range(len(encoded)), tokenizer, None)["labels"]
+    read = task.read_off(gold_logits(labels, len(task.labels)), labels)
+    outputs = [(window, *found) for window, found in enumerate(read)]
+    return [p.prediction for p in task.decode(ROWS, encoded, outputs)]
+
+
+def misplaced(task, tokenizer, max_tokens):
+    """The law of carriers: return every word whose tag does not stand on its own first piece.
+
+    A word's pieces are found by encoding it alone; a bare word mark before others is no carrier.
+    """
+    encoded = task.encode(ROWS, tokenizer, max_tokens)
+    room = max_tokens - 2
+    faults = []
+    for item, found in enumerate(ROWS):
+        chosen = [w for w in range(len(encoded)) if encoded.items[w] == item]
+        places = [
+            place
+            for w in chosen
+            for place in range(encoded.starts[w], encoded.starts[w + 1])
+            if encoded.labels[place] != IGNORE
+        ]
+        if len(places) != len(found["words"]):
+            faults.append((item, "words", len(places)))
+        for place, word, tag in zip(places, found["words"], found["tags"], strict=False):
+            alone = tokenizer([word], is_split_into_words=True, add_special_tokens=False)
+            pieces = alone["input_ids"] or [tokenizer.unk_token_id]
+            lead = len(pieces) > 1 and tokenizer.convert_ids_to_tokens(pieces[0]) in ("▁", "Ġ")
+            start = place - lead
+            here = encoded.ids[start : start + min(len(pieces), room // 2)].tolist()
+            if here != pieces[: len(here)] or task.labels[encoded.labels[place]] != tag:
+                faults.append((item, word, tag))
+    return faults
+
+
+@pytest.mark.parametrize("max_tokens", LENGTHS)
+def test_every_gold_tag_comes_back(tokenizer, max_tokens):
+    assert through(TASK, tokenizer, max_tokens) == [found["tags"] for found in ROWS]
+
+
+@pytest.mark.parametrize("max_tokens", LENGTHS)
+def test_every_tag_stands_on_the_first_piece_of_its_word(tokenizer, max_tokens):
+    assert misplaced(TASK, tokenizer, max_tokens) == []
+
+
+class LastPiece(Tagging):
+    """A planted bug: a tag stands one piece too far to the right."""
+
+    def encode(self, rows, tokenizer, max_tokens):
+        encoded = super().encode(rows, tokenizer, max_tokens)
+        labels = encoded.labels
+        moved = labels.copy()
+        moved[1:], moved[0] = labels[:-1], IGNORE
+        return Encoded(**{**vars(encoded), "labels": moved})
+
+
+class OneWindow(Tagging):
+    """A planted bug: what does not fit into one window is dropped."""
+
+    def encode(self, rows, tokenizer, max_tokens):
+        encoded = super().encode(rows, tokenizer, max_tokens)
+        labels = encoded.labels.copy()
+        for window in range(1, len(encoded)):
+            if encoded.items[window] == encoded.items[window - 1]:
+                labels[encoded.starts[window] : encoded.starts[window + 1]] = IGNORE
+        return Encoded(**{**vars(encoded), "labels": labels})
+
+
+@pytest.mark.parametrize("planted", [LastPiece, OneWindow])
+def test_the_law_of_carriers_finds_a_planted_bug(tokenizer, planted):
+    assert misplaced(planted(TASK.labels, TASK.scheme), tokenizer, 24)
+
+
+def test_the_way_through_finds_a_dropped_window(tokenizer):
+    planted = OneWindow(TASK.labels, TASK.scheme)
+    assert through(planted, tokenizer, 24) != [found["tags"] for found in ROWS]
+
+
+def test_a_bare_word_mark_never_carries_the_tag_of_a_word_that_has_more(unigram):
+    encoded = TASK.encode(ROWS, unigram, 24)
+    carriers = [int(place) for place in (encoded.labels != IGNORE).nonzero()[0]]
+    pieces = unigram.convert_ids_to_tokens(encoded.ids.tolist())
+    marks = [place for place in carriers if pieces[place] == "▁"]
+    assert sum(piece == "▁" for piece in pieces) > len(marks) > 0
+    # what carries on a bare mark is a word of nothing else: the next piece starts another word
+    assert all(place + 1 in carriers or pieces[place + 1][0] in "▁<" for place in marks)
+
+
+@pytest.mark.parametrize("max_tokens", LENGTHS)
+def test_no_window_is_longer_than_asked(tokenizer, max_tokens):
+    encoded = TASK.encode(ROWS, tokenizer, max_tokens)
+    assert encoded.lengths.max() <= max_tokens
+
+
+def test_special_pieces_stand_around_every_window_and_carry_nothing(tokenizer):
+    encoded = TASK.encode(ROWS, tokenizer, 24)
+    first, last = encoded.starts[:-1], encoded.starts[1:] - 1
+    assert set(encoded.ids[first]) == {tokenizer.cls_token_id}
+    assert set(encoded.ids[last]) == {tokenizer.sep_token_id}
+    assert set(encoded.labels[first]) == set(encoded.labels[last]) == {IGNORE}
+
+
+def test_only_sentences_whose_words_were_cut_are_counted(byte_bpe):
+    assert TASK.encode(ROWS, byte_bpe, 24).cut.tolist() == [1]
+    assert TASK.encode(ROWS, byte_bpe, 512).cut.tolist() == [0]
+
+
+def test_a_tag_that_train_never_showed_is_marked_so(byte_bpe):
+    encoded = TASK.encode([row(["Eva", "vive"], ["B-MISC", "O"])], byte_bpe, 24)
+    assert [n for n in encoded.labels if n != IGNORE] == [UNSEEN, TASK.labels.index("O")]
+
+
+def test_a_prediction_has_the_summed_log_probability_of_its_tags(byte_bpe):
+    encoded = TASK.encode(ROWS[:1], byte_bpe, 128)
+    labels = TASK.collate(encoded, [0], byte_bpe, None)["labels"]
+    logits = gold_logits(labels, len(TASK.labels))
+    ((best, score),) = TASK.read_off(logits, labels)
+    each = float(logits.log_softmax(-1).max())
+    (prediction,) = TASK.decode(ROWS[:1], encoded, [(0, best, score)])
+    assert prediction.score == pytest.approx(each * len(SPANISH), rel=1e-3)
+
+
+def test_the_loss_is_the_sum_over_words_and_their_number(byte_bpe):
+    encoded = TASK.encode(ROWS[:2], byte_bpe, 128)
+    labels = TASK.collate(encoded, [0, 1], byte_bpe, None)["labels"]
+    total, count = TASK.loss(torch.zeros(*labels.shape, len(TASK.labels)), labels)
+    assert int(count) == len(SPANISH) + 8
+    assert float(total) == pytest.approx(int(count) * torch.tensor(len(TASK.labels)).log().item())
+
+
+# --- what kind of tags they are
+
+
+def of_tags(*tags, **options):
+    return Tagging.from_rows([row(["a"] * len(tags), list(tags))], **options)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [("B-PER", "I-PER", "O"), ("B-X", "E-X", "S-X", "M-X"), ("B", "M", "E", "S"), ("O", "B-人名")],
+)
+def test_tags_that_mark_spans_are_scored_as_spans(tags):
+    assert of_tags(*tags).scheme == "spans"
+
+
+@pytest.mark.parametrize("tags", [("NOUN", "VERB"), ("B-PER", "NOUN"), ("OO",), ("L-PER", "O")])
+def test_other_tags_are_scored_each_by_itself(tags):
+    assert of_tags(*tags).scheme == "tags"
+
+
+def test_the_scheme_can_be_chosen():
+    assert of_tags("B-PER", "O", scheme="tags").scheme == "tags"
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.task\.scheme=bio\. Allowed: spans, tags, null"):
+        of_tags("O", scheme="bio")
+
+
+def test_the_labels_are_the_tags_of_train_sorted():
+    assert of_tags("O", "I-PER", "B-PER", "O").labels == ["B-PER", "I-PER", "O"]
+
+
+@pytest.mark.parametrize("scheme", ["spans", "tags"])
+def test_a_right_model_scores_one_in_every_score_it_announces(byte_bpe, scheme):
+    task = Tagging.from_rows(ROWS, scheme)
+    encoded = task.encode(ROWS, byte_bpe, 64)
+    labels = task.collate(encoded, range(len(encoded)), byte_bpe, None)["labels"]
+    read = task.read_off(gold_logits(labels, len(task.labels)), labels)
+    outputs = [(window, *found) for window, found in enumerate(read)]
+    scores = task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))["scores"]
+    assert set(scores) == set(task.metrics)
+    assert all(score == pytest.approx(1.0) for score in scores.values())

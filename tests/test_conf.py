@@ -1,0 +1,167 @@
+"""Every file of `conf/`, found by its place: a new one is tested with no edit here."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crosstune.build import check
+from crosstune.config import compose_run, compose_whole, find_conf
+from crosstune.errors import ConfigError
+from crosstune.identity import resolve
+from crosstune.schema import Origin
+from crosstune.sweep import expand
+
+CONF = find_conf()
+FILES = sorted(CONF.rglob("*.yaml"))
+STUDIES = [path for path in FILES if path.parent.name == "experiment"]
+DATA = ["data=demo_sentiment", "data.language=es"]
+PLACES = {"experiment": ""}  # studies write over everything; each other group has its own place
+NODES = ("data.reader", "model.config", "method.peft", "optimizer.algorithm")
+
+
+def name_of(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def missing_values(path):
+    """Return overrides for what a file leaves to its user."""
+    return [
+        f"{key}={'es' if key.endswith('.language') else 'given'}"
+        for key in open_keys(
+            PLACES.get(path.parent.name, path.parent.name), yaml.safe_load(path.read_text("utf-8"))
+        )
+    ]
+
+
+def open_keys(where, node):
+    """Return the whole paths of the keys whose value is `???`."""
+    where = where.removeprefix(".")
+    if isinstance(node, dict):
+        return [
+            found for key, value in node.items() for found in open_keys(f"{where}.{key}", value)
+        ]
+    return [where] if node == "???" else []
+
+
+def choose(path):
+    """Return the overrides of a run in which the file has a part."""
+    group, name = path.parent.name, path.stem
+    needed = DATA if group not in ("data", "experiment") else []
+    return [*needed, f"{group}={name}", *missing_values(path)]
+
+
+def faults_of_the_text(path):
+    """Return what is wrong with a file as it is read by people."""
+    first = next(
+        (line for line in path.read_text("utf-8").splitlines() if "@package" not in line), ""
+    )
+    faults = [] if re.fullmatch(r"# [^ ].*", first) else ["no first line that says its purpose"]
+    content = yaml.safe_load(path.read_text("utf-8"))
+    if content.get("name", path.stem) != path.stem:
+        faults.append("its name is not the file's")
+    return faults
+
+
+def check_nodes(run):
+    """Raise ConfigError if anything that the run names could not be built."""
+    for where in NODES:
+        group, key = where.split(".")
+        check(getattr(getattr(run, group), key), where)
+
+
+def test_there_are_files_of_every_group():
+    groups = {path.parent.name for path in FILES if path.parent != CONF}
+    assert groups >= {"data", "experiment", "logger", "method", "model", "optimizer", "trainer"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_says_its_purpose_first_and_bears_its_own_name(path):
+    assert faults_of_the_text(path) == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent not in (CONF, CONF / "experiment")], ids=name_of
+)
+def test_an_option_composes_and_all_that_it_names_can_be_built(path):
+    run = compose_run(choose(path))
+    check_nodes(run)
+    group = getattr(run, path.parent.name)
+    assert getattr(group, "name", path.stem) == path.stem
+
+
+def covering(jobs):
+    """Return few of the jobs of a grid, in which each of its values has a part."""
+    seen = set()
+    for job in jobs:
+        if set(job) - seen:
+            seen |= set(job)
+            yield job
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=name_of)
+def test_a_study_composes_with_every_value_of_its_grid(path):
+    jobs = expand(compose_whole(choose(path)))
+    assert jobs
+    for job in covering(jobs):
+        run = compose_run(job)
+        assert run.experiment == path.stem
+        check_nodes(run)
+
+
+def test_the_jobs_that_are_tried_hold_every_value():
+    grid = [[f"a={a}", f"b={b}", f"c={c}"] for a in "123" for b in "12" for c in "1234"]
+    tried = list(covering(grid))
+    assert {value for job in tried for value in job} == {value for job in grid for value in job}
+    assert len(tried) < len(grid)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent.name == "model"], ids=name_of
+)
+def test_a_checkpoint_of_the_hub_is_pinned(path):
+    model = compose_run(choose(path)).model
+    if model.origin is Origin.hub:
+        assert resolve(model) == model
+        assert model.hub_id.count("/") == 1
+
+
+def test_the_default_run_needs_the_data_alone():
+    check_nodes(compose_run(DATA))
+
+
+# --- planted bugs: what a wrong file would do to the tests above
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("name: a\n", "no first line that says its purpose"),
+        ("name: a\n# Late.\n", "no first line that says its purpose"),
+        ("# Purpose.\nname: b\n", "its name is not the file's"),
+    ],
+)
+def test_a_file_that_says_nothing_or_bears_another_name_is_found(write, content, fault):
+    assert faults_of_the_text(Path(write("a.yaml", content))) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("group", "content"),
+    [
+        ("method", "name: a\nlearning_rate: 1e-3\npeft: {_target_: peft.LoraConfg}\n"),
+        ("method", "name: a\nlearning_rate: 1e-3\npeft: {_target_: peft.LoraConfig, rank: 8}\n"),
+        ("method", "name: a\nlearning_rate: 1e-3\npeft: {_target_: peft.LoraConfig, r: 8.5}\n"),
+        ("method", "name: a\nlearning_rate: 1e-3\npeft: {_target_: os.system}\n"),
+        ("method", "name: a\nlearning_rat: 1e-3\n"),
+        ("optimizer", "algorithm: {_target_: torch.optim.AdamW, beta: 0.9}\n"),
+        ("model", "name: a\norigin: hub\nhub_id: a/b\nrevision: main\n"),
+    ],
+)
+def test_a_file_that_composes_or_binds_wrongly_is_found(write, tmp_path, group, content):
+    write(f"{group}/a.yaml", f"# Purpose.\n{content}")
+    overrides = [*DATA, f"{group}=a", f"hydra.searchpath=[{tmp_path.as_uri()}]"]
+    with pytest.raises(ConfigError):  # noqa: PT012 - whichever step finds it
+        run = compose_run(overrides)
+        check_nodes(run)
+        resolve(run.model)
