@@ -25,6 +25,14 @@ each_language = pytest.mark.parametrize("language", LANGUAGES)
 each_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
 
 
+@pytest.fixture(autouse=True)
+def draw_anew():
+    """Forget the rows drawn before, and those of patched grammars afterwards."""
+    yield
+    demo._draw_sentiment.cache_clear()
+    demo._draw_entities.cache_clear()
+
+
 def content(row):
     return row["text"] if "text" in row else " ".join(row["words"])
 
@@ -196,6 +204,7 @@ def test_bags_of_words_do_not_solve_the_sentiment(language):
 
 @each_language
 def test_bags_of_words_solve_opinions_without_structure(language, monkeypatch):
+    demo._draw_sentiment.cache_clear()
     monkeypatch.setattr(demo_grammars, "_SHAPES", {"plain": 1})
     monkeypatch.setattr(demo_grammars, "_NEGATED", 0)
     train, test = read_all(read_demo_sentiment, language, ENDS)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from crosstune.data import demo_en, demo_es, demo_zh
@@ -49,6 +50,11 @@ def read_demo_sentiment(source: str, *, language: str, rows: dict[str, int] | No
     """
     count = _count_rows(source, rows, _LABELLED_ROWS)
     _check_demo_language(language, list(_GRAMMARS))
+    return _draw_sentiment(source, language, count)
+
+
+@lru_cache  # a study asks for the same rows once a run
+def _draw_sentiment(source: str, language: str, count: int) -> Split:
     grammar = _GRAMMARS[language]
     name = f"demo_sentiment/{language}/{source}"
     coin = random.Random(f"{name}/labels")  # noqa: S311  # apart, so that it stays in step
@@ -76,6 +82,11 @@ def read_demo_entities(source: str, *, language: str, rows: dict[str, int] | Non
     """
     count = _count_rows(source, rows, _LABELLED_ROWS)
     _check_demo_language(language, list(_GRAMMARS))
+    return _draw_entities(source, language, count)
+
+
+@lru_cache
+def _draw_entities(source: str, language: str, count: int) -> Split:
     grammar = _GRAMMARS[language]
     name = f"demo_entities/{language}/{source}"
 
