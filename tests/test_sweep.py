@@ -182,7 +182,7 @@ def test_the_survey_counts_and_names_what_is_not_finished(tmp_path, study):
     study("aa")
     text = render_survey("study", survey(tmp_path, "study"))
     assert text.splitlines() == [
-        "study: 3 planned, 1 finished, 2 missing",
+        "study: 3 runs, 1 finished, 2 missing",
         "  missing  d · es · m · full · 2  bb",
         "  missing  ? · ? · ? · ? · ?  : method=lroa: no such option",
     ]

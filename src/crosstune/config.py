@@ -41,8 +41,18 @@ def find_conf() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
+def scale(learning_rate: float, factor: float) -> float:
+    """Return the product, free of binary dust.
+
+    >>> scale(5e-5, 6)
+    0.0003
+    """
+    return float(f"{learning_rate * factor:.12g}")
+
+
 def register_schema() -> None:
     """Make the typed root known to Hydra under the name that conf/train.yaml starts with."""
+    OmegaConf.register_new_resolver("scale", scale, replace=True)
     ConfigStore.instance().store(name="run_schema", node=Run, provider="crosstune")
 
 
@@ -209,7 +219,7 @@ def _check_values(run: Run) -> None:
         ("trainer.patience", run.trainer.patience, 1),
         ("trainer.log_every_n_steps", run.trainer.log_every_n_steps, 1),
         ("optimizer.learning_rate", run.optimizer.learning_rate, 0.0),
-        ("optimizer.learning_rate_scale", run.optimizer.learning_rate_scale, 0.0),
+        ("model.learning_rate_scale", run.model.learning_rate_scale, 0.0),
         ("optimizer.weight_decay", run.optimizer.weight_decay, 0.0),
         ("optimizer.warmup_ratio", run.optimizer.warmup_ratio, 0.0),
         ("model.vocab_size", run.model.vocab_size, 300),

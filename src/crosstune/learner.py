@@ -74,7 +74,7 @@ class Learner(pl.LightningModule):
             "optimizer.algorithm",
             self.allow,
             params=[group for group in groups if group["params"]],
-            lr=self.optimizer.learning_rate * self.optimizer.learning_rate_scale,
+            lr=self.optimizer.learning_rate,
         )
         steps = int(self.trainer.estimated_stepping_batches)
         try:

@@ -93,6 +93,7 @@ class Model:
     config: dict[str, Any] | None = None  # origin=scratch: `_target_` of a transformers config
     do_lower_case: bool | None = None  # set where the checkpoint's tokenizer does not say it
     vocab_size: int | None = None  # origin=scratch: at most so many byte-level BPE pieces
+    learning_rate_scale: float = 1.0  # times a method's default: small encoders take large steps
     attention: str = "sdpa"  # attention kernel: sdpa or eager
 
 
@@ -111,7 +112,6 @@ class Optimizer:
 
     algorithm: dict[str, Any] = MISSING  # `_target_` of a torch optimizer and its options
     learning_rate: float = MISSING  # peak learning rate
-    learning_rate_scale: float = 1.0  # times every method's own: small encoders take large steps
     weight_decay: float = 0.01  # on matrices; biases and norms are never decayed
     schedule: str = "linear"  # a name of transformers.SchedulerType
     warmup_ratio: float = 0.1  # share of all steps with a rising learning rate

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOG = logging.getLogger("crosstune")
+TERMINAL = logging.StreamHandler()
+TERMINAL.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 NOISY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "transformers")
 # what Lightning and peft say of choices that we make on purpose
 MEANT = (
@@ -26,11 +28,9 @@ MEANT = (
 
 
 def tell_terminal() -> None:
-    """Send log lines to stderr, once."""
-    if not any(isinstance(handler, logging.StreamHandler) for handler in LOG.handlers):
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        LOG.addHandler(handler)
+    """Send log lines to what is stderr now, once."""
+    TERMINAL.setStream(sys.stderr)
+    LOG.addHandler(TERMINAL)
     LOG.setLevel(logging.INFO)
 
 
