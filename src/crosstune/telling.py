@@ -11,7 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOG = logging.getLogger("crosstune")
-TERMINAL = logging.StreamHandler()
+
+
+class Stderr(logging.Handler):
+    """Writes to whatever stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        print(self.format(record), file=sys.stderr)
+
+
+TERMINAL = Stderr()
 TERMINAL.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 NOISY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "transformers")
 # what Lightning and peft say of choices that we make on purpose
@@ -28,8 +38,7 @@ MEANT = (
 
 
 def tell_terminal() -> None:
-    """Send log lines to what is stderr now, once."""
-    TERMINAL.setStream(sys.stderr)
+    """Send log lines to stderr; a second call changes nothing."""
     LOG.addHandler(TERMINAL)
     LOG.setLevel(logging.INFO)
 
