@@ -110,7 +110,7 @@ def test_a_target_outside_the_allow_list_is_refused_with_what_to_do(path):
 @pytest.mark.parametrize(
     ("path", "home"),
     [
-        ("crosstune.data.readers.Path", "pathlib"),
+        ("crosstune.data.readers.files.Path", "pathlib"),
         ("crosstune.data.splits.build", "crosstune.build"),
         ("torch.optim.optimizer.Callable", ""),
     ],

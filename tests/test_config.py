@@ -129,7 +129,7 @@ def test_a_misspelt_option_gets_the_near_one(override, words):
         ("data.batch_size=[8]", "data.batch_size"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate"),
         ("trainer.precision=fp8", "expected one of [auto, fp32, bf16]"),
-        ("data.kind=parsing", "expected one of [classification, tagging, masked_lm]"),
+        ("data.kind=parsing", "expected one of [classification, tagging, extraction, relation"),
         ("logger.tracker=mlflow", "expected one of [wandb, csv, tensorboard, none]"),
         ("data=[a]", "data"),
         ("data.reader=3", "data.reader"),

@@ -1,6 +1,11 @@
 """A run small enough for a test: a one-layer encoder on a few rows of the demo's own text."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
 
 from crosstune.config import compose_run
 from crosstune.schema import Run
@@ -31,3 +36,13 @@ def tiny_overrides(outputs: Path, kind: str = "classification", *more: str) -> l
 def tiny_run(outputs: Path, kind: str = "classification", *more: str) -> Run:
     """Return a tiny run of a kind."""
     return compose_run(tiny_overrides(outputs, kind, *more))
+
+
+def saying(logits: torch.Tensor) -> Callable[..., Any]:
+    """Return a model that gives these logits whatever it reads."""
+    return lambda **inputs: SimpleNamespace(logits=logits)
+
+
+def batch_of(labels: torch.Tensor) -> dict[str, Any]:
+    """Return a batch of labels for such a model."""
+    return {"inputs": {}, "labels": labels}

@@ -1,6 +1,6 @@
 """What `crosstune check` does: every fault of a data set in one pass, training nothing."""
 
-from crosstune.data.splits import find_unseen, read_each
+from crosstune.data.splits import find_faults, find_unseen, read_each
 from crosstune.errors import CrosstuneError
 from crosstune.schema import Run, Unseen
 from crosstune.tasks import TASKS
@@ -20,6 +20,7 @@ def examine(run: Run) -> tuple[list[str], str]:
             task = TASKS[run.data.kind].from_rows(train.rows, **run.data.task)
         except CrosstuneError as error:
             return [*faults, str(error)], "\n".join(lines)
+        faults += find_faults(splits, task.faults_of)
         unseen = find_unseen(splits, task.labels, task.labels_of)
         for name, found in unseen.items():
             if run.data.unseen_labels is Unseen.error:

@@ -49,8 +49,7 @@ class Learner(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """Return the mean loss over the whole batch, all ranks together."""
-        logits = self.model(**batch["inputs"]).logits
-        total, count = self.task.loss(logits, batch["labels"])
+        total, count = self.task.loss(self.model, batch)
         world = self.trainer.world_size
         if world > 1:
             distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms
@@ -112,8 +111,7 @@ class Learner(pl.LightningModule):
     def _read_off(self, batch: dict[str, Any], loader: int) -> None:
         if not batch["windows"]:
             return
-        logits = self.model(**batch["inputs"]).logits
-        read = self.task.read_off(logits, batch["labels"])
+        read = self.task.read_off(self.model, batch)
         self._outputs.setdefault(loader, []).extend(
             (window, said, score)
             for window, (said, score) in zip(batch["windows"], read, strict=True)

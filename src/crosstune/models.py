@@ -116,12 +116,13 @@ def load_model(
         built = auto.from_config(config, **options)
         pooler = f"{built.base_model_prefix}.pooler"
         fresh = [pooler] if getattr(built.base_model, "pooler", None) is not None else []
-        return Loaded(built.train(), find_head(built) + fresh)
+        return Loaded(built.train(), find_head(built) + fresh + task.extend(built))
     with _hub_errors(model):
         built, info = auto.from_pretrained(
             **_source(model), **options, **labels, use_safetensors=True, output_loading_info=True
         )
-    return Loaded(built.train(), _head_of(built, sorted(info["missing_keys"]), model))
+    head = _head_of(built, sorted(info["missing_keys"]), model)
+    return Loaded(built.train(), head + task.extend(built))
 
 
 def find_head(model: PreTrainedModel) -> list[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from crosstune.build import check
 from crosstune.data.split import Split
-from crosstune.data.splits import Splits, find_unseen, read_splits
+from crosstune.data.splits import Splits, find_faults, find_unseen, read_splits
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.identity import identify, settle
 from crosstune.schema import Data, Run, Unseen
@@ -54,6 +54,8 @@ def prepare(run: Run) -> Prepared:
         check(getattr(getattr(run, group), key), where, run.allow)
     splits = read_splits(run.data, run.allow)
     task = _build_task(run.data, splits)
+    if faults := find_faults(splits, task.faults_of):
+        raise DataError(faults)
     unseen = find_unseen(splits, task.labels, task.labels_of)
     if unseen and run.data.unseen_labels is Unseen.error:
         raise DataError([fault for faults in unseen.values() for fault in faults])

@@ -94,6 +94,7 @@ def work(prepared: Prepared) -> None:
             trainer.validate(learner, data, verbose=False)
         best.restore(trainer, learner)
         if "test" in data.rows:
+            learner.task = task.tuned(best.results[run.data.language]["report"])
             trainer.test(learner, data, verbose=False)
             write_predictions(learner, folder)
         if not trainer.is_global_zero:

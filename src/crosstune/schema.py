@@ -17,7 +17,12 @@ class Kind(Enum):
 
     classification = "classification"
     tagging = "tagging"
+    extraction = "extraction"
+    relation = "relation"
+    regression = "regression"
+    generation = "generation"
     masked_lm = "masked_lm"
+    cloze = "cloze"
 
 
 class Origin(Enum):

@@ -46,9 +46,19 @@ def test_a_piece_above_16_bits_is_kept():
 def test_what_is_written_loads_the_same(encoded, tmp_path):
     encoded.write(tmp_path / "folder" / "a.npz")
     loaded = Encoded.load(tmp_path / "folder" / "a.npz")
-    for name, array in vars(encoded).items():
+    assert loaded.extra == {}
+    for name in ("ids", "types", "starts", "items", "labels", "cut"):
+        array = getattr(encoded, name)
         assert np.array_equal(getattr(loaded, name), array), name
         assert getattr(loaded, name).dtype == array.dtype
+
+
+def test_arrays_of_a_kinds_own_are_written_and_loaded(tmp_path):
+    encoded = join(IDS, TYPES, [0, 0, 1], [0.5, 1.0, 2.0], cut=0, places=[[1, 2], [3, 4]])
+    encoded.write(tmp_path / "a.npz")
+    loaded = Encoded.load(tmp_path / "a.npz")
+    assert loaded.extra["places"].tolist() == [[1, 2], [3, 4]]
+    assert loaded.labels.tolist() == [0.5, 1.0, 2.0]
 
 
 def test_writing_leaves_nothing_beside_the_file(encoded, tmp_path):

@@ -6,6 +6,7 @@ import torch
 from crosstune.data.encoded import UNSEEN
 from crosstune.errors import DataError
 from crosstune.tasks.classification import Classification
+from tiny import batch_of, saying
 
 ROWS = [
     {"id": "x", "text": "El niño come", "label": "pos", "where": "a.tsv:2"},
@@ -73,7 +74,7 @@ def test_a_batch_has_padded_inputs_and_labels(byte_bpe):
 
 def test_the_loss_is_the_sum_over_items_and_their_number():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
-    total, count = TASK.loss(logits, torch.tensor([0, 0, -100]))
+    total, count = TASK.loss(saying(logits), batch_of(torch.tensor([0, 0, -100])))
     expected = -(logits.log_softmax(-1)[0, 0] + logits.log_softmax(-1)[1, 0])
     assert torch.isclose(total, expected)
     assert int(count) == 2
@@ -82,7 +83,7 @@ def test_the_loss_is_the_sum_over_items_and_their_number():
 def test_a_prediction_is_the_best_class_with_its_log_probability(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
     logits = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
-    read = TASK.read_off(logits, torch.tensor([1, 0]))
+    read = TASK.read_off(saying(logits), batch_of(torch.tensor([1, 0])))
     outputs = [(window, *found) for window, found in zip([2, 0], read, strict=True)]
     first, second = TASK.decode(ROWS, encoded, outputs)
     assert (first.id, first.gold, first.prediction) == ("z", "new", "pos")

@@ -7,6 +7,7 @@ from crosstune.data.batching import Batches, Share
 from crosstune.data.encoded import IGNORE
 from crosstune.errors import ConfigError
 from crosstune.tasks.masked_lm import MaskedLM
+from tiny import batch_of, saying
 
 TEXTS = [
     "El niño come una manzana en Málaga , y la niña bebe agua fresca . " * 3,
@@ -208,7 +209,7 @@ def test_a_prediction_is_the_guess_at_every_masked_piece(byte_bpe):
     windows = list(range(len(encoded)))
     labels = TASK.collate(encoded, windows, byte_bpe, (0, 0))["labels"]
     logits = torch.nn.functional.one_hot(labels.clamp(min=0), len(byte_bpe)).float()
-    read = TASK.read_off(logits, labels)
+    read = TASK.read_off(saying(logits), batch_of(labels))
     outputs = [(window, *found) for window, found in zip(windows, read, strict=True)]
     predictions = TASK.decode(ROWS, encoded, outputs)
     assert [p.id for p in predictions] == [found["id"] for found in ROWS]
@@ -219,7 +220,7 @@ def test_a_prediction_is_the_guess_at_every_masked_piece(byte_bpe):
 def test_the_loss_is_the_sum_over_masked_pieces_and_their_number(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 40)
     labels = TASK.collate(encoded, [0, 1], byte_bpe, (0, 0))["labels"]
-    total, count = TASK.loss(torch.zeros(*labels.shape, 50_000), labels)
+    total, count = TASK.loss(saying(torch.zeros(*labels.shape, 50_000)), batch_of(labels))
     assert float(total) == pytest.approx(int(count) * torch.tensor(50_000.0).log().item(), rel=1e-5)
 
 
@@ -227,7 +228,7 @@ def test_a_right_model_is_always_right(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 40)
     labels = TASK.collate(encoded, [0], byte_bpe, (0, 0))["labels"]
     logits = 50.0 * torch.nn.functional.one_hot(labels.clamp(min=0), len(byte_bpe)).float()
-    ((found, score),) = TASK.read_off(logits, labels)
+    ((found, score),) = TASK.read_off(saying(logits), batch_of(labels))
     measured = TASK.measure(TASK.decode(ROWS, encoded, [(0, found, score)]), torch.device("cpu"))
     assert measured["scores"] == {"accuracy": 1.0}
     assert tuple(measured["scores"]) == TASK.metrics

@@ -7,6 +7,7 @@ from torch.nn.functional import one_hot
 from crosstune.data.encoded import IGNORE, UNSEEN, Encoded
 from crosstune.errors import ConfigError
 from crosstune.tasks.tagging import Tagging
+from tiny import batch_of, saying
 
 SPANISH = ["El", "niño", "de", "Málaga", "vive", "en", "New", "York", "desde", "1998", "."]
 TAGS = ["O", "B-PER", "O", "B-LOC", "O", "O", "B-LOC", "I-LOC", "O", "B-DATE", "O"]
@@ -41,7 +42,7 @@ def through(task, tokenizer, max_tokens):
     """Return every row's tags after encoding, collating, reading off and decoding the gold."""
     encoded = task.encode(ROWS, tokenizer, max_tokens)
     labels = task.collate(encoded, range(len(encoded)), tokenizer, None)["labels"]
-    read = task.read_off(gold_logits(labels, len(task.labels)), labels)
+    read = task.read_off(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
     outputs = [(window, *found) for window, found in enumerate(read)]
     return [p.prediction for p in task.decode(ROWS, encoded, outputs)]
 
@@ -156,7 +157,7 @@ def test_a_prediction_has_the_summed_log_probability_of_its_tags(byte_bpe):
     encoded = TASK.encode(ROWS[:1], byte_bpe, 128)
     labels = TASK.collate(encoded, [0], byte_bpe, None)["labels"]
     logits = gold_logits(labels, len(TASK.labels))
-    ((best, score),) = TASK.read_off(logits, labels)
+    ((best, score),) = TASK.read_off(saying(logits), batch_of(labels))
     each = float(logits.log_softmax(-1).max())
     (prediction,) = TASK.decode(ROWS[:1], encoded, [(0, best, score)])
     assert prediction.score == pytest.approx(each * len(SPANISH), rel=1e-3)
@@ -165,7 +166,7 @@ def test_a_prediction_has_the_summed_log_probability_of_its_tags(byte_bpe):
 def test_the_loss_is_the_sum_over_words_and_their_number(byte_bpe):
     encoded = TASK.encode(ROWS[:2], byte_bpe, 128)
     labels = TASK.collate(encoded, [0, 1], byte_bpe, None)["labels"]
-    total, count = TASK.loss(torch.zeros(*labels.shape, len(TASK.labels)), labels)
+    total, count = TASK.loss(saying(torch.zeros(*labels.shape, len(TASK.labels))), batch_of(labels))
     assert int(count) == len(SPANISH) + 8
     assert float(total) == pytest.approx(int(count) * torch.tensor(len(TASK.labels)).log().item())
 
@@ -208,7 +209,7 @@ def test_a_right_model_scores_one_in_every_score_it_announces(byte_bpe, scheme):
     task = Tagging.from_rows(ROWS, scheme)
     encoded = task.encode(ROWS, byte_bpe, 64)
     labels = task.collate(encoded, range(len(encoded)), byte_bpe, None)["labels"]
-    read = task.read_off(gold_logits(labels, len(task.labels)), labels)
+    read = task.read_off(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
     outputs = [(window, *found) for window, found in enumerate(read)]
     scores = task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))["scores"]
     assert set(scores) == set(task.metrics)

@@ -5,6 +5,7 @@ rank, longest windows together, and pads no share with repeats. Called by `data/
 """
 
 from collections.abc import Iterator
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +80,6 @@ class Batches(Dataset[dict[str, Any]]):
         if "token_type_ids" not in self.tokenizer.model_input_names:
             del batch["inputs"]["token_type_ids"]
         if not share.counted:
-            batch["labels"].fill_(IGNORE)
+            batch["labels"].fill_(nan if batch["labels"].is_floating_point() else IGNORE)
         windows = share.windows if share.counted else []
         return {**batch, "windows": windows, "tokens": int(self.encoded.lengths[windows].sum())}

@@ -5,8 +5,9 @@ Made by the task kinds, cached and batched by `data/module.py`. Knows no tokeniz
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,9 @@ class Encoded:
     types: np.ndarray  # (T,) uint8 segment of each sub-word: 0, or 1 for a second text
     starts: np.ndarray  # (W + 1,) int64 first position of each window, then T
     items: np.ndarray  # (W,) int64 row of the split that each window belongs to
-    labels: np.ndarray  # (W,) or (T,) int64, by kind
+    labels: np.ndarray  # (W, …) or (T, …), by kind
     cut: np.ndarray  # (1,) int64 number of items that lost sub-words to max_tokens
+    extra: dict[str, np.ndarray] = field(default_factory=dict)  # arrays of the kind's own
 
     def __len__(self) -> int:
         return len(self.items)
@@ -62,23 +64,29 @@ class Encoded:
     def write(self, path: Path) -> None:
         """Write the arrays, whole or not at all."""
         with whole_file(path) as partial, partial.open("wb") as file:
-            np.savez(file, **vars(self))
+            arrays: dict[str, Any] = {f"extra.{name}": a for name, a in self.extra.items()}
+            np.savez(file, **arrays, **{k: v for k, v in vars(self).items() if k != "extra"})
 
     @classmethod
     def load(cls, path: Path) -> "Encoded":
         """Load what `write` left."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+            own = {n.removeprefix("extra."): arrays[n] for n in arrays.files if "." in n}
+            return cls(**{n: arrays[n] for n in arrays.files if "." not in n}, extra=own)
 
 
 def join(
     windows: Sequence[Sequence[int]],
     types: Sequence[Sequence[int]],
     items: Sequence[int],
-    labels: Sequence[int],
+    labels: Any,
     cut: int,
+    **extra: Any,
 ) -> Encoded:
-    """Return windows as flat arrays; `labels` has one entry a window, or one a sub-word."""
+    """Return windows as flat arrays; `labels` has one entry a window, or one a sub-word.
+
+    Labels are int64, or float64 where one of them is no integer; `extra` are arrays of the kind's.
+    """
     lengths = np.fromiter(map(len, windows), np.int64, len(windows))
     total = int(lengths.sum())
     return Encoded(
@@ -86,6 +94,9 @@ def join(
         types=np.fromiter((t for window in types for t in window), np.uint8, total),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         items=np.asarray(items, np.int64),
-        labels=np.asarray(labels, np.int64),
+        labels=numbers
+        if (numbers := np.asarray(labels)).dtype.kind == "f" and numbers.size
+        else numbers.astype(np.int64),
         cut=np.asarray([cut], np.int64),
+        extra={name: np.asarray(array) for name, array in extra.items()},
     )

@@ -50,8 +50,9 @@ def read_each(data: Data, allow: Sequence[str]) -> tuple[Splits, list[str]]:
             except DataError as error:
                 faults += error.faults
                 continue
-            splits[name][language] = split
-            if not split.rows:
+            rows = [{**row, "language": language} for row in split.rows]
+            splits[name][language] = Split(rows, split.digests)
+            if not rows:
                 faults.append(f"{source}: no rows in it (data.{name}, {language})")
     return splits, faults
 
@@ -64,6 +65,17 @@ def digests_of(splits: Splits) -> dict[str, str]:
         for split in languages.values()
         for file, digest in split.digests.items()
     }
+
+
+def find_faults(splits: Splits, faults_of: Callable[[dict[str, Any]], list[str]]) -> list[str]:
+    """Return every fault that a task kind finds in single rows, with its place."""
+    return [
+        f"{row['where']}: {fault}"
+        for languages in splits.values()
+        for split in languages.values()
+        for row in split.rows
+        for fault in faults_of(row)
+    ]
 
 
 def find_unseen(

@@ -13,14 +13,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.encoded import UNSEEN, Encoded, join
+from crosstune.data.encoded import IGNORE, UNSEEN, Encoded, join
 from crosstune.errors import DataError
-from crosstune.metrics import ClassReport
+from crosstune.metrics.classes import ClassReport
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.task import Task
 
 
 @dataclass
-class Classification:
+class Classification(Task):
     """The task of one data set; `labels` are those of train, sorted."""
 
     labels: list[str]
@@ -86,13 +87,15 @@ class Classification:
         labels = torch.from_numpy(encoded.labels[list(windows)])
         return {"inputs": encoded.pad(windows, pad_id), "labels": labels}
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy of logits (B, C) and the number of items."""
-        total = cross_entropy(logits.float(), labels, reduction="sum", ignore_index=-100)
-        return total, (labels != -100).sum()
+        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
+        total = cross_entropy(logits.float(), labels, reduction="sum", ignore_index=IGNORE)
+        return total, (labels != IGNORE).sum()
 
-    def read_off(self, logits: torch.Tensor, labels: torch.Tensor) -> list[tuple[Any, float]]:
+    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return the best class of each window and its log-probability."""
+        logits = model(**batch["inputs"]).logits
         scores, best = logits.float().log_softmax(-1).max(-1)
         return list(zip(best.tolist(), scores.tolist(), strict=True))
 

@@ -7,7 +7,7 @@ the same questions. Long lines become several windows, none is cut.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,19 +17,20 @@ from transformers import PreTrainedTokenizerBase
 
 from crosstune.data.encoded import IGNORE, Encoded, join
 from crosstune.errors import ConfigError
-from crosstune.metrics import TokenLoss
+from crosstune.metrics.tokens import TokenLoss
 from crosstune.tasks.pieces import special_pieces
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.task import Task
 
 
 @dataclass
-class MaskedLM:
+class MaskedLM(Task):
     """The task of one corpus; it has no labels."""
 
     mask_rate: float
+    labels: list[str] = field(default_factory=list)  # the head's outputs are the vocabulary
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
-    columns: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict[str, Any]], mask_rate: float = 0.15) -> "MaskedLM":
@@ -39,18 +40,9 @@ class MaskedLM:
         return cls(mask_rate)
 
     @property
-    def labels(self) -> list[str]:
-        """There are none: the head's outputs are the vocabulary."""
-        return []
-
-    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores that `measure` gives."""
         return ("accuracy",)
-
-    def labels_of(self, row: dict[str, Any]) -> list[str]:
-        """Return no labels: plain text carries none."""
-        return []
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw text of a row, for training a tokenizer."""
@@ -102,13 +94,15 @@ class MaskedLM:
             inputs["input_ids"][row, random] = torch.from_numpy(pieces)
         return {"inputs": inputs, "labels": labels}
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy over masked sub-words and their number."""
+        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
         masked = labels != IGNORE
         return cross_entropy(logits[masked].float(), labels[masked], reduction="sum"), masked.sum()
 
-    def read_off(self, logits: torch.Tensor, labels: torch.Tensor) -> list[tuple[Any, float]]:
+    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return, for each window, its gold and best pieces and the gold's log-probability."""
+        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
         masked = labels != IGNORE
         log_p = logits[masked].float().log_softmax(-1)
         gold = labels[masked]

@@ -18,23 +18,24 @@ from transformers import PreTrainedTokenizerBase
 
 from crosstune.data.encoded import IGNORE, UNSEEN, Encoded, join
 from crosstune.errors import ConfigError
-from crosstune.metrics import ClassReport, SpanReport
+from crosstune.metrics.classes import ClassReport
+from crosstune.metrics.spans import SpanReport
 from crosstune.tasks.pieces import carrier, special_pieces, split_words, windows
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.task import Task
 
 SPAN_TAG = re.compile(r"O|[BIESM](-.+)?")
 SCHEMES = ("spans", "tags")
 
 
 @dataclass
-class Tagging:
+class Tagging(Task):
     """The task of one data set; `labels` are the tags of train, sorted."""
 
     labels: list[str]
     scheme: str
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     peft_type: ClassVar[str] = "TOKEN_CLS"
-    columns: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict[str, Any]], scheme: str | None = None) -> "Tagging":
@@ -106,15 +107,17 @@ class Tagging:
         pad_id: Any = tokenizer.pad_token_id
         return {"inputs": encoded.pad(windows, pad_id), "labels": encoded.pad_labels(windows)}
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy of logits (B, L, C) and the number of tagged words."""
+        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
         total = cross_entropy(
             logits.float().flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORE
         )
         return total, (labels != IGNORE).sum()
 
-    def read_off(self, logits: torch.Tensor, labels: torch.Tensor) -> list[tuple[Any, float]]:
+    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return, for each window, the best tag of each of its words and their log-probability."""
+        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
         scores, best = logits.float().log_softmax(-1).max(-1)
         carries = labels != IGNORE
         counts = carries.sum(-1).tolist()

@@ -16,7 +16,10 @@ from seqeval.metrics.sequence_labeling import get_entities
 from torch import distributed, multiprocessing
 
 from crosstune.errors import DataError
-from crosstune.metrics import UNSEEN, ClassReport, SpanReport, TokenLoss, spans
+from crosstune.metrics.classes import ClassReport
+from crosstune.metrics.rates import UNSEEN
+from crosstune.metrics.spans import SpanReport, spans
+from crosstune.metrics.tokens import TokenLoss
 
 LABELS = ["negative", "neutral", "positive", "mixed"]
 TYPES = ["LOC", "ORG", "PER"]

@@ -1,0 +1,14 @@
+"""Readers: a source and its options to rows in canonical columns, one file a format.
+
+Every reader returns a `Split`. Rows carry `id`, `where` (file:line) and the columns of their kind:
+`text`, `text_pair`, `label`; `words`, `tags`; and others that the reader names. A malformed file
+raises one DataError that names every fault; nothing is skipped, guessed or sampled. A data YAML
+names a reader as `crosstune.data.readers.read_…`; `build` calls it.
+"""
+
+from crosstune.data.readers.conll import read_conll
+from crosstune.data.readers.hub import read_hub
+from crosstune.data.readers.tables import read_table
+from crosstune.data.readers.text import read_text
+
+__all__ = ["read_conll", "read_hub", "read_table", "read_text"]

@@ -1,0 +1,71 @@
+"""CoNLL columns: one word a line, a blank line between sentences."""
+
+import re
+from typing import Any
+
+from crosstune.data.readers.files import lines_of, read_file
+from crosstune.data.split import Split
+from crosstune.errors import DataError
+
+
+def read_conll(source: str, *, word: int = 0, tag: int = -1, encoding: str = "utf-8") -> Split:
+    """Read CoNLL columns (gzip allowed): one word a line, a blank line between sentences.
+
+    Columns are parted by tabs where the first row holds one, else by spaces. Lines that
+    start with `#` and hold no further column before a sentence are comments; `-DOCSTART-` rows
+    are document marks, not sentences.
+
+    Raises:
+        DataError: the file is missing or not UTF-8, a row is ragged, or a word or tag is empty.
+    """
+    content, digest = read_file(source, encoding)
+    lines = [
+        (number, "" if line.startswith("-DOCSTART-") else line)
+        for number, line in lines_of(content)
+    ]
+    filled = [text for _, text in lines if text.strip()]
+    plain = (text for text in filled if "\t" in text or not text.startswith("#"))
+    first = next(plain, filled[0] if filled else "")
+    tabs = "\t" in first
+    width = len(_columns(first, tabs))
+    faults: list[str] = []
+    if first and not (-width <= word < width and -width <= tag < width and width > 1):
+        raise DataError(
+            [f"{source}: {width} columns, but the word is column {word} and the tag column {tag}"]
+        )
+    rows: list[dict[str, Any]] = []
+    row: dict[str, Any] = {}
+    for number, line in [*lines, (0, "")]:
+        if not line.strip():
+            rows += [row] if row else []
+            row = {}
+            continue
+        if not row and _is_comment(line, tabs):
+            continue
+        cells = _columns(line, tabs)
+        if len(cells) != width or not cells[word].strip() or not cells[tag].strip():
+            faults.append(f"{source}:{number}: {_conll_fault(cells, width)}")
+            continue
+        row = row or {"id": str(len(rows)), "words": [], "tags": [], "where": f"{source}:{number}"}
+        row["words"].append(cells[word])
+        row["tags"].append(cells[tag].strip())
+    if faults:
+        raise DataError(faults)
+    return Split(rows, {source: digest})
+
+
+def _columns(line: str, tabs: bool) -> list[str]:
+    # str.split would also part a word at a no-break space or an ideographic one
+    return line.split("\t") if tabs else re.split("[ \t]+", line.strip(" \t"))
+
+
+def _is_comment(line: str, tabs: bool) -> bool:
+    if tabs:
+        return line.startswith("#") and "\t" not in line
+    return line.startswith("# ") and (" = " in line or line.startswith(("# newdoc", "# newpar")))
+
+
+def _conll_fault(cells: list[str], width: int) -> str:
+    if len(cells) != width:
+        return f"{len(cells)} columns where the first row has {width}"
+    return "an empty word or tag"

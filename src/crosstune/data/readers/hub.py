@@ -1,0 +1,69 @@
+"""Data sets of the Hugging Face hub, at a pinned commit, or copies of them in a local folder."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from crosstune.data.split import Split
+from crosstune.errors import ConfigError, DataError
+
+
+def read_hub(
+    source: str,
+    *,
+    path: str,
+    revision: str | None,
+    columns: dict[str, str],
+    name: str | None = None,
+) -> Split:
+    """Read one split of a data set on the Hugging Face hub, or in a local folder.
+
+    `source` is the split's name, `columns` maps our canonical columns to the data set's. Class
+    indices become the names that the data set declares for them.
+
+    Raises:
+        ConfigError: the revision is no commit, or a column does not exist.
+        DataError: the data set cannot be loaded.
+    """
+    local = Path(path).is_dir()
+    if not local and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ConfigError(
+            f"data.reader.revision={revision}: name the 40-digit commit of {path}, so that the "
+            "data cannot change under the study."
+        )
+    import datasets  # heavy, and only this reader needs it
+
+    try:
+        table: Any = datasets.load_dataset(
+            path, name, split=source, revision=None if local else revision
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            [f"{path} ({name or 'default'}, {source}): cannot be loaded: {error}"]
+        ) from error
+    missing = [theirs for theirs in columns.values() if theirs not in table.column_names]
+    if missing:
+        raise ConfigError(f"{path} has no column {missing[0]}. Allowed: {table.column_names}.")
+    decode = {ours: _decoder(table.features[theirs]) for ours, theirs in columns.items()}
+    rows = [
+        {
+            "id": str(number),
+            **{ours: decode[ours](record[theirs]) for ours, theirs in columns.items()},
+            "where": f"{path}/{source}:{number}",
+        }
+        for number, record in enumerate(table)
+    ]
+    content = json.dumps([[row[ours] for ours in columns] for row in rows])
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return Split(rows, {f"{path}/{name or 'default'}/{source}": digest})
+
+
+def _decoder(feature: Any) -> Any:
+    inner = getattr(feature, "feature", feature)  # a list of class labels holds its feature
+    if hasattr(inner, "int2str"):
+        if inner is feature:
+            return lambda value: inner.names[value] if value >= 0 else ""
+        return lambda values: [inner.names[value] for value in values]
+    return lambda value: [str(v) for v in value] if isinstance(value, list) else str(value)
