@@ -206,12 +206,18 @@ def _check_values(run: Run) -> None:
             f"experiment={run.experiment}: a study's name holds letters, digits, '_', '-' and '.' "
             "and does not start with '.'."
         )
-    check_language(run.data.language)
+    for language in run.data.train_languages:
+        check_language(language)
+    if len(set(run.data.train_languages)) < len(run.data.train_languages):
+        raise ConfigError(f"data.joint_languages={run.data.joint_languages}: a language twice.")
+    if run.data.sampling_temperature <= 0:
+        raise ConfigError(f"data.sampling_temperature={run.data.sampling_temperature}: above 0.")
     for name, value, least in (
         ("seed", run.seed, 0),
         ("data.batch_size", run.data.batch_size, 1),
         ("data.max_tokens", run.data.max_tokens, 8),
         ("data.limit", run.data.limit, 1),
+        ("data.shots", run.data.shots, 1),
         ("trainer.max_epochs", run.trainer.max_epochs, 1),
         ("trainer.max_steps", run.trainer.max_steps, 1),
         ("trainer.devices", run.trainer.devices, 1),

@@ -1,6 +1,6 @@
 """What `crosstune check` does: every fault of a data set in one pass, training nothing."""
 
-from crosstune.data.splits import find_faults, find_unseen, read_each
+from crosstune.data.splits import find_faults, find_unseen, merge, read_each
 from crosstune.errors import CrosstuneError
 from crosstune.schema import Run, Unseen
 from crosstune.tasks import TASKS
@@ -14,8 +14,8 @@ def examine(run: Run) -> tuple[list[str], str]:
         for name, languages in splits.items()
         for language, split in languages.items()
     ]
-    train = splits.get("train", {}).get(run.data.language)
-    if train and train.rows:
+    train = merge(splits.get("train", {}))
+    if train.rows:
         try:
             task = TASKS[run.data.kind].from_rows(train.rows, **run.data.task)
         except CrosstuneError as error:

@@ -207,7 +207,7 @@ LANGUAGES: dict[str, Language] = {
     "zu": Language("Zulu", "Latn", "Niger-Congo"),
 }
 
-_CODE = re.compile(r"([a-z]{2,3})(-[A-Z][a-z]{3})?(-[A-Z]{2})?")
+_CODE = re.compile(r"([a-z]{2,3})(-[A-Z][a-z]{3})?(-[A-Z]{2})?(-x-[a-z0-9]+)?")
 
 # What people write for a code: country codes, other names, and what YAML makes of an unquoted `no`.
 _MEANT = {
@@ -226,15 +226,18 @@ def check_language(code: str) -> None:
     """Refuse what is not a language code.
 
     Accepted are the ISO 639-1 codes of `LANGUAGES` and well-formed ISO 639-3 codes, each
-    optionally followed by a script and a region.
+    optionally followed by a script, a region, and, after an x, a domain of the text (the private
+    part of https://www.rfc-editor.org/info/bcp47).
 
     >>> check_language("zh-Hans-CN")
+    >>> check_language("es-x-medical")
     >>> check_language("yue")
     >>> check_language("spanish")
     Traceback (most recent call last):
     crosstune.errors.ConfigError: 'spanish' is not a language code. Did you mean es (Spanish)? \
 Allowed: a two-letter ISO 639-1 code (en, es, zh, …) or a three-letter ISO 639-3 code (yue, …), \
-each optionally followed by -Script and -REGION, as in zh-Hans-CN.
+each optionally followed by -Script and -REGION, as in zh-Hans-CN, and by a domain, as in \
+es-x-medical.
     """
     if _is_code(code):
         return
@@ -243,7 +246,7 @@ each optionally followed by -Script and -REGION, as in zh-Hans-CN.
     raise ConfigError(
         f"{code!r} is not a language code. {hint}Allowed: a two-letter ISO 639-1 code "
         "(en, es, zh, …) or a three-letter ISO 639-3 code (yue, …), each optionally followed by "
-        "-Script and -REGION, as in zh-Hans-CN."
+        "-Script and -REGION, as in zh-Hans-CN, and by a domain, as in es-x-medical."
     )
 
 

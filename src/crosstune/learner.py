@@ -18,6 +18,8 @@ from crosstune.schema import Optimizer
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
 
+HEADLINE = "validation/headline"  # mean of the headline metric over the languages trained on
+
 
 class Diverged(RunError):
     """The loss became infinite or not a number."""
@@ -127,6 +129,12 @@ class Learner(pl.LightningModule):
             self.predictions[language] = predictions
             for metric, value in result["scores"].items():
                 self.log(f"{split}/{language}/{metric}", float(value))
+        if split == "validation":
+            scores = [
+                self.results[split][language]["scores"][self.data.data.metric]
+                for language in self.data.data.train_languages
+            ]
+            self.log(HEADLINE, sum(scores) / len(scores))
         self._outputs.clear()
 
     def collect(self, language: str) -> list[Prediction]:

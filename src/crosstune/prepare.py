@@ -4,13 +4,15 @@ Called by `run.py` and by the worker of each rank.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from crosstune.build import check
 from crosstune.data.split import Split
-from crosstune.data.splits import Splits, find_faults, find_unseen, read_splits
+from crosstune.data.splits import Splits, find_faults, find_unseen, merge, read_splits
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.identity import identify, settle
 from crosstune.schema import Data, Run, Unseen
@@ -35,7 +37,7 @@ class Prepared(NamedTuple):
 
     def training_texts(self) -> tuple[Iterator[str], str]:
         """Return the texts that a tokenizer may learn from, and a name of their content."""
-        (split,) = self.splits["train"].values()
+        split = merge(self.splits["train"])
         texts = (text for row in split.rows for text in self.task.texts_of(row))
         return texts, "-".join([*sorted(split.digests.values()), str(len(split.rows))])
 
@@ -68,7 +70,11 @@ def prepare(run: Run) -> Prepared:
         )
     run_id = identify(run, splits)
     counts = {name: len(faults) for name, faults in unseen.items()}
-    return Prepared(run, run_id, _limit(splits, run.data), task, counts)
+    chosen = {
+        language: choose_rows(split, run.data, task.labels_of, run.seed)
+        for language, split in splits["train"].items()
+    }
+    return Prepared(run, run_id, {**splits, "train": chosen}, task, counts)
 
 
 def _check_columns(data: Data) -> None:
@@ -84,18 +90,46 @@ def _check_columns(data: Data) -> None:
 
 def _build_task(data: Data, splits: Splits) -> Task:
     kind = TASKS[data.kind]
-    (train,) = splits["train"].values()
     try:
-        return kind.from_rows(train.rows, **data.task)
+        return kind.from_rows(merge(splits["train"]).rows, **data.task)
     except TypeError as error:
         raise ConfigError(f"data.task={data.task}: {error}") from error
 
 
-def _limit(splits: Splits, data: Data) -> Splits:
-    if data.limit is None:
-        return splits
-    limited = {
-        language: Split(split.rows[: data.limit], split.digests)
-        for language, split in splits["train"].items()
-    }
-    return {**splits, "train": limited}
+def choose_rows(
+    split: Split, data: Data, labels_of: Callable[[dict[str, Any]], list[str]], seed: int
+) -> Split:
+    """Return the training rows that `data.limit` and `data.shots` leave, in the file's order.
+
+    A row's place in the draw depends on the seed and its label alone, so fewer shots are always
+    among more.
+
+    Raises:
+        ConfigError: shots are asked of a kind whose rows do not carry one label each.
+        DataError: a label has fewer rows than shots.
+    """
+    rows = split.rows[: data.limit]
+    if data.shots is None:
+        return Split(rows, split.digests)
+    by_label: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        labels = labels_of(row)
+        if len(labels) != 1:
+            raise ConfigError(f"data.shots={data.shots}: {data.kind.name} has no label by row.")
+        by_label.setdefault(labels[0], []).append(number)
+    short = [
+        f"{split.rows[0]['where'].rpartition(':')[0]}: {len(found)} training rows of label "
+        f"{label!r}, but data.shots={data.shots}"
+        for label, found in sorted(by_label.items())
+        if len(found) < data.shots
+    ]
+    if short:
+        raise DataError(short)
+    kept = [
+        number
+        for label, found in sorted(by_label.items())
+        for number in np.random.default_rng([seed, *label.encode()]).permutation(found)[
+            : data.shots
+        ]
+    ]
+    return Split([rows[number] for number in sorted(kept)], split.digests)

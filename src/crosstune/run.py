@@ -26,7 +26,7 @@ from crosstune.data.module import LanguageData
 from crosstune.data.splits import digests_of
 from crosstune.errors import ConfigError
 from crosstune.identity import digest_weights
-from crosstune.learner import Diverged, Learner
+from crosstune.learner import HEADLINE, Diverged, Learner
 from crosstune.methods import adapt
 from crosstune.models import check_length, keep_base, load_model, load_tokenizer
 from crosstune.prepare import Prepared, prepare
@@ -86,7 +86,7 @@ def work(prepared: Prepared) -> None:
         learner = Learner(
             model, task, data, run.optimizer, run.allow, run.trainer.log_every_n_steps
         )
-        best = KeepBest(folder, f"validation/{run.data.language}/{run.data.metric}")
+        best = KeepBest(folder, HEADLINE)
         meter = CostMeter()
         trainer = build_trainer(run, folder, [best, meter, Tell()], loggers)
         trainer.fit(learner, data)
@@ -122,9 +122,8 @@ def build_trainer(
         ConfigError: the machine lacks what the trainer options ask for.
     """
     options = run.trainer
-    headline = f"validation/{run.data.language}/{run.data.metric}"
     if options.patience is not None:
-        callbacks.append(EarlyStopping(headline, mode="max", patience=options.patience))
+        callbacks.append(EarlyStopping(HEADLINE, mode="max", patience=options.patience))
     if sys.stderr.isatty() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     strategy: Any = options.strategy
@@ -178,7 +177,7 @@ def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
         "data": run.data.name,
         "model": run.model.name,
         "method": run.method.name,
-        "train_language": run.data.language,
+        "train_language": "+".join(run.data.train_languages),
         "headline": {"split": "validation", "metric": run.data.metric},
         "unseen_labels": prepared.unseen,
         "data_sha256": digests_of(prepared.splits),
@@ -208,7 +207,7 @@ def _results(results: dict[str, Any], data: LanguageData) -> dict[str, Any]:
 
 
 def _sentence(run: Run) -> str:
-    names = (run.method.name, run.model.name, run.data.name, run.data.language)
+    names = (run.method.name, run.model.name, run.data.name, "+".join(run.data.train_languages))
     return f"{' · '.join(names)}, seed {run.seed}"
 
 

@@ -83,7 +83,16 @@ class Data:
     metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
     batch_size: int = 32  # examples per batch, over all devices
     max_tokens: int = 128  # sub-words per input
-    limit: int | None = None  # use the first N training rows
+    limit: int | None = None  # use the first N training rows of each language
+    shots: int | None = None  # use N training rows of each label and language, drawn by the seed
+    joint_languages: list[str] = field(default_factory=list)  # trained on together with `language`
+    sampling_temperature: float = 1.0  # joint training: n rows are drawn with p ∝ n^(1/T)
+    languages: dict[str, str] | None = None  # ISO code -> the reader's `name` for that part
+
+    @property
+    def train_languages(self) -> list[str]:
+        """The languages trained on, the main one first."""
+        return [self.language, *self.joint_languages]
 
 
 @dataclass

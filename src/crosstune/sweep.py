@@ -67,13 +67,14 @@ def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
             run = settle(compose_run(overrides))
             line |= {
                 "data": run.data.name,
-                "language": run.data.language,
+                "language": "+".join(run.data.train_languages),
                 "model": run.model.name,
                 "method": run.method.name,
                 "seed": run.seed,
             }
             data = run.data
-            sources = [data.reader, data.language, data.train, data.validation, data.test]
+            sources = [data.reader, data.train_languages, data.languages]
+            sources += [data.train, data.validation, data.test]
             key = json.dumps(sources, sort_keys=True)
             seen[key] = seen.get(key) or read_splits(data, run.allow)
             line["run_id"] = identify(run, seen[key])

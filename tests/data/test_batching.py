@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from crosstune.data.batching import Batches, EvaluationOrder, Share, TrainingOrder
+from crosstune.data.batching import Batches, EvaluationOrder, Mixture, Share, TrainingOrder
 from crosstune.data.encoded import IGNORE, join
 from crosstune.tasks.classification import Classification
 
@@ -104,6 +104,33 @@ def test_shares_of_a_full_batch_are_equal():
 def test_a_rank_without_a_part_gets_a_stand_in_that_is_not_counted():
     last = list(TrainingOrder(13, 4, 1, rank=3, world=4))[-1]
     assert (len(last.windows), last.counted) == (1, False)
+
+
+# --- joint training
+
+LARGE, SMALL = np.arange(900), np.arange(900, 1000)
+
+
+@pytest.mark.parametrize(("temperature", "small"), [(1.0, 100), (2.0, 250), (1e9, 500)])
+def test_a_language_is_drawn_in_proportion_to_a_root_of_its_size(temperature, small):
+    drawn = Mixture([LARGE, SMALL], temperature).draw(np.random.default_rng(1))
+    assert len(drawn) == 1000
+    assert (drawn >= 900).sum() == small
+
+
+def test_no_window_comes_again_before_all_of_its_language_came():
+    drawn = Mixture([LARGE, SMALL], 2.0).draw(np.random.default_rng(1))
+    counts = np.bincount(drawn, minlength=1000)
+    assert counts[:900].max() == 1
+    assert set(counts[900:]) == {2, 3}
+
+
+def test_the_order_of_a_mixture_is_that_of_its_seed_and_epoch():
+    mixture = Mixture([LARGE, SMALL], 5.0)
+    first, again = (TrainingOrder(1000, 8, 1, mixture=mixture) for _ in range(2))
+    assert list(first) == list(again)
+    again.set_epoch(1)
+    assert list(first) != list(again)
 
 
 # --- evaluation

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from crosstune.data.splits import digests_of, find_unseen, read_each, read_splits
+from crosstune.data.split import Split
+from crosstune.data.splits import digests_of, find_unseen, merge, read_each, read_splits
 from crosstune.errors import ConfigError, DataError
 from crosstune.schema import Data, Kind
 
@@ -59,7 +60,7 @@ def test_what_is_no_source_is_refused(data, value):
 
 @pytest.mark.parametrize("name", ["train", "validation"])
 def test_train_and_validation_need_the_language_trained_on(data, name):
-    with pytest.raises(ConfigError, match=f"data.{name} has sources for zh, but not for .*=es"):
+    with pytest.raises(ConfigError, match=f"data.{name} has sources for zh, but not for a language trained on: es"):
         read_splits(replace(data, **{name: {"zh": data.train}}), [])
 
 
@@ -112,3 +113,45 @@ def test_a_label_that_train_never_shows_is_told_with_its_line(data, write):
             f"{path}:4: label 'd' never occurs in train",
         ]
     }
+
+
+# --- joint training, and parts by language
+
+
+def test_joint_languages_are_trained_on_with_the_main_one(data):
+    sources = {"zh": data.validation, "es": data.train}
+    joint = replace(data, joint_languages=["zh"], train=sources, validation=sources)
+    splits = read_splits(joint, [])
+    assert list(splits["train"]) == list(splits["validation"])[::-1] == ["es", "zh"]
+    merged = merge(splits["train"])
+    assert [row["language"] for row in merged.rows] == ["es", "es", "zh", "zh"]
+    assert sorted(merged.digests) == sorted(sources.values())
+
+
+def test_a_joint_language_without_a_source_is_refused(data):
+    with pytest.raises(ConfigError, match=r"not for a language trained on: zh"):
+        read_splits(replace(data, joint_languages=["zh"], train={"es": data.train}), [])
+
+
+def read_part(source, *, name):
+    """Read one row that says what was asked for: a reader as `data.languages` needs it."""
+    return Split([{"id": "0", "text": f"{name}/{source}", "label": "a", "where": "x:1"}], {})
+
+
+PART = {"_target_": f"{__name__}.read_part"}
+
+
+def test_languages_name_the_readers_parts_and_the_test_covers_all_of_them(data):
+    parts = {"es": "spanish", "zh": "chinese"}
+    named = replace(data, reader=PART, languages=parts, train="t", validation="v", test="T")
+    splits = read_splits(named, [__name__.partition(".")[0]])
+    texts = {n: [s.rows[0]["text"] for s in found.values()] for n, found in splits.items()}
+    assert texts["train"] == ["spanish/t"]
+    assert texts["validation"] == ["spanish/v"]
+    assert texts["test"] == ["spanish/T", "chinese/T"]
+
+
+def test_a_language_without_a_part_is_refused(data):
+    named = replace(data, reader=PART, languages={"zh": "chinese"})
+    with pytest.raises(ConfigError, match=r"data\.train: es\."):
+        read_splits(named, [__name__])

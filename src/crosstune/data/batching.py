@@ -24,12 +24,43 @@ class Share(NamedTuple):
     counted: bool  # False: a stand-in where the rank has no part; its labels are all ignored
 
 
+class Mixture(NamedTuple):
+    """Languages drawn with probability ∝ windows^(1 / temperature), however many each has.
+
+    Arivazhagan et al. 2019, https://arxiv.org/abs/1907.05019; temperature 1 takes each window once.
+    """
+
+    groups: list[np.ndarray]  # windows of each language
+    temperature: float
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return as many windows as there are, a language's all used before one comes again."""
+        sizes = np.array([len(group) for group in self.groups], dtype=np.float64)
+        rates = sizes ** (1 / self.temperature)
+        ends = np.rint(np.cumsum(rates) / rates.sum() * sizes.sum()).astype(int)
+        counts = np.diff(ends, prepend=0)
+        parts = [
+            np.concatenate([rng.permutation(group) for _ in range(-(-count // len(group)))])[:count]
+            for group, count in zip(self.groups, counts, strict=True)
+            if count
+        ]
+        return rng.permutation(np.concatenate(parts))
+
+
 class TrainingOrder(Sampler[Share]):
     """Uniform random batches; rank r takes every world-th window of each from place r."""
 
-    def __init__(self, windows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        windows: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        mixture: Mixture | None = None,
+    ):
         self.windows, self.batch_size, self.seed = windows, batch_size, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.mixture = rank, world, mixture
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -40,7 +71,9 @@ class TrainingOrder(Sampler[Share]):
         return -(-self.windows // self.batch_size)
 
     def __iter__(self) -> Iterator[Share]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.windows).tolist()
+        rng = np.random.default_rng([self.seed, self.epoch])
+        drawn = self.mixture.draw(rng) if self.mixture else rng.permutation(self.windows)
+        order = drawn.tolist()
         for start in range(0, self.windows, self.batch_size):
             batch = order[start : start + self.batch_size]
             share = batch[self.rank :: self.world]

@@ -9,15 +9,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.batching import Batches, EvaluationOrder, TrainingOrder
+from crosstune.data.batching import Batches, EvaluationOrder, Mixture, TrainingOrder
 from crosstune.data.encoded import Encoded
 from crosstune.data.split import Split
-from crosstune.data.splits import Splits
+from crosstune.data.splits import Splits, merge
 from crosstune.schema import Data
 from crosstune.tasks import Task
 
@@ -40,6 +41,7 @@ class LanguageData(pl.LightningDataModule):
         super().__init__()
         self.task, self.tokenizer, self.data = task, tokenizer, data
         self.seed, self.cache = seed, cache  # training order and masks are functions of the seed
+        splits = {**splits, "train": {"+".join(splits["train"]): merge(splits["train"])}}
         self.rows = {
             name: {language: split.rows for language, split in languages.items()}
             for name, languages in splits.items()
@@ -59,9 +61,15 @@ class LanguageData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the rank's shares of uniform random batches."""
         (encoded,) = self.encoded["train"].values()
+        (rows,) = self.rows["train"].values()
+        mixture = None
+        if self.data.joint_languages and self.data.sampling_temperature != 1.0:
+            of_item = np.array([row["language"] for row in rows])[encoded.items]
+            groups = [np.flatnonzero(of_item == one) for one in self.data.train_languages]
+            mixture = Mixture(groups, self.data.sampling_temperature)
         trainer: Any = self.trainer
         world, rank = trainer.world_size, trainer.global_rank
-        order = TrainingOrder(len(encoded), self.data.batch_size, self.seed, rank, world)
+        order = TrainingOrder(len(encoded), self.data.batch_size, self.seed, rank, world, mixture)
         return self._loader(encoded, order, self.seed)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from crosstune.build import build
 from crosstune.data.split import Split
-from crosstune.errors import ConfigError, DataError
+from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.languages import check_language
 from crosstune.schema import Data
 
@@ -17,7 +17,7 @@ Splits = dict[str, dict[str, Split]]  # "train" | "validation" | "test" -> langu
 
 
 def read_splits(data: Data, allow: Sequence[str]) -> Splits:
-    """Read every split of the data set: train in its one language, the others in all of theirs.
+    """Read every split of the data set: train in its languages, the others in all of theirs.
 
     Raises:
         ConfigError: a split is not a source or {language: source}, or lacks the language of train.
@@ -40,13 +40,14 @@ def read_each(data: Data, allow: Sequence[str]) -> tuple[Splits, list[str]]:
     }.items():
         if value is None and name == "test":
             continue
-        sources = _sources(name, value, data.language)
+        sources = _sources(name, value, data)
         if name == "train":
-            sources = {data.language: sources[data.language]}
+            sources = {language: sources[language] for language in data.train_languages}
         splits[name] = {}
         for language, source in sources.items():
             try:
-                split = build(data.reader, "data.reader", allow, source=source)
+                part = {} if data.languages is None else {"name": data.languages[language]}
+                split = build(data.reader, "data.reader", allow, source=source, **part)
             except DataError as error:
                 faults += error.faults
                 continue
@@ -55,6 +56,14 @@ def read_each(data: Data, allow: Sequence[str]) -> tuple[Splits, list[str]]:
             if not rows:
                 faults.append(f"{source}: no rows in it (data.{name}, {language})")
     return splits, faults
+
+
+def merge(languages: dict[str, Split]) -> Split:
+    """Return the splits of several languages as one, in the order given."""
+    digests = {
+        file: digest for split in languages.values() for file, digest in split.digests.items()
+    }
+    return Split([row for split in languages.values() for row in split.rows], digests)
 
 
 def digests_of(splits: Splits) -> dict[str, str]:
@@ -97,8 +106,15 @@ def find_unseen(
     return unseen
 
 
-def _sources(name: str, value: Any, language: str) -> dict[str, str]:
-    sources = {language: value} if isinstance(value, str) else value
+def _sources(name: str, value: Any, data: Data) -> dict[str, str]:
+    """Return the source of a split for each language that it is read in."""
+    needed = data.train_languages
+    if isinstance(value, str):
+        everywhere = name == "test" and data.languages is not None
+        sources = dict.fromkeys(data.languages or needed, value) if everywhere else {}
+        sources = sources or dict.fromkeys(needed if data.languages else [data.language], value)
+    else:
+        sources = value
     if not isinstance(sources, dict) or not all(isinstance(s, str) for s in sources.values()):
         raise ConfigError(
             f"data.{name}={value!r}: give one source (a file) or a source for each language, "
@@ -106,9 +122,12 @@ def _sources(name: str, value: Any, language: str) -> dict[str, str]:
         )
     for code in sources:
         check_language(str(code))  # an unquoted `no` in YAML is false, not Norwegian
-    if name != "test" and language not in sources:
+        if data.languages is not None and code not in data.languages:
+            raise ConfigError(f"data.{name}: {code}. {suggest(code, list(data.languages))}")
+    missing = [language for language in needed if language not in sources]
+    if name != "test" and missing:
         raise ConfigError(
-            f"data.{name} has sources for {', '.join(sources)}, but not for the language trained "
-            f"on: data.language={language}."
+            f"data.{name} has sources for {', '.join(sources)}, but not for a language trained "
+            f"on: {missing[0]} (data.language, data.joint_languages)."
         )
     return sources
