@@ -170,7 +170,7 @@ def test_a_study_whose_name_is_no_folder_name_is_refused(name):
         "data.batch_size=0",
         "data.max_tokens=7",
         "data.limit=0",
-        "trainer.max_epochs=0",
+        "trainer.max_epochs=-1",
         "trainer.max_steps=0",
         "trainer.devices=0",
         "trainer.patience=0",

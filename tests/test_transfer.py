@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from crosstune.config import compose_run
+from crosstune.errors import ConfigError
 from crosstune.run import train
 from tiny import MODEL
 
@@ -63,7 +64,7 @@ def test_joint_training_chooses_by_the_mean_over_its_languages(files, tmp_path):
     record, folder = record_of(
         tmp_path,
         "data.language=es",
-        "data.joint_languages=[zh]",
+        "data.further_languages=[zh]",
         "data.sampling_temperature=5",
         f"data.train={sources}",
         f"data.validation={sources}",
@@ -74,3 +75,54 @@ def test_joint_training_chooses_by_the_mean_over_its_languages(files, tmp_path):
     (last,) = [line for line in lines if "validation/headline" in line]
     scores = [last[f"validation/{one}/accuracy"] for one in ("es", "zh")]
     assert last["validation/headline"] == pytest.approx(sum(scores) / 2)
+
+
+@pytest.fixture
+def in_turn(files):
+    sources = by_language(files, "es", "zh")
+    return (
+        "data.language=es",
+        "data.further_languages=[zh]",
+        "data.in_turn=true",
+        f"data.train={sources}",
+        f"data.validation={sources}",
+        f"data.test={sources}",
+    )
+
+
+def test_languages_in_turn_are_tested_after_each_stage(in_turn, tmp_path):
+    record, _ = record_of(tmp_path, *in_turn)
+    assert record["train_language"] == "es>zh"
+    assert [stage["languages"] for stage in record["stages"]] == [["es"], ["zh"]]
+    assert all(set(stage["scores"]["test"]) == {"es", "zh"} for stage in record["stages"])
+    assert record["scores"] == record["stages"][-1]["scores"]
+
+
+def test_a_run_of_no_epochs_measures_what_an_earlier_run_left(in_turn, files, tmp_path):
+    staged, _ = record_of(tmp_path, *in_turn)
+    alone, _ = record_of(
+        tmp_path,
+        "data.language=es",
+        f"data.train={files['es']}",
+        f"data.validation={by_language(files, 'es', 'zh')}",
+        f"data.test={by_language(files, 'es', 'zh')}",
+        "model=local",
+        f"model.path={tmp_path}/adhoc/{staged['run_id']}",
+        "trainer.max_epochs=0",
+    )
+    assert alone["scores"]["test"] == staged["scores"]["test"]
+    assert "train_seconds" not in alone["cost"]
+
+
+def test_languages_in_turn_need_an_order(files, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.in_turn: name the languages after the first"):
+        compose_run(
+            [
+                "data=files_classification",
+                "data.language=es",
+                "data.in_turn=true",
+                "data.text=text",
+                "data.label=label",
+                *(f"data.{split}={files['es']}" for split in ("train", "validation", "test")),
+            ]
+        )

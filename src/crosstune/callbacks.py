@@ -58,13 +58,15 @@ class CostMeter(pl.Callback):
     """Counts tokens and seconds of training, and the peak memory of the run."""
 
     def __init__(self) -> None:
-        self.tokens = 0
+        self.tokens = 0  # of this rank, in this stage of training
+        self.all_tokens = 0
         self.watch = Stopwatch()
         self.memory = PeakMemory()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the memory of earlier runs in this process."""
-        self.memory.start(pl_module.device)
+        """Forget the memory of earlier runs in this process, and not that of earlier stages."""
+        if not self.all_tokens:
+            self.memory.start(pl_module.device)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the time run."""
@@ -83,7 +85,8 @@ class CostMeter(pl.Callback):
         """Stop the time, and add the other ranks' sub-words."""
         self.watch.stop()
         share = torch.tensor(self.tokens, device=pl_module.device)
-        self.tokens = int(trainer.strategy.reduce(share, reduce_op="sum"))
+        self.all_tokens += int(trainer.strategy.reduce(share, reduce_op="sum"))
+        self.tokens = 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -93,9 +96,10 @@ class CostMeter(pl.Callback):
 
     def read(self) -> dict[str, float | int]:
         """Return train_seconds, train_tokens_per_second and peak_memory_bytes where measured."""
-        cost: dict[str, float | int] = {"train_seconds": round(self.watch.seconds, 3)}
+        cost: dict[str, float | int] = {}
         if self.watch.seconds > 0:
-            cost["train_tokens_per_second"] = round(self.tokens / self.watch.seconds, 1)
+            cost["train_seconds"] = round(self.watch.seconds, 3)
+            cost["train_tokens_per_second"] = round(self.all_tokens / self.watch.seconds, 1)
         peak = self.memory.read()
         return cost if peak is None else {**cost, "peak_memory_bytes": peak}
 

@@ -29,7 +29,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from crosstune.errors import ConfigError, suggest
 from crosstune.languages import check_language
-from crosstune.schema import Run
+from crosstune.schema import Data, Run
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
@@ -206,19 +206,14 @@ def _check_values(run: Run) -> None:
             f"experiment={run.experiment}: a study's name holds letters, digits, '_', '-' and '.' "
             "and does not start with '.'."
         )
-    for language in run.data.train_languages:
-        check_language(language)
-    if len(set(run.data.train_languages)) < len(run.data.train_languages):
-        raise ConfigError(f"data.joint_languages={run.data.joint_languages}: a language twice.")
-    if run.data.sampling_temperature <= 0:
-        raise ConfigError(f"data.sampling_temperature={run.data.sampling_temperature}: above 0.")
+    _check_languages(run.data)
     for name, value, least in (
         ("seed", run.seed, 0),
         ("data.batch_size", run.data.batch_size, 1),
         ("data.max_tokens", run.data.max_tokens, 8),
         ("data.limit", run.data.limit, 1),
         ("data.shots", run.data.shots, 1),
-        ("trainer.max_epochs", run.trainer.max_epochs, 1),
+        ("trainer.max_epochs", run.trainer.max_epochs, 0),
         ("trainer.max_steps", run.trainer.max_steps, 1),
         ("trainer.devices", run.trainer.devices, 1),
         ("trainer.accumulate_grad_batches", run.trainer.accumulate_grad_batches, 1),
@@ -241,3 +236,17 @@ def _check_values(run: Run) -> None:
             f"data.batch_size={run.data.batch_size} is the batch of one optimizer step over all "
             f"devices and must be a multiple of trainer.devices={run.trainer.devices}."
         )
+
+
+def _check_languages(data: Data) -> None:
+    for language in data.train_languages:
+        check_language(language)
+    if len(set(data.train_languages)) < len(data.train_languages):
+        raise ConfigError(f"data.further_languages={data.further_languages}: a language twice.")
+    if data.in_turn and not data.further_languages:
+        raise ConfigError(
+            "data.in_turn: name the languages after the first, in their order, with "
+            "data.further_languages=[zh, en]."
+        )
+    if data.sampling_temperature <= 0:
+        raise ConfigError(f"data.sampling_temperature={data.sampling_temperature}: above 0.")

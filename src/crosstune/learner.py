@@ -132,7 +132,7 @@ class Learner(pl.LightningModule):
         if split == "validation":
             scores = [
                 self.results[split][language]["scores"][self.data.data.metric]
-                for language in self.data.data.train_languages
+                for language in self.data.stage
             ]
             self.log(HEADLINE, sum(scores) / len(scores))
         self._outputs.clear()

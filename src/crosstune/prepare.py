@@ -79,7 +79,7 @@ def prepare(run: Run) -> Prepared:
 
 def _check_columns(data: Data) -> None:
     known = TASKS[data.kind].columns
-    for column in ("text", "text_pair", "label"):
+    for column in ("text", "text_pair", "label", "target"):
         if getattr(data, column) is not None and column not in known:
             raise ConfigError(
                 f"data.{column}: {data.kind.name} does not read columns by that name."

@@ -86,18 +86,11 @@ def work(prepared: Prepared) -> None:
         learner = Learner(
             model, task, data, run.optimizer, run.allow, run.trainer.log_every_n_steps
         )
-        best = KeepBest(folder, HEADLINE)
         meter = CostMeter()
-        trainer = build_trainer(run, folder, [best, meter, Tell()], loggers)
-        trainer.fit(learner, data)
-        if best.seen != trainer.global_step:  # max_steps ended inside an epoch
-            trainer.validate(learner, data, verbose=False)
-        best.restore(trainer, learner)
+        stages = [fit_stage(prepared, stage, learner, meter, loggers) for stage in run.data.stages]
         if "test" in data.rows:
-            learner.task = task.tuned(best.results[run.data.language]["report"])
-            trainer.test(learner, data, verbose=False)
             write_predictions(learner, folder)
-        if not trainer.is_global_zero:
+        if not learner.trainer.is_global_zero:
             return
         model.save_pretrained(str(folder / "model"))
         tokenizer.save_pretrained(folder / "model")
@@ -105,12 +98,30 @@ def work(prepared: Prepared) -> None:
         record = {
             **_facts(prepared, started),
             "status": "finished",
-            "best_step": best.step,
-            **_results({**learner.results, "validation": best.results}, data),
+            "best_step": stages[-1]["best_step"],
+            **_results(stages, data),
             "cost": {**counts, **meter.read(), "checkpoint_bytes": measure_bytes(folder / "model")},
         }
     write_record(folder, record)
     log.info("%s: finished, %s", folder, _scores_in_words(record))
+
+
+def fit_stage(
+    prepared: Prepared, stage: list[str], learner: Learner, meter: CostMeter, loggers: list[Any]
+) -> dict[str, Any]:
+    """Train on the languages of a stage, keep the best checkpoint, test it; return the results."""
+    run, data = prepared.run, learner.data
+    data.stage, learner.task = stage, prepared.task
+    best = KeepBest(prepared.folder, HEADLINE)
+    trainer = build_trainer(run, prepared.folder, [best, meter, Tell()], loggers)
+    trainer.fit(learner, data)
+    if best.seen != trainer.global_step:  # max_steps ended inside an epoch, or nothing was trained
+        trainer.validate(learner, data, verbose=False)
+    best.restore(trainer, learner)
+    learner.task = prepared.task.tuned(best.results[stage[0]]["report"])
+    if "test" in data.rows:
+        trainer.test(learner, data, verbose=False)
+    return {"best_step": best.step, "results": {**learner.results, "validation": best.results}}
 
 
 def build_trainer(
@@ -177,7 +188,7 @@ def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
         "data": run.data.name,
         "model": run.model.name,
         "method": run.method.name,
-        "train_language": "+".join(run.data.train_languages),
+        "train_language": run.data.trained_on,
         "headline": {"split": "validation", "metric": run.data.metric},
         "unseen_labels": prepared.unseen,
         "data_sha256": digests_of(prepared.splits),
@@ -189,25 +200,37 @@ def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
     }
 
 
-def _results(results: dict[str, Any], data: LanguageData) -> dict[str, Any]:
-    return {
-        part: {
-            split: {language: result[part] for language, result in languages.items()}
-            for split, languages in results.items()
-        }
+def _results(stages: list[dict[str, Any]], data: LanguageData) -> dict[str, Any]:
+    found = {
+        part: [
+            {
+                split: {language: result[part] for language, result in languages.items()}
+                for split, languages in results.items()
+            }
+            for results in (stage["results"] for stage in stages)
+        ]
         for part in ("scores", "report")
-    } | {
-        "truncated": {
-            f"{split}/{language}": int(encoded.cut[0])
-            for split, languages in data.encoded.items()
-            for language, encoded in languages.items()
-            if encoded.cut[0]
-        }
+    }
+    cut = {
+        f"{split}/{language}": int(encoded.cut[0])
+        for split, languages in data.encoded.items()
+        for language, encoded in languages.items()
+        if encoded.cut[0]
+    }
+    after = [
+        {"languages": languages, "scores": scores}
+        for languages, scores in zip(data.data.stages, found["scores"], strict=True)
+    ]
+    return {
+        "scores": found["scores"][-1],
+        "report": found["report"][-1],
+        "truncated": cut,
+        **({"stages": after} if len(after) > 1 else {}),
     }
 
 
 def _sentence(run: Run) -> str:
-    names = (run.method.name, run.model.name, run.data.name, "+".join(run.data.train_languages))
+    names = (run.method.name, run.model.name, run.data.name, run.data.trained_on)
     return f"{' · '.join(names)}, seed {run.seed}"
 
 

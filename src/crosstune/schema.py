@@ -78,6 +78,7 @@ class Data:
     text: str | None = None  # column of the text
     text_pair: str | None = None  # column of the second text of a pair task
     label: str | None = None  # column of the label
+    target: str | None = None  # column of the text to write
     task: dict[str, Any] = field(default_factory=dict)  # options of the task kind
     unseen_labels: Unseen = Unseen.error
     metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
@@ -85,14 +86,27 @@ class Data:
     max_tokens: int = 128  # sub-words per input
     limit: int | None = None  # use the first N training rows of each language
     shots: int | None = None  # use N training rows of each label and language, drawn by the seed
-    joint_languages: list[str] = field(default_factory=list)  # trained on together with `language`
-    sampling_temperature: float = 1.0  # joint training: n rows are drawn with p ∝ n^(1/T)
+    further_languages: list[str] = field(default_factory=list)  # trained on as well
+    root: str | None = None  # folder of the files of a data set that is named in conf/data
+    in_turn: bool = False  # train on one language after another (continual learning)
+    sampling_temperature: float = 1.0  # trained together, n rows are drawn with p ∝ n^(1/T)
     languages: dict[str, str] | None = None  # ISO code -> the reader's `name` for that part
 
     @property
     def train_languages(self) -> list[str]:
         """The languages trained on, the main one first."""
-        return [self.language, *self.joint_languages]
+        return [self.language, *self.further_languages]
+
+    @property
+    def stages(self) -> list[list[str]]:
+        """The languages of each stage of training: one after another, or all in one stage."""
+        together = [self.train_languages]
+        return [[language] for language in self.train_languages] if self.in_turn else together
+
+    @property
+    def trained_on(self) -> str:
+        """Name of what is trained on: `es`, `es+zh` together, `es>zh` in turn."""
+        return ">".join("+".join(stage) for stage in self.stages)
 
 
 @dataclass
@@ -108,6 +122,7 @@ class Model:
     do_lower_case: bool | None = None  # set where the checkpoint's tokenizer does not say it
     vocab_size: int | None = None  # origin=scratch: at most so many byte-level BPE pieces
     learning_rate_scale: float = 1.0  # times a method's default: small encoders take large steps
+    decoder: str | None = None  # "same": a decoder begins with the encoder's weights, too
     attention: str = "sdpa"  # attention kernel: sdpa or eager
 
 
@@ -139,7 +154,7 @@ class Trainer:
     devices: int = 1
     strategy: str = "auto"
     precision: Precision = Precision.fp32
-    max_epochs: int = 3
+    max_epochs: int = 3  # 0: evaluate the model as it is
     max_steps: int | None = None  # stop after so many optimizer steps
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = 1.0

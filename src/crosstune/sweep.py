@@ -67,7 +67,7 @@ def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
             run = settle(compose_run(overrides))
             line |= {
                 "data": run.data.name,
-                "language": "+".join(run.data.train_languages),
+                "language": run.data.trained_on,
                 "model": run.model.name,
                 "method": run.method.name,
                 "seed": run.seed,

@@ -105,7 +105,7 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
         "run_id": run_id,
         "experiment": run.experiment,
         "data": run.data.name,
-        "language": run.data.language,
+        "language": run.data.trained_on,
         "model": run.model.name,
         "method": run.method.name,
         "seed": run.seed,
@@ -117,7 +117,7 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
         "precision": run.trainer.precision.name,
     }
     opened = wandb.init(
-        name=f"{run.data.name}-{run.data.language}-{run.model.name}-{run.method.name}-{run.seed}",
+        name=f"{run.data.name}-{run.data.trained_on}-{run.model.name}-{run.method.name}-{run.seed}",
         dir=folder,
         mode=run.logger.mode.name,
         id=run_id,

@@ -118,9 +118,9 @@ def test_a_label_that_train_never_shows_is_told_with_its_line(data, write):
 # --- joint training, and parts by language
 
 
-def test_joint_languages_are_trained_on_with_the_main_one(data):
+def test_further_languages_are_trained_on_with_the_main_one(data):
     sources = {"zh": data.validation, "es": data.train}
-    joint = replace(data, joint_languages=["zh"], train=sources, validation=sources)
+    joint = replace(data, further_languages=["zh"], train=sources, validation=sources)
     splits = read_splits(joint, [])
     assert list(splits["train"]) == list(splits["validation"])[::-1] == ["es", "zh"]
     merged = merge(splits["train"])
@@ -130,7 +130,7 @@ def test_joint_languages_are_trained_on_with_the_main_one(data):
 
 def test_a_joint_language_without_a_source_is_refused(data):
     with pytest.raises(ConfigError, match=r"not for a language trained on: zh"):
-        read_splits(replace(data, joint_languages=["zh"], train={"es": data.train}), [])
+        read_splits(replace(data, further_languages=["zh"], train={"es": data.train}), [])
 
 
 def read_part(source, *, name):

@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class LanguageData(pl.LightningDataModule):
-    """Loaders over encoded splits; `encoded[split][language]` and `rows[split][language]`."""
+    """Loaders over encoded splits; `encoded[split][language]` and `rows[split][language]`.
+
+    Train is by stage: `es`, or `es+zh` for languages trained on together.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,13 @@ class LanguageData(pl.LightningDataModule):
         super().__init__()
         self.task, self.tokenizer, self.data = task, tokenizer, data
         self.seed, self.cache = seed, cache  # training order and masks are functions of the seed
-        splits = {**splits, "train": {"+".join(splits["train"]): merge(splits["train"])}}
+        train = splits["train"]
+        stages = {
+            "+".join(stage): merge({language: train[language] for language in stage})
+            for stage in data.stages
+        }
+        splits = {**splits, "train": stages}
+        self.stage = data.stages[0]  # the languages trained on now
         self.rows = {
             name: {language: split.rows for language, split in languages.items()}
             for name, languages in splits.items()
@@ -60,12 +69,12 @@ class LanguageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the rank's shares of uniform random batches."""
-        (encoded,) = self.encoded["train"].values()
-        (rows,) = self.rows["train"].values()
+        name = "+".join(self.stage)
+        encoded = self.encoded["train"][name]
         mixture = None
-        if self.data.joint_languages and self.data.sampling_temperature != 1.0:
-            of_item = np.array([row["language"] for row in rows])[encoded.items]
-            groups = [np.flatnonzero(of_item == one) for one in self.data.train_languages]
+        if len(self.stage) > 1 and self.data.sampling_temperature != 1.0:
+            languages = np.array([row["language"] for row in self.rows["train"][name]])
+            groups = [np.flatnonzero(languages[encoded.items] == one) for one in self.stage]
             mixture = Mixture(groups, self.data.sampling_temperature)
         trainer: Any = self.trainer
         world, rank = trainer.world_size, trainer.global_rank

@@ -128,6 +128,6 @@ def _sources(name: str, value: Any, data: Data) -> dict[str, str]:
     if name != "test" and missing:
         raise ConfigError(
             f"data.{name} has sources for {', '.join(sources)}, but not for a language trained "
-            f"on: {missing[0]} (data.language, data.joint_languages)."
+            f"on: {missing[0]} (data.language, data.further_languages)."
         )
     return sources
