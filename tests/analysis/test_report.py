@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
+from analysis.answers import add_answers, write_answers
 from crosstune.analysis.report import print_report, write_report
 from crosstune.errors import ConfigError, RunError
 
@@ -68,10 +69,20 @@ def full_study(study):
     """A study with everything that can go wrong, under hostile names."""
     numbers = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3}
     classes = {"test": {"es": {"classes": {HOSTILE: numbers}, "micro": numbers}}}
+    scores = {"test": {"es": {"f1": 0.5}, HOSTILE: {"f1": 0.5}}}
+    pairs = [(HOSTILE, HOSTILE), (HOSTILE, "=b"), ("=b", HOSTILE)]
     for seed in (1, 2):
-        study.add(seed=seed, method=HOSTILE, data=HOSTILE, report=classes)
+        names = {"seed": seed, "data": HOSTILE, "scores": scores, "report": classes}
+        add_answers(study, "classification", pairs, method=HOSTILE, **names)
+        add_answers(study, "classification", pairs, method="full", **names)
     study.fail(seed=3, method=HOSTILE, data=HOSTILE, error=HOSTILE)
     study.add(seed=1, method=HOSTILE, data=HOSTILE)
+    broken = study.add(seed=4, data=HOSTILE, settings={"data.kind": "tagging"})
+    write_answers(study, broken, [(HOSTILE, HOSTILE)])
+    for kind in ("tagging", "extraction"):
+        for gold, guess in (([HOSTILE], ["O"]), ([f"B-{HOSTILE}"], ["O"])):
+            guess = HOSTILE if kind == "extraction" else guess
+            add_answers(study, kind, [(gold, guess)], data=f"{kind}{gold[0][:2]}")
     study.write("killed", "", name="config.yaml")
     study.write("broken", f'{{"schema": "{HOSTILE}')
     return [
@@ -116,6 +127,9 @@ def test_another_process_writes_the_same_report_to_the_byte(study):
     for method in ("lora", "full"):
         for limit in (1, 1.0, 2):
             study.add(method=method, settings={"data.limit": limit})
+    pairs = [(["B-A", "I-A", "B-B"], ["B-C", "B-D", "B-A"]), (["B-E"], ["B-F"])]
+    for seed in (1, 2):
+        add_answers(study, "tagging", pairs, seed=seed, scores=two_languages())
     report = report_of(study)
     first = {name: path.read_bytes() for name, path in report.paths.items()}
     environment = os.environ | {"PYTHONHASHSEED": "7"}
@@ -217,6 +231,97 @@ def test_the_page_says_what_the_figure_left_out(study):
     assert "the first 24 of 25 columns" in Page(page_of(study)).text
 
 
+def test_the_page_shows_the_confusion_of_labels(study):
+    add_answers(study, "classification", [("a", "a"), ("a", "b"), ("b", "b")], seed=1)
+    add_answers(study, "classification", [("a", "b"), ("a", "b"), ("b", "b")], seed=2)
+    text = Page(page_of(study)).text
+    assert "tags es, model mini 3 test items." in text
+    assert "lora: 3 of 6 items wrong (2 runs) gold \\ predicted a b a 1 3 b 2" in text
+
+
+def test_the_page_lists_the_items_that_every_run_got_wrong(study):
+    add_answers(study, "classification", [("a", "a"), ("a", "b")], seed=1)
+    add_answers(study, "classification", [("a", "b"), ("a", "c")], seed=2)
+    text = Page(page_of(study)).text
+    assert "Wrong in each of the 2 runs: 1 of 2 items. id gold predictions 1 a b; c" in text
+
+
+def test_the_page_lists_the_items_that_every_method_got_wrong(study):
+    add_answers(study, "classification", [("a", "b"), ("a", "b")], method="lora")
+    add_answers(study, "classification", [("a", "a"), ("a", "b")], method="full")
+    text = Page(page_of(study)).text
+    title = "all 2 methods Wrong in every run of every method: 1 of 2 items."
+    assert f"{title} id gold predictions 1 a b ×2" in text
+
+
+def test_the_page_shows_the_mistakes_on_spans(study):
+    add_answers(study, "tagging", [(["B-PER", "I-PER", "B-LOC"], ["B-PER", "O", "B-PER"])])
+    text = Page(page_of(study)).text
+    assert "LOC 1 0 0 1 0 0 0 PER 1 0 1 0 0 0 0 all 2 0 1 1 0 0 0" in text
+    assert "0 PER 1–2, LOC 3 PER 1, PER 3" in text
+
+
+def test_the_page_shows_the_tags_confused_most(study):
+    add_answers(study, "tagging", [(["DET", "NOUN"], ["DET", "VERB"])])
+    assert "NOUN VERB 1 100.0 correct words 1" in Page(page_of(study)).text
+
+
+def test_the_page_shows_the_mistakes_on_answers(study):
+    add_answers(study, "extraction", [(["a"], "a"), (["a b"], "b"), ([], "b"), (["a"], "")])
+    text = Page(page_of(study)).text
+    assert "should not have been empty 1 0 1 0 1 1" in text
+    assert "3 a (empty)" in text
+
+
+def test_the_page_shows_the_largest_distances(study):
+    add_answers(study, "regression", [(1.0, 1.5), (2.0, 5.0)])
+    text = Page(page_of(study)).text
+    assert "lora: mean absolute error 1.75 (1 run)" in text
+    assert "id absolute error gold predictions 1 3 2 5 0 0.5 1 1.5" in text
+
+
+def test_the_page_names_predictions_that_are_counted_nowhere(study):
+    record = add_answers(study, "classification", [("a", "b")])
+    (study.folder / record["run_id"] / "predictions.parquet").write_bytes(b"")
+    expected = f"Predictions of run {record['run_id']} (lora), counted nowhere: ArrowInvalid"
+    assert expected in Page(page_of(study)).text
+
+
+def test_a_study_without_predictions_has_no_part_on_errors(study):
+    study.add()
+    assert "<h2>Errors</h2>" not in page_of(study)
+
+
+def two_languages():
+    return {"test": {"es": {"f1": 0.8}, "zh": {"f1": 0.5}}}
+
+
+def test_a_study_with_transfer_and_predictions_has_their_files_too(study):
+    add_answers(study, "classification", [("a", "b")], scores=two_languages())
+    transfer = ["transfer.md", "transfer.tex", "transfer.csv"]
+    errors = ["errors_counts.csv", "errors_items.csv"]
+    report = report_of(study)
+    assert sorted(report.paths) == sorted([*NAMES, *transfer, *errors])
+    assert sorted(path.name for path in report.folder.iterdir()) == sorted(report.paths)
+
+
+def test_files_of_an_earlier_report_that_no_longer_hold_go(study):
+    record = add_answers(study, "classification", [("a", "b")], scores=two_languages())
+    report_of(study)
+    (study.folder / record["run_id"] / "predictions.parquet").unlink()
+    report = report_of(study)
+    assert not (report.folder / "errors_items.csv").exists()
+    assert (report.folder / "transfer.md").exists()
+
+
+def test_page_and_terminal_show_the_transfer_table(study):
+    study.add(scores=two_languages())
+    report = report_of(study)
+    page = Page(report.paths["index.html"].read_text("utf-8")).text
+    assert "lora · es 80.0 (1) 50.0 (1) 80.0 (1) 50.0 (1) 30.0 (1) 65.0 (1)" in page
+    assert re.search(r"lora · es +80\.0 \(1\) +50\.0 \(1\)", printed(report))
+
+
 def test_the_terminal_shows_the_table_in_a_hundred_columns(study):
     for seed in (1, 2, 3):
         study.add(seed=seed, score=seed / 10)
@@ -233,7 +338,7 @@ def test_no_number_is_cut_on_any_terminal(study, width):
             study.add(data=f"data{number}", seed=seed, score=seed / 10, cost=cost)
     report = report_of(study)
     shown = printed(report, width)
-    cells = [cell for row in report.table.rows for cell in row[1:]]
+    cells = [cell for row in report.tables[0].rows for cell in row[1:]]
     assert [shown.count(cell) >= cells.count(cell) for cell in cells] == [True] * len(cells)
 
 

@@ -6,7 +6,7 @@ labelled by `arms.py` with what may be averaged. Nothing is averaged here: that 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,15 @@ class Records:
 
     `unfinished` are the ids of runs without a record; `unreadable` pairs a folder with the reason.
     `missing` are the planned runs that left no record, as the study's plan names them: run_id,
-    data, language, model, method and seed, or overrides and the error that refused them.
+    data, language, model, method and seed, or overrides and the error that refused them. `folders`
+    says where each record was read, by run_id.
     """
 
     records: list[dict[str, Any]]
     unfinished: list[str]
     unreadable: list[tuple[str, str]]
     missing: Sequence[Mapping[str, Any]] = ()
+    folders: dict[str, Path] = field(default_factory=dict)
 
 
 def read_records(outputs: Path, experiment: str) -> Records:
@@ -59,7 +61,6 @@ def read_records(outputs: Path, experiment: str) -> Records:
         ConfigError: the study has no run folder; the message names the studies that have one.
     """
     found = Records([], [], [])
-    folder_of: dict[str, str] = {}
     inside = not Path(experiment).is_absolute() and ".." not in Path(experiment).parts
     for folder in _run_folders(outputs / experiment) if inside and experiment else []:
         if not (folder / "record.json").exists():
@@ -67,9 +68,11 @@ def read_records(outputs: Path, experiment: str) -> Records:
             continue
         try:
             record = _read_record(folder / "record.json")
-            other = folder_of.setdefault(record["run_id"], folder.name)
-            if other != folder.name:
-                raise DataError([f"run_id {record['run_id']!r} was already read from {other!r}"])
+            other = found.folders.setdefault(record["run_id"], folder)
+            if other != folder:
+                raise DataError(
+                    [f"run_id {record['run_id']!r} was already read from {other.name!r}"]
+                )
             found.records.append(record)
         except DataError as error:
             found.unreadable.append((folder.name, str(error)))

@@ -8,6 +8,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crosstune.analysis.arms import name_plan
+from crosstune.analysis.errors import Errors
 from crosstune.analysis.escape import plain
 from crosstune.analysis.figures import INK, Drawing
 from crosstune.analysis.frame import COSTS, Records, list_rows, list_runs
+from crosstune.analysis.mistakes import show_errors
 from crosstune.analysis.stats import summarise_classes
 from crosstune.analysis.tables import ABSENT, Table, show_cost
 
@@ -25,10 +28,20 @@ _ERROR_CHARACTERS = 4000
 _ORDER = ("failed", "diverged", "unreadable", "unfinished", "missing", "superseded")
 
 
-def render_page(
-    table: Table, drawing: Drawing, scores: pd.DataFrame, records: Records, command: str
-) -> str:
-    """Return the page: table, figure, costs, runs in no mean, classes, provenance and command."""
+@dataclass(frozen=True)
+class Content:
+    """What was computed for a page; `transfer` is None where a study holds none."""
+
+    table: Table
+    drawing: Drawing
+    transfer: Table | None
+    stages: tuple[Table, ...]
+    errors: Errors
+
+
+def render_page(content: Content, scores: pd.DataFrame, records: Records, command: str) -> str:
+    """Return the page: tables, figure, costs, runs in no mean, classes, errors and provenance."""
+    table, drawing = content.table, content.drawing
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -40,19 +53,26 @@ def render_page(
     svg = drawing.svg[drawing.svg.index("<svg") :].replace(INK, "currentColor")
     return environment.get_template("report.html.j2").render(
         table=table,
+        more=[
+            *([("Transfer", content.transfer)] if content.transfer else []),
+            *(("Training in turn", table) for table in content.stages),
+        ],
         svg=re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL),  # they repeat the labels
         cut=drawing.cut,
         cost_headers=["method and data set", *(_cost_header(cost) for cost in COSTS)],
         costs=_costs(table),
         problems=_problems(scores, records),
         classes=_classes(table, summarise_classes(scores, records.records)),
+        errors=show_errors(content.errors),
         provenance=_provenance(table),
         command=command,
     )
 
 
 def _without_controls(value: Any) -> Any:
-    return plain(value, breaks=True) if type(value) is str else value  # markup is a subclass
+    if type(value) is str and not value.isprintable():  # markup is a subclass
+        return plain(value, breaks=True)
+    return value
 
 
 def _cost_header(cost: str) -> str:

@@ -1,7 +1,8 @@
-"""Write a study's report: table (Markdown, LaTeX, CSV), figure (SVG, PNG) and one HTML page.
+"""Write a study's report: tables (Markdown, LaTeX, CSV), figure (SVG, PNG) and one HTML page.
 
-Reads local records only. `cli.py` calls `write_report` and then `print_report`; the numbers come
-from `stats.py` and the texts from `tables.py` and `page.py`.
+Reads local records and predictions only. `cli.py` calls `write_report` and then `print_report`; the
+numbers come from `stats.py`, `transfer.py` and `errors.py`, the texts from `tables.py` and
+`page.py`.
 """
 
 import os
@@ -17,10 +18,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from crosstune.analysis.errors import gather_errors, render_counts, render_items
 from crosstune.analysis.escape import plain
 from crosstune.analysis.figures import draw_scores
 from crosstune.analysis.frame import frame, read_records
-from crosstune.analysis.page import render_page
+from crosstune.analysis.page import Content, render_page
+from crosstune.analysis.stages import build_stage_tables
 from crosstune.analysis.tables import (
     Table,
     build_table,
@@ -28,8 +31,13 @@ from crosstune.analysis.tables import (
     render_latex,
     render_markdown,
 )
+from crosstune.analysis.transfer import build_transfer, render_transfer
 from crosstune.errors import RunError
 
+# What only some studies have.
+_TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
+_STAGES = "stages.md"
+_ERRORS = ("errors_counts.csv", "errors_items.csv")
 _WIDTH = 100  # columns, where the output is no terminal
 _LABEL = 36  # columns that a row's label may take before it is folded
 _GAP = 3  # columns between two columns of the table
@@ -37,12 +45,16 @@ _GAP = 3  # columns between two columns of the table
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` left: the folder, the path of each file by its name, and the table."""
+    """What `write_report` left: the folder, the path of each file by its name, and the tables.
+
+    The first table is the study's own; transfer and the stages of continual learning follow, where
+    there are any.
+    """
 
     folder: Path
     paths: dict[str, Path]
     markdown: str
-    table: Table
+    tables: tuple[Table, ...]
 
 
 def write_report(
@@ -51,7 +63,8 @@ def write_report(
     """Write `outputs/<experiment>/report/` from the local records of a study.
 
     `missing` are the planned runs that left no record, as `frame.Records` describes them. Each
-    file is replaced as a whole; the same records give the same bytes.
+    file is replaced as a whole; the same records give the same bytes. Transfer and errors have
+    files only where there are any.
 
     Raises:
         ConfigError: the study has no run.
@@ -62,22 +75,37 @@ def write_report(
     table = build_table(experiment, scores, records)
     drawing = draw_scores(table)
     markdown = render_markdown(table)
+    transfer, errors = build_transfer(table), gather_errors(table, scores, records)
+    stages = build_stage_tables(experiment, scores, records)
+    content = Content(table, drawing, transfer, stages, errors)
     files = {
         "table.md": markdown.encode(),
         "table.tex": render_latex(table).encode(),
         "table.csv": render_csv(table).encode(),
         "scores.svg": drawing.svg.encode(),
         "scores.png": drawing.png,
-        "index.html": render_page(table, drawing, scores, records, command).encode(),
+        "index.html": render_page(content, scores, records, command).encode(),
     }
+    if transfer:
+        renderers = (render_markdown, render_latex, render_transfer)
+        texts = (render(transfer).encode() for render in renderers)
+        files |= zip(_TRANSFER, texts, strict=True)
+    if stages:
+        files[_STAGES] = "\n".join(map(render_markdown, stages)).encode()
+    if errors.sections:
+        texts = (render(errors).encode() for render in (render_counts, render_items))
+        files |= zip(_ERRORS, texts, strict=True)
     folder = outputs / experiment / "report"
     try:
         folder.mkdir(exist_ok=True)
-        for name, content in files.items():
-            _write_whole(folder / name, content)
+        for name, text in files.items():
+            _write_whole(folder / name, text)
+        for name in {*_TRANSFER, *_ERRORS, _STAGES} - files.keys():  # left by an earlier report
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"The report cannot be written to {folder}: {error}.") from error
-    return Report(folder, {name: folder / name for name in files}, markdown, table)
+    paths = {name: folder / name for name in files}
+    return Report(folder, paths, markdown, (table, *([transfer] if transfer else []), *stages))
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -90,13 +118,18 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """Print the table, its notes and where the files are.
+    """Print the tables, their notes, and where the files are.
 
     A table wider than the console is printed in several, each with the row labels; only labels and
     headers are ever folded, numbers stand whole.
     """
     console = console or Console(width=None if sys.stdout.isatty() else _WIDTH)
-    table = report.table
+    for table in report.tables:
+        _print_table(table, console)
+    console.print(Text(plain(f"Report: {report.paths['index.html']}")))
+
+
+def _print_table(table: Table, console: Console) -> None:
     console.print(Text(plain(table.caption), style="bold"))
     for block in _blocks(table, console.width):
         widths = [_width(table, column) for column in block]
@@ -116,7 +149,6 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(shown)
     for note in table.notes:
         console.print(Text(f"- {plain(note)}", style="dim"))
-    console.print(Text(plain(f"Report: {report.paths['index.html']}")))
 
 
 def _width(table: Table, column: int) -> int:

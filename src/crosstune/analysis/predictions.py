@@ -1,0 +1,101 @@
+"""One run's predictions.parquet -> its test items by language, with gold and prediction.
+
+What cannot be trusted is a DataError that says why. `errors.py` calls it; nothing is judged here.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crosstune.errors import DataError
+
+Key = tuple[str, int]  # an item's id, and which of the items with that id it is, from 1
+
+_TEXTS = pa.list_(pa.string())
+# How gold and prediction are written, by task kind. Free text and masked pieces are not judged.
+_TYPES = {
+    "classification": (pa.string(), pa.string()),
+    "relation": (pa.string(), pa.string()),
+    "cloze": (pa.string(), pa.string()),
+    "tagging": (_TEXTS, _TEXTS),
+    "extraction": (_TEXTS, pa.string()),
+    "regression": (pa.float64(), pa.float64()),
+}
+KINDS = frozenset(_TYPES)
+
+
+class Answers(NamedTuple):
+    """The test items of one language; `predictions` stand in the order of `golds`."""
+
+    golds: dict[Key, Any]
+    predictions: list[Any]
+
+
+def read_predictions(path: Path, kind: str) -> dict[str, Answers]:
+    """Return a run's answers by test language; tags and accepted answers are tuples.
+
+    Raises:
+        DataError: the file is unreadable, or not of the shape that `kind` writes.
+    """
+    columns = ("id", "language", "gold", "prediction")
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        absent = [name for name in columns if names.count(name) != 1]
+        if absent:
+            raise DataError([f"columns absent or double: {', '.join(absent)}"])
+        table = file.read(columns=list(columns))
+        several = kind == "classification" and pa.types.is_list(table.schema.field("gold").type)
+        types = (pa.string(), pa.string(), *((_TEXTS, _TEXTS) if several else _TYPES[kind]))
+        ids, languages, golds, predictions = (
+            _values(table.column(name).cast(kept), name)
+            for name, kept in zip(columns, types, strict=True)
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError([f"{type(error).__name__}: {error}"]) from error
+    positions = defaultdict(list)
+    for position, language in enumerate(languages):
+        positions[language].append(position)
+    return {
+        language: Answers(
+            dict(zip(_keys([ids[i] for i in mine]), [golds[i] for i in mine], strict=True)),
+            [predictions[i] for i in mine],
+        )
+        for language, mine in positions.items()
+    }
+
+
+def _values(column: pa.ChunkedArray, name: str) -> Sequence[Any]:
+    array = column.combine_chunks()
+    flat = array.flatten() if pa.types.is_list(array.type) else array
+    if array.null_count or flat.null_count:
+        raise DataError([f"{name} holds nulls"])
+    if pa.types.is_floating(flat.type):
+        numbers = flat.to_pylist()
+        if not all(map(math.isfinite, numbers)):
+            raise DataError([f"{name} holds a number that is not finite"])
+        return numbers
+    encoded = flat.dictionary_encode()  # few texts, many places: each text becomes Python once
+    texts = encoded.dictionary.to_pylist()
+    values = [texts[index] for index in encoded.indices.to_pylist()]
+    if flat is array:
+        return values
+    ends = list(accumulate(array.value_lengths().to_pylist()))
+    return [tuple(values[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def _keys(ids: Sequence[str]) -> Iterable[Key]:
+    if len(set(ids)) == len(ids):
+        return [(name, 1) for name in ids]
+    seen: Counter[str] = Counter()
+    keys = []
+    for name in ids:
+        seen[name] += 1
+        keys.append((name, seen[name]))
+    return keys
