@@ -98,7 +98,11 @@ def test_check_prints_every_fault_of_every_split(files: list[str], tmp_path: Pat
     assert "test.tsv:4: byte 0xff is not UTF-8" in done.stdout
 
 
-def test_check_of_sound_data_ends_in_exit_0(files: list[str]) -> None:
+def test_check_of_sound_data_ends_in_exit_0(files: list[str], tmp_path: Path) -> None:
+    header, *rows = PAIR.splitlines(keepends=True)
+    for name in ("train", "validation", "test"):
+        own = [row.replace("\t", f" {name}\t") for row in rows]
+        (tmp_path / f"{name}.tsv").write_text("".join([header, *own]))
     done = crosstune("check", *files)
     assert done.returncode == 0
     assert "train/es: 2 rows" in done.stdout

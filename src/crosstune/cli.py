@@ -44,8 +44,11 @@ OTHER_HELP = {
     "and missing runs of a study.",
     "report": "crosstune report experiment=NAME [outputs=outputs]\n\nPrints the table of a study "
     "and writes it as Markdown, LaTeX, CSV and one HTML page\nto outputs/NAME/report.",
-    "check": "crosstune check data=NAME [overrides]\n\nReads every split of a data set and reports "
-    "every fault with file:line.",
+    "check": "crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]\n\nReports "
+    "every fault of a data set with file:line; exit 1 if one is an error. Splits that are\nnot "
+    "given are not examined. With model=NAME the cuts and unknown pieces of its tokenizer are\n"
+    "measured. all=true lists every place of a rule, --json prints one JSON object.\n"
+    "'data.allowed=[leakage,R103]' makes notes of rules, by name or id.\n\nRules:\n",
 }
 
 
@@ -147,14 +150,20 @@ def report(arguments: list[str]) -> int:
 
 def check(arguments: list[str]) -> int:
     """Examine a data set and print every fault."""
-    from crosstune.config import compose_run
+    from omegaconf import OmegaConf
+
+    from crosstune.config import compose_run, compose_whole
+
+    own = [argument for argument in arguments if argument in ("--json", "all=true")]
+    overrides = [argument for argument in arguments if argument not in own]
+    data = compose_whole(overrides).data
+    splits = [name for name in ("train", "validation", "test") if OmegaConf.is_missing(data, name)]
+    run = compose_run([*overrides, *(f"data.{name}=null" for name in splits)])
     from crosstune.examine import examine
 
-    faults, summary = examine(compose_run(arguments))
-    print(summary)
-    for fault in faults:
-        print(fault)
-    return 1 if faults else 0
+    report = examine(run, tokenize=any(word.startswith("model=") for word in overrides))
+    print(report.as_json() if "--json" in own else report.as_text("all=true" in own))
+    return 1 if report.faulty else 0
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
@@ -195,6 +204,10 @@ def _options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, 
 
 
 def _help(verb: str) -> str:
+    if verb == "check":
+        from crosstune.data.findings import render_rules
+
+        return OTHER_HELP[verb] + render_rules()
     if verb != "train":
         return OTHER_HELP[verb]
     package = Path(__file__).resolve().parent

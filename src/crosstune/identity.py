@@ -24,7 +24,7 @@ INDIFFERENT = {
     "allow": (),
     "logger": (),
     "model": ("path",),  # its weights count, not where they lie
-    "data": ("train", "validation", "test"),  # likewise
+    "data": ("train", "validation", "test", "allowed"),  # likewise; `allowed` is of the checks
     "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
 }
 

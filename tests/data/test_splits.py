@@ -60,7 +60,9 @@ def test_what_is_no_source_is_refused(data, value):
 
 @pytest.mark.parametrize("name", ["train", "validation"])
 def test_train_and_validation_need_the_language_trained_on(data, name):
-    with pytest.raises(ConfigError, match=f"data.{name} has sources for zh, but not for a language trained on: es"):
+    with pytest.raises(
+        ConfigError, match=f"data.{name} has sources for zh, but not for a language trained on: es"
+    ):
         read_splits(replace(data, **{name: {"zh": data.train}}), [])
 
 

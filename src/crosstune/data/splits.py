@@ -4,7 +4,7 @@ Imports nothing heavy, so that a study can be planned and its data checked at on
 one file are the readers' own. Called by `run.py`, `sweep.py` and `crosstune check`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from crosstune.build import build
@@ -13,6 +13,8 @@ from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.languages import check_language
 from crosstune.schema import Data
 
+SPLITS = ("train", "validation", "test")
+Given = dict[str, str]  # `source`, and `name` where a data set on the hub has one for each language
 Splits = dict[str, dict[str, Split]]  # "train" | "validation" | "test" -> language -> split
 
 
@@ -33,29 +35,34 @@ def read_each(data: Data, allow: Sequence[str]) -> tuple[Splits, list[str]]:
     """Read what can be read of every split, with every fault of what cannot."""
     splits: Splits = {}
     faults: list[str] = []
-    for name, value in {
-        "train": data.train,
-        "validation": data.validation,
-        "test": data.test,
-    }.items():
+    for name, language, given in parts_of(data):
+        languages = splits.setdefault(name, {})
+        try:
+            split = build(data.reader, "data.reader", allow, **given)
+        except DataError as error:
+            faults += error.faults
+            continue
+        rows = [{**row, "language": language} for row in split.rows]
+        languages[language] = Split(rows, split.digests)
+        if not rows:
+            faults.append(f"{given['source']}: no rows in it (data.{name}, {language})")
+    return splits, faults
+
+
+def parts_of(data: Data, names: Sequence[str] = SPLITS) -> Iterator[tuple[str, str, Given]]:
+    """Yield split, language and what the reader is given, for all parts of the splits named.
+
+    Raises:
+        ConfigError: a split is not a source or {language: source}, or lacks the language of train.
+    """
+    for name in names:
+        value = getattr(data, name)
         if value is None and name == "test":
             continue
         sources = _sources(name, value, data)
-        if name == "train":
-            sources = {language: sources[language] for language in data.train_languages}
-        splits[name] = {}
-        for language, source in sources.items():
-            try:
-                part = {} if data.languages is None else {"name": data.languages[language]}
-                split = build(data.reader, "data.reader", allow, source=source, **part)
-            except DataError as error:
-                faults += error.faults
-                continue
-            rows = [{**row, "language": language} for row in split.rows]
-            splits[name][language] = Split(rows, split.digests)
-            if not rows:
-                faults.append(f"{source}: no rows in it (data.{name}, {language})")
-    return splits, faults
+        for language in data.train_languages if name == "train" else sources:
+            part = {} if data.languages is None else {"name": data.languages[language]}
+            yield name, language, {"source": sources[language], **part}
 
 
 def merge(languages: dict[str, Split]) -> Split:

@@ -1,0 +1,201 @@
+"""What `crosstune check` can find: the table of its rules, one finding, and how findings print.
+
+Text of data is hostile: whatever a finding quotes is short, and what a terminal would obey is
+spelled out. Imports nothing heavy, because the help of the command line shows the table. The
+rules are applied in `data/checks.py`.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+SHOWN = 20  # places of a rule that are printed unless all are asked for
+_LONGEST = 60  # characters of a value that are quoted
+
+
+class Rule(NamedTuple):
+    """One thing that can be wrong; `data.allowed` tolerates it by its id or its name."""
+
+    name: str  # several rules may share one
+    severity: Severity
+    sentence: str
+    mend: str  # what to do about it
+
+
+_DROP = "remove one of the two, or move it into the same split"
+_KEEP = "remove the row, or keep it once"
+_LOOK = "look at both and remove one if they are the same"
+_WRITE = "replace or remove it where the file is made"
+_ROW = "correct the row"
+
+RULES = {
+    "C101": Rule("nul", "error", "a NUL character", "save the file as text in UTF-8"),
+    "C102": Rule("control", "warning", "a control character", _WRITE),
+    "C103": Rule("replacement", "warning", "U+FFFD: a character was lost", _WRITE),
+    "C104": Rule("bom", "warning", "a byte order mark inside the text", "remove it"),
+    "C105": Rule("bidi", "warning", "a control of writing direction", "remove it"),
+    "C106": Rule("invisible", "note", "a character without width", "remove it"),
+    "C107": Rule("line-ends", "note", "both CRLF and LF end lines", "save it with one of them"),
+    "C108": Rule("surrogate", "error", "half of a character (a lone surrogate)", _WRITE),
+    "R101": Rule("unreadable", "error", "a file that cannot be read", "check its path and format"),
+    "R102": Rule(
+        "encoding",
+        "error",
+        "bytes that the encoding does not know",
+        "save it as UTF-8 or name its encoding, as in +data.reader.encoding=gb18030",
+    ),
+    "R103": Rule("ragged", "error", "a row with too few or too many columns", _ROW),
+    "R104": Rule("empty", "error", "an empty text, label, word, tag or line", "fill or remove it"),
+    "R105": Rule("syntax", "error", "malformed JSON or CSV", "write it with a library"),
+    "R106": Rule("header", "error", "a column missing or named twice", "name the right columns"),
+    "R107": Rule("value", "error", "a value of the wrong type", "write one text or number there"),
+    "R108": Rule("no-rows", "error", "a split without rows", "give a file with rows"),
+    "R109": Rule("format", "error", "anything else that the reader refuses", _ROW),
+    "T101": Rule("row", "error", "a row that the task cannot use", _ROW),
+    "T102": Rule("task", "error", "rows of which no task can be made", "check the label column"),
+    "T103": Rule("offset", "error", "an answer that is not where its offset says", _ROW),
+    "I101": Rule("id", "error", "an id that stands in its split before", "give each row its own"),
+    "I102": Rule("id-across", "warning", "an id that train has too", "check that the rows differ"),
+    "L101": Rule(
+        "unseen",
+        "error",
+        "a label that train never shows; a warning if data.unseen_labels=miss",
+        "add such rows to train, or data.unseen_labels=miss scores them as missed",
+    ),
+    "L102": Rule("typo", "warning", "a rare label that is nearly another one", "make them equal"),
+    "L103": Rule("conflict", "warning", "a text that has other labels before", "settle on one"),
+    "G101": Rule("scheme", "warning", "a tag that the tag scheme does not allow there", _ROW),
+    "B101": Rule("balance", "note", "labels and the rows that carry each", ""),
+    "B102": Rule("rare", "warning", "a label of fewer than 10 rows in train", "add rows, or merge"),
+    "B103": Rule("untested", "warning", "a label of train that the test lacks", "add rows to test"),
+    "D101": Rule("repeated", "warning", "a text that stands in its split before", _KEEP),
+    "D102": Rule("leakage", "error", "a test text that stands in train", _DROP),
+    "D103": Rule("leakage", "error", "a validation text that stands in train", _DROP),
+    "D104": Rule("overlap", "warning", "a test text that stands in validation", _DROP),
+    "D201": Rule("repeated", "note", "D101 but for case, space, width, Unicode form", _KEEP),
+    "D202": Rule("leakage", "error", "D102 but for case, space, width, Unicode form", _DROP),
+    "D203": Rule("leakage", "error", "D103 but for case, space, width, Unicode form", _DROP),
+    "D204": Rule("overlap", "warning", "D104 but for case, space, width, Unicode form", _DROP),
+    "D301": Rule("near", "note", "a text that is nearly one of its split", _LOOK),
+    "D302": Rule("near-leakage", "warning", "a test text that is nearly one of train", _LOOK),
+    "D303": Rule("near-leakage", "warning", "a validation text that is nearly one of train", _LOOK),
+    "D304": Rule("near", "note", "a test text that is nearly one of validation", _LOOK),
+    "D401": Rule("part", "note", "one text of several that train has too", "split by that text"),
+    "D402": Rule("translation", "note", "a text that another language has too", _LOOK),
+    "D403": Rule("translation", "note", "an id that train has in another language", _LOOK),
+    "K101": Rule("tokens", "note", "sub-words, items cut, unknown pieces", ""),
+    "K102": Rule("cut", "warning", "over 5 % of items cut", "raise data.max_tokens"),
+    "K103": Rule("unknown", "warning", "over 1 % unknown pieces", "take another model"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found in the data; made by `found`."""
+
+    rule: str
+    severity: Severity
+    place: str  # file:line[:column], or a file or split where no line is to blame
+    value: str  # what stands there, shortened and escaped
+    message: str  # what is wrong, and how to mend it
+
+
+def found(rule: str, place: str, message: str, value: str = "", mild: bool = False) -> Finding:
+    """Return a finding whose texts can be printed anywhere; `mild` makes an error a warning."""
+    severity = RULES[rule].severity
+    if mild and severity == "error":
+        severity = "warning"
+    return Finding(rule, severity, escape(place), shorten(value), escape(message))
+
+
+def escape(text: str) -> str:
+    r"""Return the text with everything that is not plainly printable spelled out.
+
+    >>> escape("a\x1b[31m\u202eb 你好")
+    'a\\x1b[31m\\u202eb 你好'
+    """
+    return "".join(c if c.isprintable() else _spell(ord(c)) for c in text)
+
+
+def shorten(text: str) -> str:
+    """Return the beginning of a text, escaped.
+
+    >>> len(shorten("x" * 1000))
+    60
+    """
+    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return escape(short)
+
+
+def tolerate(findings: Sequence[Finding], allowed: Sequence[str]) -> list[Finding]:
+    """Return the findings, those of the allowed rules (by id or name) as notes.
+
+    >>> [f.severity for f in tolerate([found("D102", "a:1", "")], ["leakage"])]
+    ['note']
+    """
+    return [
+        Finding(f.rule, "note", f.place, f.value, f"{f.message} (allowed)")
+        if f.rule in allowed or RULES[f.rule].name in allowed
+        else f
+        for f in findings
+    ]
+
+
+def in_order(findings: Sequence[Finding]) -> list[Finding]:
+    """Return each finding once: the gravest first, then by rule, file and line."""
+    return sorted(dict.fromkeys(findings), key=_rank)
+
+
+def render_text(findings: Sequence[Finding], everything: bool) -> str:
+    """Return findings for people: under each rule its number of places and the first of them."""
+    lines: list[str] = []
+    groups: dict[tuple[Severity, str], list[Finding]] = {}
+    for finding in in_order(findings):
+        groups.setdefault((finding.severity, finding.rule), []).append(finding)
+    for (severity, rule), group in groups.items():
+        name, _, sentence, _ = RULES[rule]
+        lines.append(f"{severity} {rule} ({name}), {len(group)}: {sentence}{_hint(rule)}")
+        shown = group if everything else group[:SHOWN]
+        lines += [f"  {f.place}: {f.message}{f'  [{f.value}]' if f.value else ''}" for f in shown]
+        if len(shown) < len(group):
+            lines.append(f"  … and {len(group) - len(shown)} more; all=true shows them")
+    counts = Counter(finding.severity for finding in findings)
+    lines.append(", ".join(f"{counts[severity]} {severity}s" for severity in SEVERITIES))
+    return "\n".join(lines)
+
+
+def render_json(facts: dict[str, Any], findings: Sequence[Finding]) -> str:
+    """Return one JSON object: the facts, every finding, and how many there are of each rule."""
+    ordered = in_order(findings)
+    counts = Counter(finding.rule for finding in ordered)
+    listed = [{**asdict(f), "message": f"{f.message}{_hint(f.rule)}"} for f in ordered]
+    return json.dumps({**facts, "findings": listed, "counts": dict(counts)})
+
+
+def render_rules() -> str:
+    """Return the table of all rules, one a line."""
+    return "\n".join(
+        f"  {rule}  {severity:8} {name:13} {sentence}"
+        for rule, (name, severity, sentence, _) in RULES.items()
+    )
+
+
+def _hint(rule: str) -> str:
+    return f"; to mend: {RULES[rule].mend}" if RULES[rule].mend else ""
+
+
+def _spell(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _rank(finding: Finding) -> tuple[Any, ...]:
+    file, *numbers = re.split(r":(?=\d+(?::|$))", finding.place)
+    lines = [int(n) for n in numbers if n.isdigit()]
+    return (SEVERITIES.index(finding.severity), finding.rule, file, lines, finding.message)
