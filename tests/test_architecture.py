@@ -11,20 +11,32 @@ FILES = sorted((SRC / "crosstune").rglob("*.py"))
 # A file imports only from levels below its own. A folder's entry stands for all files in it.
 LEVELS = [
     {"__init__", "schema", "errors", "whole"},
-    {"languages", "build", "record", "cost", "data.split", "data.encoded", "metrics.rates"},
-    {"metrics", "data.readers.files", "tasks.prediction", "tasks.pieces", "data.demo_grammars"},
+    {
+        "languages",
+        "build",
+        "record",
+        "cost",
+        "data.split",
+        "data.encoded",
+        "data.findings",
+        "tagspans",
+    },
+    {"metrics.rates", "data.readers.files", "data.demo_grammars"},
+    {"metrics", "tasks.prediction", "tasks.pieces", "tasks.passages", "tasks.texts"},
     {"metrics.answers", "metrics.classes", "metrics.correlation", "metrics.overlap"},
-    {"data.readers.tables", "metrics.spans", "metrics.tokens", "metrics.words", "tasks.task"},
+    {"metrics.spans", "metrics.tokens", "metrics.words", "data.readers.tables"},
     {"config", "data.readers.brat", "data.readers.conll", "data.readers.conllu"},
     {"data.readers.hub", "data.readers.markers", "data.readers.parallel", "data.readers.squad"},
-    {"data.readers.text", "tasks.schemes", "tasks.masking", "tasks.verbalizers"},
-    {"data.demo_en", "data.demo_es", "data.demo_zh", "data.splits", "telling", "ranks"},
-    {"data.readers", "data.demo", "identity", "tasks.classification", "tasks.cloze"},
-    {"tasks.extraction", "tasks.generation", "tasks.masked_lm", "tasks.regression"},
-    {"tasks.relation", "tasks.tagging", "data.duplicates"},
-    {"tasks", "sweep", "methods.registry", "data.checks"},
-    {"data.batching", "models", "examine", "methods.bitfit", "data"},
-    {"data.module", "methods", "tracking", "callbacks", "prepare"},
+    {"data.readers.text", "data.demo_en", "data.demo_es", "data.demo_zh", "telling", "ranks"},
+    {"data.readers", "data.demo", "data.splits", "tokenizers"},
+    {"tasks.task", "tasks.schemes", "tasks.masking", "tasks.verbalizers", "tasks.boundary"},
+    {"identity", "data.duplicates", "tasks.crf", "tasks.multilabel"},
+    {"data.checks"},
+    {"tasks.classification", "tasks.extraction", "tasks.generation", "tasks.masked_lm"},
+    {"tasks.cloze", "tasks.entailment", "tasks.regression", "tasks.relation", "tasks.tagging"},
+    {"tasks", "sweep", "methods.registry"},
+    {"data.batching", "models", "methods.bitfit", "data"},
+    {"data.module", "methods", "tracking", "callbacks", "prepare", "examine"},
     {"learner"},
     {"run"},
     {"worker"},
@@ -69,7 +81,7 @@ def level_of(module: str) -> int:
 def breaches(module: str, tree: ast.AST) -> list[str]:
     """Return the imports of a file that do not lead downwards."""
     if module.startswith("analysis"):
-        allowed = {"errors", "record", "whole", "languages"}
+        allowed = {"errors", "record", "whole", "languages", "tagspans"}
         mine = imports_of(tree)
         return [name for name in mine if not name.startswith("analysis") and name not in allowed]
     own = level_of(module)
@@ -145,16 +157,24 @@ def test_files_functions_and_classes_stay_small(path: Path) -> None:
             counted = [name for name in names if name not in ("self", "cls")]
             assert len(counted) <= MAX_ARGUMENTS, node.name
         if isinstance(node, ast.ClassDef) and node.name not in LIBRARY_SHAPED:
+            is_kind = any(isinstance(base, ast.Name) and base.id == "Task" for base in node.bases)
             public = [
                 n.name
                 for n in node.body
                 if isinstance(n, ast.FunctionDef) and not n.name.startswith("__")
+                if not (is_kind and n.name in HOOKS)
             ]
             assert len(public) <= MAX_METHODS, node.name
 
 
 # The library asks these for one method a hook, or a protocol lists what others offer.
-LIBRARY_SHAPED = {"Learner", "CostMeter", "Task", "Classification", "Tagging", "MaskedLM"}
+LIBRARY_SHAPED = {"Learner", "CostMeter", "Task"}
+(TASK,) = (
+    node
+    for node in ast.walk(parse(SRC / "crosstune" / "tasks" / "task.py"))
+    if isinstance(node, ast.ClassDef)
+)
+HOOKS = {node.name for node in TASK.body if isinstance(node, ast.FunctionDef)} | {"from_rows"}
 
 
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -147,7 +147,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_key(override, words):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ([], "No data was chosen: give data=NAME. Allowed: demo_entities,"),
+        ([], "No data was chosen: give data=NAME. Allowed: "),
         (["data=demo_sentiment"], "data.language is missing: give data.language=…"),
         (["data=files_tagging", "data.language=es"], "data.train is missing: give data.train=…"),
     ],

@@ -34,9 +34,9 @@ def files(write):
     return found
 
 
-def record_of(tmp_path: Path, *overrides: str):
+def record_of(tmp_path: Path, *overrides: str, model: tuple[str, ...] = MODEL):
     run = compose_run(
-        ["data=files_classification", *MODEL, *COMMON, f"outputs={tmp_path}", *overrides]
+        ["data=files_classification", *model, *COMMON, f"outputs={tmp_path}", *overrides]
     )
     folder = train(run)
     return json.loads((folder / "record.json").read_text()), folder
@@ -106,9 +106,8 @@ def test_a_run_of_no_epochs_measures_what_an_earlier_run_left(in_turn, files, tm
         f"data.train={files['es']}",
         f"data.validation={by_language(files, 'es', 'zh')}",
         f"data.test={by_language(files, 'es', 'zh')}",
-        "model=local",
-        f"model.path={tmp_path}/adhoc/{staged['run_id']}",
         "trainer.max_epochs=0",
+        model=("model=local", f"model.path={tmp_path}/adhoc/{staged['run_id']}"),
     )
     assert alone["scores"]["test"] == staged["scores"]["test"]
     assert "train_seconds" not in alone["cost"]

@@ -224,6 +224,7 @@ def _check_values(run: Run) -> None:
         ("optimizer.weight_decay", run.optimizer.weight_decay, 0.0),
         ("optimizer.warmup_ratio", run.optimizer.warmup_ratio, 0.0),
         ("model.vocab_size", run.model.vocab_size, 300),
+        ("model.extend_vocab", run.model.extend_vocab, 300),
     ):
         if value is not None and not least <= value < math.inf:
             raise ConfigError(f"{name}={value}: must be at least {least} and finite.")

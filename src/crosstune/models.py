@@ -12,17 +12,22 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.build import build
 from crosstune.errors import ConfigError
 from crosstune.schema import Model, Origin
 from crosstune.tasks import Task
+from crosstune.tokenizers import (
+    extend_embeddings,
+    extend_tokenizer,
+    train_tokenizer,
+    wrap_tokenizer,
+)
 from crosstune.whole import whole_file, whole_folder
 
 transformers.utils.logging.disable_progress_bar()  # one shard's progress says nothing
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class Loaded(NamedTuple):
@@ -37,34 +42,32 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Load the checkpoint's tokenizer, or train one on `texts`, which `content` identifies."""
     if model.origin is Origin.scratch:
-        path = cache / "tokenizers" / f"{content}-{model.vocab_size}.json"
+        name = f"{content}-{model.tokenizer.value}-{model.vocab_size}.json"
+        path = cache / "tokenizers" / name
         if not path.is_file():
-            trained = train_tokenizer(texts, int(model.vocab_size or 0))
+            trained = train_tokenizer(texts, int(model.vocab_size or 0), model.tokenizer.value)
             with whole_file(path) as partial:
-                trained.save(str(partial))
-        tokenizer: Any = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_file(str(path)),
-            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-            model_max_length=512,
-            pad_token="[PAD]",  # noqa: S106 - a piece of the vocabulary, no secret
-            unk_token="[UNK]",  # noqa: S106
-            cls_token="[CLS]",  # noqa: S106
-            sep_token="[SEP]",  # noqa: S106
-            mask_token="[MASK]",  # noqa: S106
-        )
-        return _literal(tokenizer)
+                trained.backend_tokenizer.save(str(partial))
+        return _literal(wrap_tokenizer(Tokenizer.from_file(str(path))))
+    tokenizer = _load_own_tokenizer(model)
+    if model.extend_vocab is not None:
+        tokenizer = extend_tokenizer(tokenizer, texts, model.extend_vocab)
+    return _literal(tokenizer)
+
+
+def _load_own_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     options = _source(model)
     if model.do_lower_case is not None:
         options["do_lower_case"] = model.do_lower_case
-    with _hub_errors(model):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**options)
+    with _source_errors(model):
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**options)
         if getattr(tokenizer, "add_prefix_space", None) is False:
             # byte-level BPE reads a first word without its space otherwise: words would depend
             # on whether they start a sentence
             tokenizer = transformers.AutoTokenizer.from_pretrained(**options, add_prefix_space=True)
     if not tokenizer.is_fast:
         raise ConfigError(f"model={model.name}: its tokenizer has no fast version.")
-    return _literal(tokenizer)
+    return tokenizer
 
 
 def _literal(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -73,24 +76,10 @@ def _literal(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE; the same texts give the same pieces every time."""
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(piece, tokenizer.token_to_id(piece)) for piece in ("[CLS]", "[SEP]")],
-    )
-    return tokenizer
+def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the sha256 of all that decides how a text is parted."""
+    backend: Any = tokenizer.backend_tokenizer
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
 def load_model(
@@ -110,19 +99,79 @@ def load_model(
         labels["id2label"] = dict(enumerate(task.labels))
         labels["label2id"] = {label: number for number, label in enumerate(task.labels)}
     options = {"dtype": torch.float32, "attn_implementation": model.attention}
+    if model.decoder is not None:
+        return _start_decoder(model, task, tokenizer, options)
     if model.origin is Origin.scratch:
         sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         config = build(model.config or {}, "model.config", allow, **sizes, **labels)
-        built = auto.from_config(config, **options)
+        if config.is_encoder_decoder:
+            vars(config).update(_ends_of(tokenizer))
+        with _source_errors(model):
+            built = auto.from_config(config, **options)
         pooler = f"{built.base_model_prefix}.pooler"
         fresh = [pooler] if getattr(built.base_model, "pooler", None) is not None else []
         return Loaded(built.train(), find_head(built) + fresh + task.extend(built))
-    with _hub_errors(model):
+    with _source_errors(model):
         built, info = auto.from_pretrained(
             **_source(model), **options, **labels, use_safetensors=True, output_loading_info=True
         )
+    if model.extend_vocab is not None:
+        extend_embeddings(built, _load_own_tokenizer(model), tokenizer)
+    _rest_pooler(built)
     head = _head_of(built, sorted(info["missing_keys"]), model)
     return Loaded(built.train(), head + task.extend(built))
+
+
+def _start_decoder(
+    model: Model, task: Task, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]
+) -> Loaded:
+    """Load an encoder twice, the second time as a decoder that looks at the first.
+
+    Rothe et al. 2020, https://aclanthology.org/2020.tacl-1.18: only the attention from one to the
+    other is new, and belongs to the head.
+    """
+    if model.decoder != "same" or model.origin is Origin.scratch:
+        raise ConfigError(
+            f"model.decoder={model.decoder}: give same, for a checkpoint with weights, or null."
+        )
+    if task.auto_class != "AutoModelForSeq2SeqLM":
+        raise ConfigError(f"model.decoder=same: {type(task).__name__} writes no text.")
+    given = {**_source(model), **options, "use_safetensors": True, "output_loading_info": True}
+    as_decoder = {"is_decoder": True, "add_cross_attention": True}
+    auto: Any = transformers.AutoModel
+    auto_decoder: Any = transformers.AutoModelForCausalLM
+    with _source_errors(model):
+        encoder, read = auto.from_pretrained(**given)
+        decoder, begun = auto_decoder.from_pretrained(**given, **as_decoder)
+    _head_of(encoder, [f"{encoder.base_model_prefix}.{key}" for key in read["missing_keys"]], model)
+    known = [key for key in begun["missing_keys"] if ".crossattention." not in key]
+    head = _head_of(decoder, sorted(known), model)
+    head += [name for name, _ in decoder.named_modules() if name.endswith(".crossattention")]
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder.config, decoder.config, **_ends_of(tokenizer)
+    )
+    built = transformers.EncoderDecoderModel(config=config, encoder=encoder, decoder=decoder)
+    _rest_pooler(built)
+    return Loaded(built.train(), [f"decoder.{name}" for name in head] + task.extend(built))
+
+
+def _ends_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return how a new decoder begins and ends a text: as BART does, with its last piece first."""
+    return {
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "forced_eos_token_id": None,
+        "pad_token_id": tokenizer.pad_token_id,
+        "decoder_start_token_id": tokenizer.sep_token_id,
+    }
+
+
+def _rest_pooler(model: PreTrainedModel) -> None:
+    """Freeze the pooler of an encoder that a decoder looks at: nothing reads what it gives."""
+    if model.config.is_encoder_decoder:
+        pooler = getattr(model.get_encoder(), "pooler", None)
+        if pooler is not None:
+            pooler.requires_grad_(False)
 
 
 def find_head(model: PreTrainedModel) -> list[str]:
@@ -146,8 +195,13 @@ def find_head(model: PreTrainedModel) -> list[str]:
     return head
 
 
-def keep_base(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cache: Path) -> None:
-    """Write a random encoder to the cache, so that an adapter trained on it can name its base."""
+def keep_base(
+    loaded: PreTrainedModel, source: Model, tokenizer: PreTrainedTokenizerBase, cache: Path
+) -> None:
+    """Write a model that no folder or hub has as it is, so that its adapter can name its base."""
+    made_here = source.origin is Origin.scratch or source.extend_vocab or source.decoder
+    if not made_here:
+        return
     digest = hashlib.sha256(json.dumps(loaded.config.to_dict(), default=str).encode())
     for name, tensor in sorted(loaded.state_dict().items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
@@ -162,21 +216,23 @@ def keep_base(loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cache
 
 def check_length(model: PreTrainedModel, max_tokens: int) -> None:
     """Raise ConfigError if the encoder has fewer positions than an input may have sub-words."""
-    positions = getattr(model.config, "max_position_embeddings", None)
+    config: Any = getattr(model.config, "encoder", model.config)
+    positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 0:
         return
-    if model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= model.config.pad_token_id + 1  # their positions start behind the padding's
+    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.pad_token_id + 1  # their positions start behind the padding's
     if max_tokens > positions:
         raise ConfigError(
-            f"data.max_tokens={max_tokens}: {model.config.model_type} has {positions} positions."
+            f"data.max_tokens={max_tokens}: {config.model_type} has {positions} positions."
         )
 
 
 def _head_of(model: PreTrainedModel, missing: Sequence[str], source: Model) -> list[str]:
     head = find_head(model)
     prefix = f"{model.base_model_prefix}."
-    inside = [key for key in missing if key.startswith(prefix)]
+    both = model.config.is_encoder_decoder  # its halves have no prefix in common, and no new head
+    inside = [key for key in missing if both or key.startswith(prefix)]
     foreign = [key for key in inside if not key.startswith(f"{prefix}pooler.")]
     if foreign:
         raise ConfigError(
@@ -201,7 +257,7 @@ def _source(model: Model) -> dict[str, Any]:
     }
 
 
-class _hub_errors:
+class _source_errors:
     """Turns what transformers says of an unreachable checkpoint into what the user can do."""
 
     def __init__(self, model: Model):
@@ -213,12 +269,18 @@ class _hub_errors:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if not isinstance(error, OSError | ValueError) or isinstance(error, ConfigError):
             return
+        message = " ".join(str(error).split())
+        if message.startswith("Unrecognized configuration class"):
+            raise ConfigError(
+                f"model={self.model.name}: this kind of task has no head for its architecture. "
+                "Generation needs an encoder-decoder: model=mini_seq2seq, a checkpoint of one, or "
+                "an encoder's checkpoint with model.decoder=same."
+            ) from error
         if self.model.origin is Origin.hub:
             raise ConfigError(
                 f"model={self.model.name}: {self.model.hub_id} at {self.model.revision} is neither "
                 "in the local hub cache nor reachable. Connect once to fill the cache, or copy the "
                 "checkpoint's folder here and use model=local model.path=DIR; model=mini needs no "
-                f"download. ({' '.join(str(error).split())})"
+                f"download. ({message})"
             ) from error
-        message = " ".join(str(error).split())
         raise ConfigError(f"model.path={self.model.path}: {message}") from error

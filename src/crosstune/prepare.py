@@ -3,6 +3,8 @@
 Called by `run.py` and by the worker of each rank.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crosstune.build import check
+from crosstune.data.duplicates import count_leakage
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits, find_faults, find_unseen, merge, read_splits
 from crosstune.errors import ConfigError, DataError, suggest
@@ -29,6 +32,7 @@ class Prepared(NamedTuple):
     splits: Splits
     task: Task
     unseen: dict[str, int]  # split/language -> labels that train never shows
+    leakage: dict[str, int]  # split/language -> rows that train holds too
 
     @property
     def folder(self) -> Path:
@@ -38,8 +42,8 @@ class Prepared(NamedTuple):
     def training_texts(self) -> tuple[Iterator[str], str]:
         """Return the texts that a tokenizer may learn from, and a name of their content."""
         split = merge(self.splits["train"])
-        texts = (text for row in split.rows for text in self.task.texts_of(row))
-        return texts, "-".join([*sorted(split.digests.values()), str(len(split.rows))])
+        texts = [text for row in split.rows for text in self.task.texts_of(row)]
+        return iter(texts), hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def prepare(run: Run) -> Prepared:
@@ -74,7 +78,11 @@ def prepare(run: Run) -> Prepared:
         language: choose_rows(split, run.data, task.labels_of, run.seed)
         for language, split in splits["train"].items()
     }
-    return Prepared(run, run_id, {**splits, "train": chosen}, task, counts)
+    splits = {**splits, "train": chosen}
+    leakage = count_leakage(splits, task.texts_of)
+    for name, count in leakage.items():
+        log.warning("%s: %d rows stand in train too; crosstune check lists them", name, count)
+    return Prepared(run, run_id, splits, task, counts, leakage)
 
 
 def _check_columns(data: Data) -> None:

@@ -28,11 +28,17 @@ from crosstune.errors import ConfigError
 from crosstune.identity import digest_weights
 from crosstune.learner import HEADLINE, Diverged, Learner
 from crosstune.methods import adapt
-from crosstune.models import check_length, keep_base, load_model, load_tokenizer
+from crosstune.models import (
+    check_length,
+    digest_tokenizer,
+    keep_base,
+    load_model,
+    load_tokenizer,
+)
 from crosstune.prepare import Prepared, prepare
 from crosstune.ranks import fan_out
 from crosstune.record import describe_environment, now, read_record, write_record
-from crosstune.schema import Origin, Precision, Run
+from crosstune.schema import Precision, Run
 from crosstune.telling import quiet, tell_file
 from crosstune.tracking import open_loggers
 
@@ -79,8 +85,8 @@ def work(prepared: Prepared) -> None:
         tokenizer = load_tokenizer(run.model, texts, content, cache)
         loaded = load_model(run.model, task, tokenizer, run.allow)
         check_length(loaded.model, run.data.max_tokens)
-        if run.model.origin is Origin.scratch and run.method.peft is not None:
-            keep_base(loaded.model, tokenizer, cache)
+        if run.method.peft is not None:
+            keep_base(loaded.model, run.model, tokenizer, cache)
         model = adapt(loaded, run.method, task.peft_type, run.allow)
         data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
         learner = Learner(
@@ -99,6 +105,7 @@ def work(prepared: Prepared) -> None:
             **_facts(prepared, started),
             "status": "finished",
             "best_step": stages[-1]["best_step"],
+            "tokenizer_sha256": digest_tokenizer(tokenizer),
             **_results(stages, data),
             "cost": {**counts, **meter.read(), "checkpoint_bytes": measure_bytes(folder / "model")},
         }
@@ -191,6 +198,7 @@ def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
         "train_language": run.data.trained_on,
         "headline": {"split": "validation", "metric": run.data.metric},
         "unseen_labels": prepared.unseen,
+        "leakage": prepared.leakage,
         "data_sha256": digests_of(prepared.splits),
         "model_sha256": digest_weights(run.model),
         "environment": describe_environment(torch.get_num_threads()),

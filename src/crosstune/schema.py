@@ -23,6 +23,7 @@ class Kind(Enum):
     generation = "generation"
     masked_lm = "masked_lm"
     cloze = "cloze"
+    entailment = "entailment"
 
 
 class Origin(Enum):
@@ -31,6 +32,14 @@ class Origin(Enum):
     scratch = "scratch"
     local = "local"
     hub = "hub"
+
+
+class Pieces(Enum):
+    """How a tokenizer is trained; `unigram` differs a little from one training to the next."""
+
+    bpe = "bpe"
+    wordpiece = "wordpiece"
+    unigram = "unigram"
 
 
 class Precision(Enum):
@@ -81,6 +90,7 @@ class Data:
     target: str | None = None  # column of the text to write
     task: dict[str, Any] = field(default_factory=dict)  # options of the task kind
     unseen_labels: Unseen = Unseen.error
+    allowed: list[str] = field(default_factory=list)  # rules that `check` tolerates: id or name
     metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
     batch_size: int = 32  # examples per batch, over all devices
     max_tokens: int = 128  # sub-words per input
@@ -120,7 +130,9 @@ class Model:
     revision: str | None = None  # origin=hub: commit of the hub repository
     config: dict[str, Any] | None = None  # origin=scratch: `_target_` of a transformers config
     do_lower_case: bool | None = None  # set where the checkpoint's tokenizer does not say it
-    vocab_size: int | None = None  # origin=scratch: at most so many byte-level BPE pieces
+    tokenizer: Pieces = Pieces.bpe  # origin=scratch: trained on the training text
+    vocab_size: int | None = None  # origin=scratch: at most so many pieces
+    extend_vocab: int | None = None  # add the pieces that a vocabulary of this size would have
     learning_rate_scale: float = 1.0  # times a method's default: small encoders take large steps
     decoder: str | None = None  # "same": a decoder begins with the encoder's weights, too
     attention: str = "sdpa"  # attention kernel: sdpa or eager

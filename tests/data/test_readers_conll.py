@@ -110,3 +110,26 @@ def test_a_column_that_the_file_lacks_is_refused(write):
 @pytest.mark.parametrize("content", ["", "\n\n", "# only = comments\n\n"])
 def test_a_file_without_words_has_no_sentences(write, content):
     assert words(write("a.conll", content)) == []
+
+
+def test_a_digit_at_the_end_of_each_word_can_be_stripped(write):
+    path = write("a.conll", "科0\tO\n技1\tO\n00\tO\n")
+    assert words(path, strip_digit=True) == [["科", "技", "0"]]
+    assert words(path) == [["科0", "技1", "00"]]
+
+
+@pytest.mark.parametrize("word", ["科", "0", "0科", "科０"])
+def test_a_word_without_the_digit_to_strip_is_a_fault(write, word):
+    assert faults(write("a.conll", f"a0\tO\n{word}\tO\n"), strip_digit=True) == [
+        f"FILE:2: {word!r} is no word and a digit (data.reader.strip_digit)"
+    ]
+
+
+def test_a_row_without_a_word_can_be_left_out_if_its_tag_is_o(write):
+    path = write("a.conll", "1\t\tO\n2\ta\tO\n3\t\tO\n4\tb\tO\n\n5\t\tO\n\n6\tc\tO\n")
+    assert words(path, word=1, skip_empty=True) == [["a", "b"], ["c"]]
+
+
+def test_a_row_without_a_word_but_with_a_tag_is_a_fault_even_so(write):
+    path = write("a.conll", "1\ta\tB-X\n2\t\tI-X\n")
+    assert faults(path, word=1, skip_empty=True) == ["FILE:2: an empty word or tag"]

@@ -57,3 +57,20 @@ def test_what_a_data_set_of_the_hub_lacks_is_told(hub_folder):
 def test_a_data_set_of_the_hub_must_be_pinned(revision):
     with pytest.raises(ConfigError, match="name the 40-digit commit of owner/words"):
         read_hub("test", path="owner/words", revision=revision, columns={"text": "sentence"})
+
+
+def test_answers_of_a_question_become_texts_and_starts(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "qa"
+    folder.mkdir()
+    rows = {
+        "question": ["Who?", "When?"],
+        "context": ["Ana came in May.", "Ana came."],
+        "answers": [{"text": ["Ana"], "answer_start": [0]}, {"text": [], "answer_start": []}],
+    }
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "train.parquet")
+    columns = {name: name for name in rows}
+    found = read_hub("train", path=str(folder), revision=None, columns=columns).rows
+    assert [row["answers"] for row in found] == [[{"text": "Ana", "start": 0}], []]

@@ -18,8 +18,9 @@ from torch import distributed, multiprocessing
 from crosstune.errors import DataError
 from crosstune.metrics.classes import ClassReport
 from crosstune.metrics.rates import UNSEEN
-from crosstune.metrics.spans import SpanReport, spans
+from crosstune.metrics.spans import SpanReport
 from crosstune.metrics.tokens import TokenLoss
+from crosstune.tagspans import spans
 
 LABELS = ["negative", "neutral", "positive", "mixed"]
 TYPES = ["LOC", "ORG", "PER"]

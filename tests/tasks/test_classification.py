@@ -6,6 +6,7 @@ import torch
 from crosstune.data.encoded import UNSEEN
 from crosstune.errors import DataError
 from crosstune.tasks.classification import Classification
+from crosstune.tasks.prediction import Prediction
 from tiny import batch_of, saying
 
 ROWS = [
@@ -109,3 +110,14 @@ def test_the_scores_have_the_names_that_the_task_announces(byte_bpe):
 @pytest.mark.parametrize(("rows", "texts"), [(ROWS, 1), (PAIRS, 2)])
 def test_all_texts_of_a_row_train_a_tokenizer(rows, texts):
     assert len(TASK.texts_of(rows[0])) == texts
+
+
+def test_the_matthews_correlation_is_a_score_only_where_it_was_asked_for():
+    task = Classification.from_rows(ROWS, correlation=True)
+    told = [Prediction(n, str(n), row["label"], row["label"], 0.0) for n, row in enumerate(ROWS)]
+    assert "mcc" in task.metrics
+    assert task.measure(told, torch.device("cpu"))["scores"]["mcc"] == pytest.approx(1.0)
+    plain = TASK.measure(told, torch.device("cpu"))
+    assert "mcc" not in plain["scores"]
+    assert "mcc" not in TASK.metrics
+    assert plain["report"]["mcc"] == pytest.approx(1.0)

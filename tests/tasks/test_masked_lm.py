@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaForMaskedLM
 
 from crosstune.data.batching import Batches, Share
 from crosstune.data.encoded import IGNORE
@@ -144,6 +145,11 @@ def test_over_the_epochs_every_piece_is_chosen_at_some_time(byte_bpe):
     assert (seen[real] > 0).all()
 
 
+@pytest.mark.parametrize("masking", ["whole_word", "span"])
+def test_of_words_and_spans_too_80_are_masks_10_others_and_10_unchanged(byte_bpe, masking):
+    assert is_as_in_bert(MaskedLM(masking=masking), byte_bpe)
+
+
 # --- when masks change
 
 
@@ -181,13 +187,20 @@ def never_changes(task, tokenizer):
         masks(task, encoded, tokenizer, None, window, among=among, epoch=epoch)
         == masks(task, encoded, tokenizer, None, window)
         for window in range(len(encoded))
-        for among in ([], [0], [1, 2])
+        for among in ([], [0], [1])
         for epoch in (0, 1)
     )
 
 
+OTHERS = (
+    MaskedLM(masking="whole_word"),
+    MaskedLM(masking="span", packed=True),
+    MaskedLM(masking="whole_word", next_sentence=True),
+)
+
+
 def test_evaluation_masks_never_change(tokenizer):
-    assert never_changes(TASK, tokenizer)
+    assert all(never_changes(task, tokenizer) for task in (TASK, *OTHERS))
 
 
 class ByBatch(MaskedLM):
@@ -242,3 +255,126 @@ def test_a_rate_that_masks_nothing_or_all_is_refused(rate):
 
 def test_plain_text_carries_no_labels():
     assert MaskedLM.from_rows(ROWS).labels == TASK.labels_of(ROWS[0]) == []
+
+
+# --- several lines a window, and pairs
+
+
+@pytest.mark.parametrize("limit", [12, 40, 200])
+def test_packed_every_piece_of_every_line_is_there_once_and_in_order(tokenizer, limit):
+    encoded = MaskedLM(packed=True).encode(ROWS, tokenizer, limit)
+    rows = encoded.extra["rows"]
+    for row, found in enumerate(ROWS):
+        wanted = tokenizer(found["text"], add_special_tokens=False)["input_ids"]
+        assert encoded.ids[rows == row].tolist() == wanted
+    assert encoded.lengths.max() <= limit
+    assert set(encoded.ids[rows < 0]) == {tokenizer.cls_token_id, tokenizer.sep_token_id}
+
+
+def test_packed_lines_are_parted_by_a_separator(byte_bpe):
+    encoded = MaskedLM(packed=True).encode(ROWS[2:], byte_bpe, 60)
+    assert len(encoded) == 1
+    assert (encoded.ids == byte_bpe.sep_token_id).sum() == 2
+
+
+def read_all(task, encoded, tokenizer):
+    """Return the predictions of a model that is always right."""
+    windows = list(range(len(encoded)))
+    labels = task.collate(encoded, windows, tokenizer, (0, 0))["labels"]
+    logits = 50.0 * torch.nn.functional.one_hot(labels.clamp(min=0), len(tokenizer)).float()
+    read = task.read_off(saying(logits), batch_of(labels))
+    outputs = [(window, *found) for window, found in zip(windows, read, strict=True)]
+    return labels, task.decode(ROWS, encoded, outputs)
+
+
+def test_packed_each_row_gets_one_prediction_also_where_nothing_of_it_is_masked(byte_bpe):
+    task = MaskedLM(packed=True)
+    labels, predictions = read_all(task, task.encode(ROWS, byte_bpe, 60), byte_bpe)
+    assert sorted(p.item for p in predictions) == list(range(len(ROWS)))
+    assert sum(len(p.gold) for p in predictions) == int((labels != IGNORE).sum())
+    assert any(not p.gold for p in predictions)
+    assert task.measure(predictions, torch.device("cpu"))["scores"] == {"accuracy": 1.0}
+
+
+def test_packed_a_guess_goes_to_the_row_that_it_was_masked_in(byte_bpe):
+    task = MaskedLM(packed=True)
+    encoded = task.encode(ROWS, byte_bpe, 60)
+    _, predictions = read_all(task, encoded, byte_bpe)
+    for found in predictions:
+        pieces = encoded.ids[encoded.extra["rows"] == found.item].tolist()
+        assert set(found.gold) <= set(pieces)
+
+
+def test_pairs_have_two_segments_and_say_whether_the_second_is_random(wordpiece):
+    task = MaskedLM(next_sentence=True)
+    encoded = task.encode(ROWS, wordpiece, 40)
+    batch = task.collate(encoded, [0, 1, 2, 3], wordpiece, (0, 0))
+    assert (batch["inputs"]["token_type_ids"].max(1).values == 1).all()
+    assert batch["random"].tolist() == encoded.extra["random"].tolist()
+    assert batch["random"][3] == 1  # the last line has no next
+
+
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+
+
+def test_the_loss_of_pairs_is_that_of_the_model(wordpiece):
+    task = MaskedLM(next_sentence=True)
+    batch = task.collate(task.encode(ROWS, wordpiece, 40), [0, 1, 2], wordpiece, (0, 0))
+    model = BertForPreTraining(BertConfig(vocab_size=len(wordpiece), **SIZES)).eval()
+    total, count = task.loss(model, batch)
+    pairs = {"labels": batch["labels"], "next_sentence_label": batch["random"]}
+    wanted = model(**batch["inputs"], **pairs).loss
+    assert (total / count).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"next_sentence": True}, {"masking": "span"}])
+def test_a_stand_in_batch_counts_nothing(wordpiece, options):
+    task = MaskedLM(span_boundary="masking" in options, **options)
+    encoded = task.encode(ROWS, wordpiece, 40)
+    model = BertForPreTraining(BertConfig(vocab_size=len(wordpiece), **SIZES))
+    task.extend(model)
+    batches = Batches(encoded, task, wordpiece, seed=1)
+    total, count = task.loss(model, batches[Share([0], 0, counted=False)])
+    assert (total.item(), count.item()) == (0.0, 0)
+
+
+def test_the_span_boundary_objective_adds_to_the_loss(wordpiece):
+    plain, both = (MaskedLM(masking="span", span_boundary=on) for on in (False, True))
+    encoded = plain.encode(ROWS, wordpiece, 40)
+    model = BertForPreTraining(BertConfig(vocab_size=len(wordpiece), **SIZES)).eval()
+    assert both.extend(model) == ["span_boundary"]
+    batch = plain.collate(encoded, [0, 1], wordpiece, (0, 0))
+    (less, count), (more, same) = plain.loss(model, batch), both.loss(model, batch)
+    assert count == same
+    assert more.item() > 1.5 * less.item()
+
+
+def test_a_model_without_a_head_for_pairs_is_refused():
+    model = RobertaForMaskedLM(RobertaConfig(vocab_size=50, **SIZES))
+    with pytest.raises(ConfigError, match="roberta has no head for it"):
+        MaskedLM(next_sentence=True).extend(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"masking": "sapn"}, "masking=sapn. Allowed: subword, whole_word, span"),
+        ({"words": "comma"}, "words=comma. Allowed: tokenizer, spaces"),
+        ({"packed": "yes"}, "packed='yes': must be true or false"),
+        ({"span_boundary": True}, "needs data.task.masking=span"),
+        ({"next_sentence": True, "packed": True}, "packed is no use"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        MaskedLM.from_rows(ROWS, **options)
+
+
+def test_inputs_too_short_for_text_are_refused(byte_bpe):
+    with pytest.raises(ConfigError, match="leaves no room for text"):
+        TASK.encode(ROWS, byte_bpe, 3)

@@ -5,7 +5,14 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from crosstune.tasks.pieces import Window, carrier, special_pieces, split_words, windows
+from crosstune.tasks.pieces import (
+    Window,
+    bare_marks,
+    carrier,
+    special_pieces,
+    split_words,
+    windows,
+)
 
 CASES = 400
 
@@ -118,16 +125,42 @@ def test_a_word_that_the_tokenizer_drops_is_one_unknown_piece(wordpiece):
 def test_a_bare_word_mark_does_not_carry(unigram):
     ((pieces,),) = split_words([{"words": ["北京"]}], unigram)
     assert unigram.convert_ids_to_tokens(pieces) == ["▁", "北", "京"]
-    assert carrier(pieces, unigram) == 1
+    assert carrier(pieces, bare_marks(unigram)) == 1
 
 
 def test_a_word_mark_with_letters_carries(unigram):
     ((pieces,),) = split_words([{"words": ["niño"]}], unigram)
     assert unigram.convert_ids_to_tokens(pieces) == ["▁niñ", "o"]
-    assert carrier(pieces, unigram) == 0
+    assert carrier(pieces, bare_marks(unigram)) == 0
 
 
-def test_a_word_that_is_nothing_but_a_mark_carries_on_it(unigram):
-    ((pieces,),) = split_words([{"words": ["\ufffd"]}], unigram)
-    assert unigram.convert_ids_to_tokens(pieces) == ["▁"]
-    assert carrier(pieces, unigram) == 0
+@pytest.mark.parametrize("word", ["\ufffd", " ", "\u3000", "▁"])
+def test_a_word_that_is_nothing_but_marks_is_one_unknown_piece(unigram, word):
+    ((pieces, _),) = split_words([{"words": [word, "a"]}], unigram)
+    assert pieces == [unigram.unk_token_id]
+
+
+def test_chinese_characters_given_one_by_one_have_a_bare_mark_each(unigram):
+    (words,) = split_words([{"words": list("北京")}], unigram)
+    assert [unigram.convert_ids_to_tokens(pieces) for pieces in words] == [["▁", "北"], ["▁", "京"]]
+
+
+def test_the_bare_mark_is_the_tokenizers_own(unigram, byte_bpe, wordpiece):
+    marks = [t.convert_ids_to_tokens(list(bare_marks(t))) for t in (unigram, byte_bpe, wordpiece)]
+    assert marks == [["▁"], ["Ġ"], []]
+
+
+def test_a_maltese_letter_is_no_mark_beside_that_of_sentencepiece():
+    both = Vocabulary({"▁": 3, "Ġ": 4})
+    assert bare_marks(both) == {3}
+    assert bare_marks(Vocabulary({"Ġ": 4})) == {4}
+
+
+class Vocabulary:
+    """What `bare_marks` reads of a tokenizer."""
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    def get_vocab(self):
+        return self.pieces

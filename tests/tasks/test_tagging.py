@@ -6,6 +6,8 @@ from torch.nn.functional import one_hot
 
 from crosstune.data.encoded import IGNORE, UNSEEN, Encoded
 from crosstune.errors import ConfigError
+from crosstune.tasks.crf import Transitions
+from crosstune.tasks.schemes import convert, find_scheme_faults
 from crosstune.tasks.tagging import Tagging
 from tiny import batch_of, saying
 
@@ -67,7 +69,8 @@ def misplaced(task, tokenizer, max_tokens):
             faults.append((item, "words", len(places)))
         for place, word, tag in zip(places, found["words"], found["tags"], strict=False):
             alone = tokenizer([word], is_split_into_words=True, add_special_tokens=False)
-            pieces = alone["input_ids"] or [tokenizer.unk_token_id]
+            names = set(tokenizer.convert_ids_to_tokens(alone["input_ids"]))
+            pieces = alone["input_ids"] if names - {"▁", "Ġ"} else [tokenizer.unk_token_id]
             lead = len(pieces) > 1 and tokenizer.convert_ids_to_tokens(pieces[0]) in ("▁", "Ġ")
             start = place - lead
             here = encoded.ids[start : start + min(len(pieces), room // 2)].tolist()
@@ -119,14 +122,12 @@ def test_the_way_through_finds_a_dropped_window(tokenizer):
     assert through(planted, tokenizer, 24) != [found["tags"] for found in ROWS]
 
 
-def test_a_bare_word_mark_never_carries_the_tag_of_a_word_that_has_more(unigram):
+def test_a_bare_word_mark_never_carries_a_tag(unigram):
     encoded = TASK.encode(ROWS, unigram, 24)
-    carriers = [int(place) for place in (encoded.labels != IGNORE).nonzero()[0]]
     pieces = unigram.convert_ids_to_tokens(encoded.ids.tolist())
-    marks = [place for place in carriers if pieces[place] == "▁"]
-    assert sum(piece == "▁" for piece in pieces) > len(marks) > 0
-    # what carries on a bare mark is a word of nothing else: the next piece starts another word
-    assert all(place + 1 in carriers or pieces[place + 1][0] in "▁<" for place in marks)
+    carriers = {pieces[place] for place in (encoded.labels != IGNORE).nonzero()[0]}
+    assert "▁" in pieces
+    assert "▁" not in carriers
 
 
 @pytest.mark.parametrize("max_tokens", LENGTHS)
@@ -196,7 +197,9 @@ def test_the_scheme_can_be_chosen():
 
 
 def test_an_unknown_scheme_is_refused():
-    with pytest.raises(ConfigError, match=r"data\.task\.scheme=bio\. Allowed: spans, tags, null"):
+    with pytest.raises(
+        ConfigError, match=r"data\.task\.scheme=bio\. Allowed: spans, tags, words, null"
+    ):
         of_tags("O", scheme="bio")
 
 
@@ -214,3 +217,179 @@ def test_a_right_model_scores_one_in_every_score_it_announces(byte_bpe, scheme):
     scores = task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))["scores"]
     assert set(scores) == set(task.metrics)
     assert all(score == pytest.approx(1.0) for score in scores.values())
+
+
+@pytest.mark.parametrize("tag", ["NOUN", "L-PER", "b-PER"])
+def test_a_tag_that_marks_no_span_is_a_fault_where_spans_are_scored(tag):
+    assert of_tags("O", "B-PER").faults_of(row(["a", "b"], ["O", tag])) == [
+        f"{tag!r} is no tag of spans: O, or B, I, E, S or M with or without -TYPE"
+    ]
+    assert of_tags("O", "NOUN").faults_of(row(["a"], [tag])) == []
+
+
+@pytest.mark.parametrize("tag", ["O", "B-PER"])
+def test_a_tag_of_another_kind_is_a_fault_where_words_are_scored(tag):
+    task = of_tags("B", "E", "S", scheme="words")
+    assert task.faults_of(row(["a"], [tag])) == [f"{tag!r} is no tag of words: B, I, M, E, S"]
+    assert task.faults_of(row(["a"], ["S"])) == []
+
+
+# --- how spans are written
+
+IOB1 = row(list("abcdef"), ["I-PER", "I-PER", "B-PER", "O", "I-LOC", "I-LOC"])
+
+
+def test_the_scheme_of_the_tags_is_detected():
+    assert Tagging.from_rows(ROWS).encoding == "iob2"
+    assert Tagging.from_rows([IOB1]).encoding == "iob1"
+    assert of_tags("B", "M", "E", "S").encoding == "bmes"
+
+
+def test_the_scheme_of_the_tags_can_be_named():
+    assert of_tags("O", encoding="bioes").encoding == "bioes"
+
+
+@pytest.mark.parametrize("option", ["encoding", "train_as"])
+def test_an_unknown_scheme_of_tags_is_refused(option):
+    allowed = "iob2, iob1, bioes, bmes, null"
+    with pytest.raises(ConfigError, match=rf"data\.task\.{option}=bio\. Allowed: {allowed}"):
+        of_tags("O", **{option: "bio"})
+
+
+def test_tags_that_mark_no_spans_have_no_scheme():
+    with pytest.raises(ConfigError, match=r"data\.task\.train_as=bioes: these tags mark no spans"):
+        of_tags("NOUN", train_as="bioes")
+
+
+def test_the_labels_are_those_of_the_scheme_trained_as():
+    task = Tagging.from_rows([IOB1], train_as="bioes")
+    assert task.labels == ["B-LOC", "B-PER", "E-LOC", "E-PER", "O", "S-PER"]
+    assert task.labels_of(IOB1) == ["B-PER", "E-PER", "S-PER", "O", "B-LOC", "E-LOC"]
+
+
+@pytest.mark.parametrize("train_as", [None, "iob1", "iob2", "bioes", "bmes"])
+@pytest.mark.parametrize("found", [IOB1, ROWS[0]])
+def test_predictions_are_written_as_the_corpus_writes_them(byte_bpe, found, train_as):
+    task = Tagging.from_rows([found], train_as=train_as)
+    (prediction,) = fed_back(task, [found], byte_bpe, 128)
+    assert prediction.prediction == prediction.gold == found["tags"]
+
+
+def fed_back(task, rows, tokenizer, max_tokens):
+    """Return the predictions of a model that says the gold."""
+    encoded = task.encode(rows, tokenizer, max_tokens)
+    labels = task.collate(encoded, range(len(encoded)), tokenizer, None)["labels"]
+    read = task.read_off(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
+    return task.decode(rows, encoded, [(window, *found) for window, found in enumerate(read)])
+
+
+# --- segmented words
+
+SEGMENTED = [
+    row(list("看似簡單只是"), list("BEBEBE")),
+    row(list("二選一"), list("BME")),
+    row(list("看一選"), list("SSS")),
+]
+
+
+def test_the_words_that_tags_part_are_told_and_scored(byte_bpe):
+    task = Tagging.from_rows(SEGMENTED[:1], scheme="words")
+    assert task.vocabulary == ["只是", "看似", "簡單"]
+    task = Tagging.from_rows(SEGMENTED, scheme="words", train_as="iob2")
+    assert task.labels == ["B", "I"]
+    predictions = fed_back(task, SEGMENTED, byte_bpe, 16)
+    assert [p.prediction for p in predictions] == [
+        ["看似", "簡單", "只是"],
+        ["二選一"],
+        ["看", "一", "選"],
+    ]
+    scores = task.measure(predictions, torch.device("cpu"))["scores"]
+    assert scores == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "iv_recall": 1.0}
+    assert set(task.metrics) <= set(scores)
+
+
+def test_new_words_are_scored_by_the_words_of_train(byte_bpe):
+    task = Tagging.from_rows(SEGMENTED[:2], scheme="words")
+    task.labels = ["B", "E", "M", "S"]
+    scores = task.measure(fed_back(task, SEGMENTED, byte_bpe, 64), torch.device("cpu"))["scores"]
+    assert (scores["oov_recall"], scores["iv_recall"]) == (1.0, 1.0)
+
+
+# --- the conditional random field
+
+
+class Saying:
+    """A model that gives these logits whatever it reads, with a field of its own."""
+
+    def __init__(self, logits, tags):
+        self.logits, self.crf = logits, Transitions(tags)
+
+    def __call__(self, **inputs):
+        return self
+
+
+def field_batch(task, rows, tokenizer, max_tokens=128):
+    encoded = task.encode(rows, tokenizer, max_tokens)
+    return encoded, task.collate(encoded, range(len(encoded)), tokenizer, None)
+
+
+@pytest.mark.parametrize("max_tokens", [8, 24, 128])
+def test_every_gold_tag_comes_back_through_the_field(tokenizer, max_tokens):
+    task = Tagging.from_rows(ROWS, crf=True)
+    encoded, batch = field_batch(task, ROWS, tokenizer, max_tokens)
+    model = Saying(gold_logits(batch["labels"], len(task.labels)), len(task.labels))
+    outputs = [(w, *said) for w, said in enumerate(task.read_off(model, batch))]
+    predictions = [p.prediction for p in task.decode(ROWS, encoded, outputs)]
+    well_formed = [convert(found["tags"], "iob2") for found in ROWS]
+    assert predictions == well_formed == [found["tags"] for found in ROWS]
+
+
+def test_the_field_never_predicts_what_breaks_the_scheme(byte_bpe):
+    task = Tagging.from_rows(ROWS, crf=True, train_as="bioes")
+    encoded, batch = field_batch(task, ROWS, byte_bpe, 24)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(*batch["labels"].shape, len(task.labels), generator=generator)
+    said = task.read_off(Saying(logits, len(task.labels)), batch)
+    free = Tagging(task.labels, "spans", "iob2", "bioes").read_off(saying(logits), batch)
+    whole = [w for w in range(len(encoded)) if all(batch["edges"][w])]
+    assert whole
+    faults = [find_scheme_faults([task.labels[n] for n in said[w][0]], "bioes") for w in whole]
+    planted = [find_scheme_faults([task.labels[n] for n in free[w][0]], "bioes") for w in whole]
+    assert not any(faults)
+    assert any(planted)
+
+
+def test_only_the_first_and_last_window_of_a_row_hold_its_ends(byte_bpe):
+    encoded, batch = field_batch(TASK, ROWS, byte_bpe, 24)
+    first, last = batch["edges"].T.tolist()
+    windows = [[w for w in range(len(encoded)) if encoded.items[w] == n] for n in range(len(ROWS))]
+    assert max(map(len, windows)) > 2
+    assert [w for w, is_first in enumerate(first) if is_first] == [found[0] for found in windows]
+    assert [w for w, is_last in enumerate(last) if is_last] == [found[-1] for found in windows]
+
+
+def test_the_fields_loss_counts_words_and_nothing_of_a_window_without_labels(byte_bpe):
+    task = Tagging.from_rows(ROWS, crf=True)
+    _, batch = field_batch(task, ROWS[:2], byte_bpe)
+    model = Saying(torch.zeros(*batch["labels"].shape, len(task.labels)), len(task.labels))
+    total, count = task.loss(model, batch)
+    assert count.item() == len(SPANISH) + 8
+    assert total.item() == pytest.approx(count.item() * torch.tensor(len(task.labels)).log().item())
+    batch["labels"] = torch.full_like(batch["labels"], IGNORE)
+    assert [value.item() for value in task.loss(model, batch)] == [0.0, 0]
+
+
+def test_the_field_is_added_to_the_model_just_where_it_is_asked_for():
+    model = torch.nn.Module()
+    assert TASK.extend(model) == []
+    assert Tagging.from_rows(ROWS, crf=True).extend(model) == ["crf"]
+    assert model.crf.starts.shape == (len(TASK.labels),)
+
+
+def test_a_fields_score_is_the_log_probability_of_its_path(byte_bpe):
+    task = Tagging.from_rows(ROWS, crf=True)
+    _, batch = field_batch(task, ROWS[:1], byte_bpe)
+    logits = gold_logits(batch["labels"], len(task.labels))
+    ((_, score),) = task.read_off(Saying(logits, len(task.labels)), batch)
+    each = logits.log_softmax(-1).max().item()
+    assert score == pytest.approx(each * len(SPANISH), rel=1e-3)

@@ -8,7 +8,13 @@ from typing import Any
 
 from crosstune.schema import Kind
 from crosstune.tasks.classification import Classification
+from crosstune.tasks.cloze import Cloze
+from crosstune.tasks.entailment import Entailment
+from crosstune.tasks.extraction import Extraction
+from crosstune.tasks.generation import Generation
 from crosstune.tasks.masked_lm import MaskedLM
+from crosstune.tasks.regression import Regression
+from crosstune.tasks.relation import Relation
 from crosstune.tasks.tagging import Tagging
 from crosstune.tasks.task import Task
 
@@ -17,5 +23,11 @@ __all__ = ["TASKS", "Task"]
 TASKS: dict[Kind, Any] = {
     Kind.classification: Classification,
     Kind.tagging: Tagging,
+    Kind.relation: Relation,
+    Kind.regression: Regression,
+    Kind.extraction: Extraction,
+    Kind.generation: Generation,
     Kind.masked_lm: MaskedLM,
+    Kind.cloze: Cloze,
+    Kind.entailment: Entailment,
 }

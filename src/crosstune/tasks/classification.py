@@ -1,7 +1,8 @@
 """Classification: one label for a text, or for a pair of texts.
 
 Head: transformers' sequence classification. Each item is one window; what does not fit into
-`data.max_tokens` is cut from the longer text, counted and reported.
+`data.max_tokens` is cut from the longer text, counted and reported. Texts with any number of
+labels are `tasks/multilabel.py`'s.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, UNSEEN, Encoded, join
+from crosstune.data.encoded import IGNORE, UNSEEN, Encoded
 from crosstune.errors import DataError
 from crosstune.metrics.classes import ClassReport
+from crosstune.tasks.multilabel import MultiLabel
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
+from crosstune.tasks.texts import collate_windows, encode_texts, texts_of
 
 
 @dataclass
@@ -25,24 +28,36 @@ class Classification(Task):
     """The task of one data set; `labels` are those of train, sorted."""
 
     labels: list[str]
+    correlation: bool = False  # Matthews correlation, in [-1, 1], stands among the scores
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
     columns: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
 
     @classmethod
-    def from_rows(cls, rows: Sequence[dict[str, Any]]) -> "Classification":
-        """Return the task with the labels that the training rows carry."""
+    def from_rows(
+        cls,
+        rows: Sequence[dict[str, Any]],
+        separator: str | None = None,
+        correlation: bool = False,
+    ) -> "Classification | MultiLabel":
+        """Return the task with the labels that the training rows carry.
+
+        `separator` stands between the labels of a cell and makes the task multi-label;
+        `correlation` makes the Matthews correlation a score that can be the headline.
+        """
+        if separator is not None:
+            return MultiLabel.from_rows(rows, separator)
         labels = sorted({row["label"] for row in rows})
         if len(labels) < 2:
             where = rows[0]["where"].rpartition(":")[0]
             raise DataError([f"{where}: train holds one label only, {labels[0]!r}"])
-        return cls(labels)
+        return cls(labels, correlation)
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores that `measure` gives."""
         averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
-        return ("accuracy", *averages)
+        return ("accuracy", *averages, *(["mcc"] if self.correlation else []))
 
     def labels_of(self, row: dict[str, Any]) -> list[str]:
         """Return the labels that a row carries."""
@@ -50,30 +65,15 @@ class Classification(Task):
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
-        return [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
+        return texts_of(row)
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
     ) -> Encoded:
         """Return one window a row, the label's index as its label."""
-        second = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
-        batch: Any = tokenizer(
-            [row["text"] for row in rows],
-            second,
-            truncation="longest_first",
-            max_length=max_tokens,
-            return_token_type_ids=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
         index = {label: number for number, label in enumerate(self.labels)}
-        return join(
-            batch["input_ids"],
-            batch["token_type_ids"],
-            range(len(rows)),
-            [index.get(row["label"], UNSEEN) for row in rows],
-            cut=sum(bool(batch[number].overflowing) for number in range(len(rows))),
-        )
+        labels = [index.get(row["label"], UNSEEN) for row in rows]
+        return encode_texts(rows, labels, tokenizer, max_tokens)
 
     def collate(
         self,
@@ -83,9 +83,7 @@ class Classification(Task):
         draw: Any,
     ) -> dict[str, Any]:
         """Return inputs (B, L) and labels (B,)."""
-        pad_id: Any = tokenizer.pad_token_id
-        labels = torch.from_numpy(encoded.labels[list(windows)])
-        return {"inputs": encoded.pad(windows, pad_id), "labels": labels}
+        return collate_windows(encoded, windows, tokenizer)
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy of logits (B, C) and the number of items."""
@@ -117,5 +115,6 @@ class Classification(Task):
         as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
         report.update(as_tensor(best), as_tensor(gold))
         result = report.compute()
-        result["report"]["mcc"] = result["scores"].pop("mcc")  # it may be negative: no fraction
+        if not self.correlation:
+            result["report"]["mcc"] = result["scores"].pop("mcc")
         return result

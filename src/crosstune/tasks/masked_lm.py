@@ -1,43 +1,95 @@
 """Masked language modelling: trains or continues an encoder on plain text.
 
-Sub-words are masked as in BERT (Devlin et al. 2019, https://aclanthology.org/N19-1423): 15 % are
-chosen, of which 80 % become the mask, 10 % a random piece and 10 % stay. Training draws anew each
-epoch, from (seed, epoch, window); validation and test masks never change, so that all runs answer
-the same questions. Long lines become several windows, none is cut.
+Sub-words, whole words or spans are masked as in BERT (Devlin et al. 2019,
+https://aclanthology.org/N19-1423): 15 % are chosen, of which 80 % become the mask, 10 % a random
+piece and 10 % stay. Training draws anew each epoch, from (seed, epoch, window); validation and
+test masks never change, so that all runs answer the same questions. Long lines become several
+windows, none is cut (but in pairs of lines). The vocabulary is scored at masked places alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.data.encoded import IGNORE, Encoded, join
 from crosstune.errors import ConfigError
 from crosstune.metrics.tokens import TokenLoss
+from crosstune.tasks.boundary import BY_PLACE, NAME, add_boundary, boundary_loss, see
+from crosstune.tasks.masking import (
+    MASKINGS,
+    Part,
+    choose,
+    cut_lines,
+    join_words,
+    number_words,
+    pack_lines,
+    pair_lines,
+)
 from crosstune.tasks.pieces import special_pieces
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
 
+WORDS = ("tokenizer", "spaces")
+
+
+class Line(NamedTuple):
+    """A row as sub-words."""
+
+    ids: list[int]
+    words: Sequence[int]  # number of the word of each; each is its own where words do not matter
+
 
 @dataclass
 class MaskedLM(Task):
-    """The task of one corpus; it has no labels."""
+    """The task of one corpus; it has no labels.
 
-    mask_rate: float
-    labels: list[str] = field(default_factory=list)  # the head's outputs are the vocabulary
+    `mask_rate` is the share of sub-words to be guessed. `masking` chooses single sub-words, whole
+    words or spans of words; `words` says where words are from: the tokenizer (every character in
+    Chinese and Japanese), or the spaces of a segmented text, which are no text themselves.
+    `span_boundary` adds the span-boundary objective, `next_sentence` next-sentence prediction;
+    `packed` puts several lines into a window, as FULL-SENTENCES of RoBERTa (Liu et al. 2019,
+    https://arxiv.org/abs/1907.11692).
+    """
+
+    mask_rate: float = 0.15
+    masking: str = "subword"
+    words: str = "tokenizer"
+    span_boundary: bool = False
+    next_sentence: bool = False
+    packed: bool = False
+    labels: list[str] = field(init=False, default_factory=list)  # the outputs are the vocabulary
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
 
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_rate < 1:
+            raise ConfigError(f"data.task.mask_rate={self.mask_rate}: must lie between 0 and 1.")
+        for name, allowed in (("masking", MASKINGS), ("words", WORDS)):
+            if (value := getattr(self, name)) not in allowed:
+                raise ConfigError(f"data.task.{name}={value}. Allowed: {', '.join(allowed)}.")
+        for name in ("span_boundary", "next_sentence", "packed"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"data.task.{name}={value!r}: must be true or false.")
+        if self.span_boundary and self.masking != "span":
+            raise ConfigError(
+                f"data.task.span_boundary=true needs data.task.masking=span, not {self.masking}."
+            )
+        if self.next_sentence and self.packed:
+            raise ConfigError("data.task: next_sentence takes pairs of lines, so packed is no use.")
+        if self.next_sentence:  # the head that guesses both
+            vars(self)["auto_class"] = "AutoModelForPreTraining"
+
     @classmethod
-    def from_rows(cls, rows: Sequence[dict[str, Any]], mask_rate: float = 0.15) -> "MaskedLM":
-        """Return the task; `mask_rate` is the share of sub-words to be guessed."""
-        if not 0 < mask_rate < 1:
-            raise ConfigError(f"data.task.mask_rate={mask_rate}: must lie between 0 and 1.")
-        return cls(mask_rate)
+    def from_rows(
+        cls, rows: Sequence[dict[str, Any]], mask_rate: float = 0.15, **options: Any
+    ) -> "MaskedLM":
+        """Return the task; the options are the fields of the class."""
+        return cls(mask_rate, **options)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -46,27 +98,90 @@ class MaskedLM(Task):
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw text of a row, for training a tokenizer."""
-        return [row["text"]]
+        return [join_words(row["text"])[0] if self.words == "spaces" else row["text"]]
+
+    def extend(self, model: PreTrainedModel) -> list[str]:
+        """Add the head of the span-boundary objective where it is asked for."""
+        kind = model.config.model_type
+        if self.next_sentence and not hasattr(getattr(model, "cls", None), "seq_relationship"):
+            raise ConfigError(f"data.task.next_sentence: {kind} has no head for it, bert has.")
+        if not self.span_boundary:
+            return []
+        if kind not in BY_PLACE:
+            raise ConfigError(
+                f"data.task.span_boundary: not for {kind}. Allowed: {', '.join(BY_PLACE)}."
+            )
+        add_boundary(model)
+        return [NAME]
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
     ) -> Encoded:
-        """Return the windows of each row; labels are the sub-words, IGNORE on special pieces."""
+        """Return windows; labels are the sub-words, IGNORE on special pieces.
+
+        A packed window belongs to its first row, a pair to the row whose text comes first.
+        """
         before, after = special_pieces(tokenizer)
-        room = max_tokens - len(before) - len(after)
+        room = max_tokens - len(before) - len(after) * (2 if self.next_sentence else 1)
+        if room < 2:
+            raise ConfigError(f"data.max_tokens={max_tokens}: leaves no room for text.")
+        lines = self._lines(rows, tokenizer)
+        sizes = [len(line.ids) for line in lines]
+        extra: dict[str, Any] = {}
+        cut = 0
+        if self.next_sentence:
+            rng = np.random.default_rng([0, len(rows)])  # the same pairs in every epoch and run
+            parted, extra["random"], cut = pair_lines(sizes, room, rng)
+        elif self.packed:
+            parted = pack_lines([line.words for line in lines], room, len(after))
+        else:
+            parted = cut_lines([line.words for line in lines], room)
+        built = [self._window(parts, lines, before, after) for parts in parted]
+        ids, types, labels, words, owners = zip(*built, strict=True) if built else ((),) * 5
+        if self.masking != "subword":
+            extra["words"] = np.fromiter((w for window in words for w in window), np.int32)
+        if self.packed:
+            extra["rows"] = np.fromiter((row for window in owners for row in window), np.int64)
+        flat = [label for window in labels for label in window]
+        return join(ids, types, [parts[0].line for parts in parted], flat, cut, **extra)
+
+    def _lines(
+        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    ) -> list[Line]:
+        joined = [
+            join_words(row["text"]) if self.words == "spaces" else (row["text"], None)
+            for row in rows
+        ]
+        by_word = self.masking != "subword"
         batch: Any = tokenizer(
-            [row["text"] for row in rows], add_special_tokens=False, verbose=False
+            [text for text, _ in joined],
+            add_special_tokens=False,
+            return_offsets_mapping=by_word,
+            verbose=False,
         )
-        ids: list[list[int]] = []
-        labels: list[int] = []
-        items: list[int] = []
-        for item, pieces in enumerate(batch["input_ids"]):
-            for start in range(0, len(pieces), room):
-                inside = pieces[start : start + room]
-                ids.append([*before, *inside, *after])
-                labels += [IGNORE] * len(before) + inside + [IGNORE] * len(after)
-                items.append(item)
-        return join(ids, [[0] * len(window) for window in ids], items, labels, cut=0)
+        if not by_word:
+            return [Line(ids, range(len(ids))) for ids in batch["input_ids"]]
+        return [
+            Line(ids, number_words(text, offsets, batch.word_ids(number), begins))
+            for number, ((text, begins), ids, offsets) in enumerate(
+                zip(joined, batch["input_ids"], batch["offset_mapping"], strict=True)
+            )
+        ]
+
+    def _window(
+        self, parts: Sequence[Part], lines: Sequence[Line], before: list[int], after: list[int]
+    ) -> tuple[list[int], ...]:
+        """Return ids, types, labels, words and rows of the sub-words of one window."""
+        ids, types, owners = list(before), [0] * len(before), [-1] * len(before)
+        labels, words = [IGNORE] * len(before), [-1] * len(before)
+        for number, (line, first, last) in enumerate(parts):
+            inside, size = lines[line].ids[first:last], last - first
+            ids += [*inside, *after]
+            labels += [*inside, *[IGNORE] * len(after)]
+            words += [*lines[line].words[first:last], *[-1] * len(after)]
+            owners += [line] * size + [-1] * len(after)
+            types += [number if self.next_sentence else 0] * (size + len(after))
+        return ids, types, labels, words, owners
 
     def collate(
         self,
@@ -75,7 +190,10 @@ class MaskedLM(Task):
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
     ) -> dict[str, Any]:
-        """Return masked inputs (B, L) and labels (B, L); `draw` seeds the choice."""
+        """Return masked inputs (B, L) and labels (B, L); `draw` seeds the choice.
+
+        With next-sentence prediction also `random` (B,): 1 where the second line is a random one.
+        """
         pad_id: Any = tokenizer.pad_token_id
         mask_id: Any = tokenizer.mask_token_id
         inputs = encoded.pad(windows, pad_id)
@@ -83,46 +201,80 @@ class MaskedLM(Task):
         labels = torch.full_like(gold, IGNORE)
         for row, window in enumerate(windows):
             rng = np.random.default_rng([*draw, window])
-            places = np.flatnonzero(gold[row].numpy() != IGNORE)
-            count = max(1, round(self.mask_rate * len(places)))
-            chosen = torch.from_numpy(rng.choice(places, count, replace=False))
-            labels[row, chosen] = gold[row, chosen]
-            dice = rng.random(count)
-            inputs["input_ids"][row, chosen[torch.from_numpy(dice < 0.8)]] = mask_id
-            random = chosen[torch.from_numpy(dice >= 0.9)]
+            words = np.where(gold[row].numpy() != IGNORE, 0, -1)
+            if self.masking != "subword":
+                words = encoded.extra["words"][_span(encoded, window)]
+            chosen = choose(self.masking, words, self.mask_rate, rng)
+            places = torch.from_numpy(chosen.places)
+            labels[row, places] = gold[row, places]
+            dice = rng.random(chosen.groups.max() + 1)[chosen.groups]
+            inputs["input_ids"][row, places[torch.from_numpy(dice < 0.8)]] = mask_id
+            random = places[torch.from_numpy(dice >= 0.9)]
             pieces = rng.integers(0, len(tokenizer), len(random))
             inputs["input_ids"][row, random] = torch.from_numpy(pieces)
-        return {"inputs": inputs, "labels": labels}
+        pairs = {}
+        if self.next_sentence:
+            pairs["random"] = torch.from_numpy(encoded.extra["random"][list(windows)])
+        return {"inputs": inputs, "labels": labels, **pairs}
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the summed cross entropy over masked sub-words and their number."""
-        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
+        """Return the summed cross entropy over masked sub-words and their number.
+
+        The span-boundary objective adds its own for the same sub-words; next-sentence prediction
+        its mean over the pairs, times the number of sub-words.
+        """
+        labels = batch["labels"]
         masked = labels != IGNORE
-        return cross_entropy(logits[masked].float(), labels[masked], reduction="sum"), masked.sum()
+        seen = see(model, batch["inputs"], masked)
+        count = masked.sum()
+        total = cross_entropy(seen.logits.float(), labels[masked], reduction="sum")
+        if self.span_boundary:
+            total = total + boundary_loss(model, seen, labels, batch["inputs"]["attention_mask"])
+        if self.next_sentence:
+            counted = masked.any(1)  # not in a stand-in batch
+            logits = seen.outputs.seq_relationship_logits[counted].float()
+            pairs = cross_entropy(logits, batch["random"][counted], reduction="sum")
+            total = total + pairs * count / counted.sum().clamp(min=1)
+        return total, count
 
     def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
-        """Return, for each window, its gold and best pieces and the gold's log-probability."""
-        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
+        """Return, for each window, what was guessed where, and the sum of log-probabilities.
+
+        A guess is (place, gold, best piece, the gold's log-probability).
+        """
+        labels = batch["labels"]
         masked = labels != IGNORE
-        log_p = logits[masked].float().log_softmax(-1)
+        log_p = see(model, batch["inputs"], masked).logits.float().log_softmax(-1)
         gold = labels[masked]
-        counts = masked.sum(-1).tolist()
-        sums = [part.sum().item() for part in log_p.gather(1, gold[:, None]).split(counts)]
-        golds, best = gold.split(counts), log_p.argmax(-1).split(counts)
-        return [((g.tolist(), b.tolist()), s) for g, b, s in zip(golds, best, sums, strict=True)]
+        scores = log_p.gather(1, gold[:, None])[:, 0]
+        columns = (masked.nonzero()[:, 1], gold, log_p.argmax(-1), scores)
+        said = iter(zip(*(column.tolist() for column in columns), strict=True))
+        windows = [[next(said) for _ in range(count)] for count in masked.sum(-1).tolist()]
+        return [(window, sum(score for *_, score in window)) for window in windows]
 
     def decode(
         self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row: the ids of its masked sub-words and the guesses."""
-        found: dict[int, Prediction] = {}
-        for window, (gold, best), score in sorted(outputs, key=lambda output: output[0]):
-            item = int(encoded.items[window])
-            sofar = found.get(item, Prediction(item, rows[item]["id"], [], [], 0.0))
-            found[item] = Prediction(
-                item, sofar.id, sofar.gold + gold, sofar.prediction + best, sofar.score + score
+        found: dict[int, list[tuple[int, int, float]]] = {}
+        for window, said, _ in sorted(outputs, key=lambda output: output[0]):
+            owners = np.full(encoded.lengths[window], encoded.items[window])
+            if self.packed:
+                owners = encoded.extra["rows"][_span(encoded, window)]
+            for row in dict.fromkeys(owners[owners >= 0].tolist()):
+                found.setdefault(row, [])  # no piece of a short line may be masked
+            for place, *guess in said:
+                found[int(owners[place])].append(tuple(guess))
+        return [
+            Prediction(
+                row,
+                rows[row]["id"],
+                [gold for gold, _, _ in said],
+                [best for _, best, _ in said],
+                sum(score for _, _, score in said),
             )
-        return list(found.values())
+            for row, said in found.items()
+        ]
 
     def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
         """Return masked-token accuracy, with loss and perplexity in the report."""
@@ -137,3 +289,8 @@ class MaskedLM(Task):
             torch.tensor(correct, dtype=torch.bool, device=device),
         )
         return meter.compute()
+
+
+def _span(encoded: Encoded, window: int) -> slice:
+    """Return where a window's sub-words stand in the flat arrays."""
+    return slice(int(encoded.starts[window]), int(encoded.starts[window + 1]))

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+MARKS = ("▁", "Ġ")  # of SentencePiece, and of byte-level BPE
+
 
 class Window(NamedTuple):
     """Words [first, last) are read; those in [core_first, core_last) are tagged here."""
@@ -27,6 +29,16 @@ def special_pieces(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
     return ids[:first], ids[last:]
 
 
+def bare_marks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of sub-words that say that a word starts, and nothing of the word.
+
+    That is one or none: "Ġ" is a letter of its own beside "▁", and "▁" stands in no byte-level
+    vocabulary.
+    """
+    vocabulary = tokenizer.get_vocab()
+    return frozenset([vocabulary[mark] for mark in MARKS if mark in vocabulary][:1])
+
+
 def split_words(
     rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[list[list[int]]]:
@@ -42,19 +54,25 @@ def split_words(
     unknown: Any = (
         tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
     )
+    bare = bare_marks(tokenizer)
     for number, row in enumerate(rows):
         words: list[list[int]] = [[] for _ in row["words"]]
         for piece, word in zip(batch["input_ids"][number], batch.word_ids(number), strict=True):
             words[word].append(piece)
         # a word that normalisation leaves nothing of (a control character) keeps its place and tag
-        yield [pieces or [unknown] for pieces in words]
+        yield [[unknown] if bare.issuperset(pieces) else pieces for pieces in words]
 
 
-def carrier(pieces: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return which sub-word of a word carries its tag: the first that is more than a word mark."""
-    if len(pieces) > 1 and tokenizer.convert_ids_to_tokens(pieces[0]) in ("▁", "Ġ"):
-        return 1
-    return 0
+def carrier(pieces: Sequence[int], bare: frozenset[int]) -> int:
+    """Return which sub-word of a word carries its tag: the first that is more than a word mark.
+
+    A SentencePiece tokenizer often parts the mark from the word, before Chinese characters above
+    all: the mark is the same piece before any word.
+
+    >>> carrier([7, 30, 31], frozenset([7])), carrier([30, 31], frozenset([7]))
+    (1, 0)
+    """
+    return next((place for place, piece in enumerate(pieces) if piece not in bare), 0)
 
 
 def windows(sizes: Sequence[int], room: int) -> Iterator[Window]:

@@ -6,7 +6,11 @@ Output = tuple[int, Any, float]  # window, what the task read off the logits, sc
 
 
 class Prediction(NamedTuple):
-    """One item's answer beside its gold; `score` is the log-probability of the prediction."""
+    """One item's answer beside its gold.
+
+    `score` is the log-probability of the prediction, but the margin over no answer in extraction
+    and the standardised output in regression.
+    """
 
     item: int  # row of the split
     id: str

@@ -1,31 +1,45 @@
-"""Tagging: one tag a word (named entities, parts of speech, segmentation as tags).
+"""Tagging: one tag a word (named entities, parts of speech, slots, segmentation as tags).
 
-Head: transformers' token classification. A word's first sub-word carries its tag (a bare word mark
-of SentencePiece is passed over). Sentences longer than `data.max_tokens` become overlapping
-windows in which each word is tagged exactly once, with context on both sides; no word is dropped.
-A single word of more than half a window keeps its first sub-words; such sentences are counted.
+Head: transformers' token classification, with a conditional random field over it if asked. A
+word's first sub-word carries its tag (a bare word mark of SentencePiece is passed over). Sentences
+longer than `data.max_tokens` become overlapping windows in which each word is tagged exactly once,
+with context on both sides; no word is dropped. A single word of more than half a window keeps its
+first sub-words; such sentences are counted.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.data.encoded import IGNORE, UNSEEN, Encoded, join
 from crosstune.errors import ConfigError
 from crosstune.metrics.classes import ClassReport
 from crosstune.metrics.spans import SpanReport
-from crosstune.tasks.pieces import carrier, special_pieces, split_words, windows
+from crosstune.metrics.words import WordReport
+from crosstune.tagspans import spans
+from crosstune.tasks.crf import (
+    Chain,
+    Transitions,
+    best_path,
+    forbid,
+    log_partition,
+    make_chain,
+    path_score,
+)
+from crosstune.tasks.pieces import bare_marks, carrier, special_pieces, split_words, windows
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.schemes import MARKS, convert, detect_scheme, follows
 from crosstune.tasks.task import Task
 
 SPAN_TAG = re.compile(r"O|[BIESM](-.+)?")
-SCHEMES = ("spans", "tags")
+WORD_TAG = re.compile(r"[BIESM]")
+SCHEMES = ("spans", "tags", "words")
 
 
 @dataclass
@@ -34,34 +48,80 @@ class Tagging(Task):
 
     labels: list[str]
     scheme: str
+    encoding: str = "iob2"  # how the corpus writes spans, if its tags mark any
+    train_as: str | None = None  # how the model writes them; None as the corpus does
+    crf: bool = False
+    vocabulary: list[str] = field(default_factory=list)  # words of train; of segmentation only
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     peft_type: ClassVar[str] = "TOKEN_CLS"
 
     @classmethod
-    def from_rows(cls, rows: Sequence[dict[str, Any]], scheme: str | None = None) -> "Tagging":
+    def from_rows(
+        cls,
+        rows: Sequence[dict[str, Any]],
+        scheme: str | None = None,
+        encoding: str | None = None,
+        train_as: str | None = None,
+        crf: bool = False,
+    ) -> "Tagging":
         """Return the task with the tags of the training rows.
 
-        `scheme` is `spans` (entity or word F1) or `tags` (accuracy and F1 by tag); by default
-        `spans` when every tag is O, or B, I, E, S or M with or without `-TYPE`.
+        `scheme` is what is scored: `spans` (entity F1), `tags` (accuracy and F1 by tag) or `words`
+        (F1 of segmented words and recall of new ones); by default `spans` when every tag is O, or
+        B, I, E, S or M with or without `-TYPE`, else `tags`. `encoding` names how the corpus
+        writes spans: iob1, iob2, bioes or bmes; by default what train breaks least. `train_as`
+        names how the model shall write them; scores are of the corpus' own tags. With `crf` a
+        conditional random field scores pairs of tags, and no pair is predicted that breaks the
+        scheme.
         """
-        labels = sorted({tag for row in rows for tag in row["tags"]})
-        if scheme is None:
-            scheme = "spans" if all(SPAN_TAG.fullmatch(tag) for tag in labels) else "tags"
-        if scheme not in SCHEMES:
-            raise ConfigError(f"data.task.scheme={scheme}. Allowed: {', '.join(SCHEMES)}, null.")
-        return cls(labels, scheme)
+        tags = sorted({tag for row in rows for tag in row["tags"]})
+        spanning = all(SPAN_TAG.fullmatch(tag) for tag in tags)
+        scheme = scheme or ("spans" if spanning else "tags")
+        _check_option("scheme", scheme, SCHEMES)
+        for name, value in (("encoding", encoding), ("train_as", train_as)):
+            if value is not None:
+                _check_option(name, value, tuple(MARKS))
+                if scheme == "tags":
+                    raise ConfigError(f"data.task.{name}={value}: these tags mark no spans.")
+        if scheme == "tags" or not spanning:  # tags that do not fit are told by `faults_of`
+            return cls(tags, scheme, crf=crf)
+        task = cls([], scheme, encoding or detect_scheme(r["tags"] for r in rows), train_as, crf)
+        task.labels = sorted({tag for row in rows for tag in task.labels_of(row)})
+        if scheme == "words":
+            task.vocabulary = sorted({w for row in rows for w in _words(row, row["tags"])})
+        return task
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores that `measure` gives."""
+        """Names of the scores that `measure` always gives; recall of words may be split further."""
+        if self.scheme == "words":
+            return ("f1", "precision", "recall")
         if self.scheme == "spans":
             return ("f1", "precision", "recall", "macro_f1", "weighted_f1", "accuracy")
         averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
-        return ("f1", "accuracy", *averages, "mcc")
+        return ("f1", "accuracy", *averages)
 
     def labels_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the tags that a row carries."""
-        return row["tags"]
+        """Return the tags that a row carries, as the model shall write them."""
+        return convert(row["tags"], self.train_as) if self.train_as else row["tags"]
+
+    def faults_of(self, row: dict[str, Any]) -> list[str]:
+        """Return which tags cannot be scored as the scheme says."""
+        if self.scheme == "tags":
+            return []
+        form = SPAN_TAG if self.scheme == "spans" else WORD_TAG
+        shape = (
+            "O, or B, I, E, S or M with or without -TYPE" if form is SPAN_TAG else "B, I, M, E, S"
+        )
+        wrong = [tag for tag in dict.fromkeys(row["tags"]) if not form.fullmatch(tag)]
+        return [f"{tag!r} is no tag of {self.scheme}: {shape}" for tag in wrong]
+
+    def extend(self, model: PreTrainedModel) -> list[str]:
+        """Add the scores of transitions if a conditional random field is asked for."""
+        if not self.crf:
+            return []
+        model.add_module("crf", Transitions(len(self.labels)))
+        return ["crf"]
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
@@ -77,12 +137,13 @@ class Tagging(Task):
         ids: list[list[int]] = []
         labels: list[int] = []
         items: list[int] = []
-        cut = 0
+        bare, cut = bare_marks(tokenizer), 0
         for item, (row, words) in enumerate(zip(rows, split_words(rows, tokenizer), strict=True)):
             fits = sum(map(len, words)) <= room
             kept = words if fits else [pieces[: room // 2] for pieces in words]
             cut += kept != words
-            carriers = [carrier(pieces, tokenizer) for pieces in kept]
+            carriers = [carrier(pieces, bare) for pieces in kept]
+            gold = [index.get(tag, UNSEEN) for tag in self.labels_of(row)]
             for window in windows([len(pieces) for pieces in kept], room):
                 inside = [piece for w in range(window.first, window.last) for piece in kept[w]]
                 ids.append([*before, *inside, *after])
@@ -91,7 +152,7 @@ class Tagging(Task):
                 for word in range(window.first, window.last):
                     marks = [IGNORE] * len(kept[word])
                     if window.core_first <= word < window.core_last:
-                        marks[carriers[word]] = index.get(row["tags"][word], UNSEEN)
+                        marks[carriers[word]] = gold[word]
                     labels += marks
                 labels += [IGNORE] * len(after)
         return join(ids, [[0] * len(window) for window in ids], items, labels, cut)
@@ -103,43 +164,79 @@ class Tagging(Task):
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
     ) -> dict[str, Any]:
-        """Return inputs (B, L) and labels (B, L)."""
+        """Return inputs (B, L), labels (B, L) and whether a window holds either end of its row."""
         pad_id: Any = tokenizer.pad_token_id
-        return {"inputs": encoded.pad(windows, pad_id), "labels": encoded.pad_labels(windows)}
+        items, chosen = encoded.items, list(windows)
+        first = [w == 0 or items[w - 1] != items[w] for w in chosen]
+        last = [w == len(items) - 1 or items[w + 1] != items[w] for w in chosen]
+        return {
+            "inputs": encoded.pad(windows, pad_id),
+            "labels": encoded.pad_labels(windows),
+            "edges": torch.tensor([first, last]).T,  # (B, 2)
+        }
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the summed cross entropy of logits (B, L, C) and the number of tagged words."""
-        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
-        total = cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORE
-        )
-        return total, (labels != IGNORE).sum()
+        """Return the summed loss of logits (B, L, C) and the number of tagged words.
+
+        The loss is cross entropy by word, or the negative log-likelihood of a window's tags.
+        """
+        logits, labels = model(**batch["inputs"]).logits.float(), batch["labels"]
+        count = (labels != IGNORE).sum()
+        if self.crf:
+            chain, gold = make_chain(logits, labels, batch["edges"], model.crf(logits))
+            return (log_partition(chain) - path_score(chain, gold)).sum(), count
+        return cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORE
+        ), count
 
     def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
-        """Return, for each window, the best tag of each of its words and their log-probability."""
-        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
-        scores, best = logits.float().log_softmax(-1).max(-1)
+        """Return, for each window, the best tags of its words and their log-probability."""
+        logits, labels = model(**batch["inputs"]).logits.float(), batch["labels"]
         carries = labels != IGNORE
+        if self.crf:
+            chain, _ = make_chain(logits, labels, batch["edges"], model.crf(logits))
+            paths = best_path(self._possible(chain, batch["edges"]))
+            sums = (path_score(chain, paths) - log_partition(chain)).tolist()
+            found = paths[chain.mask]
+        else:
+            scores, best = logits.log_softmax(-1).max(-1)
+            sums = (scores * carries).sum(-1).tolist()
+            found = best[carries]
         counts = carries.sum(-1).tolist()
-        sums = (scores * carries).sum(-1).tolist()
-        return list(zip(map(torch.Tensor.tolist, best[carries].split(counts)), sums, strict=True))
+        return list(zip(map(torch.Tensor.tolist, found.split(counts)), sums, strict=True))
+
+    def _possible(self, chain: Chain, edges: torch.Tensor) -> Chain:
+        """Return the chain without what the scheme of the tags rules out."""
+        if self.scheme == "tags":
+            return chain
+        tables = _breaches(tuple(self.labels), self.train_as or self.encoding)
+        starts, pairs, ends = (torch.tensor(table, device=edges.device) for table in tables)
+        return forbid(chain, starts, pairs, ends, edges)
 
     def decode(
         self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
     ) -> list[Prediction]:
-        """Return one prediction a row: the tags of its windows, in order."""
+        """Return one prediction a row: the tags of its windows in order, or the words they part."""
         found: dict[int, tuple[list[str], float]] = {}
         for window, best, score in sorted(outputs, key=lambda output: output[0]):
             item = int(encoded.items[window])
             tags, total = found.get(item, ([], 0.0))
             found[item] = (tags + [self.labels[b] for b in best], total + score)
-        return [
-            Prediction(item, rows[item]["id"], rows[item]["tags"], tags, score)
-            for item, (tags, score) in found.items()
-        ]
+        predictions: list[Prediction] = []
+        for item, (tags, score) in found.items():
+            row = rows[item]
+            gold, guess = row["tags"], convert(tags, self.encoding) if self.train_as else tags
+            if self.scheme == "words":
+                gold, guess = _words(row, gold), _words(row, guess)
+            predictions.append(Prediction(item, row["id"], gold, guess, score))
+        return predictions
 
     def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
         """Return scores and the report by entity type or by tag, exact over all ranks."""
+        if self.scheme == "words":
+            words = WordReport(self.vocabulary).to(device)
+            words.update([p.prediction for p in predictions], [p.gold for p in predictions])
+            return words.compute()
         if self.scheme == "spans":
             types = sorted({tag[2:] or "_" for tag in self.labels if tag != "O"})
             spans = SpanReport(types).to(device)
@@ -153,4 +250,26 @@ class Tagging(Task):
         report.update(as_tensor(best), as_tensor(gold))
         result = report.compute()
         result["scores"]["f1"] = result["scores"]["micro_f1"]
+        result["report"]["mcc"] = result["scores"].pop("mcc")  # it may be negative: no fraction
         return result
+
+
+def _check_option(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"data.task.{name}={value}. Allowed: {', '.join(allowed)}, null.")
+
+
+def _words(row: dict[str, Any], tags: Sequence[str]) -> list[str]:
+    """Return the words that tags part the characters of a row into."""
+    places = sorted((start, end) for _, start, end in spans(tags))
+    return ["".join(row["words"][start:end]) for start, end in places]
+
+
+@lru_cache(maxsize=8)
+def _breaches(labels: tuple[str, ...], scheme: str) -> tuple[Any, Any, Any]:
+    """Return whether each label breaks a scheme at the start, after another label, at the end."""
+    return (
+        [not follows(None, label, scheme) for label in labels],
+        [[not follows(before, after, scheme) for after in labels] for before in labels],
+        [not follows(label, None, scheme) for label in labels],
+    )

@@ -6,9 +6,28 @@ raises one DataError that names every fault; nothing is skipped, guessed or samp
 names a reader as `crosstune.data.readers.read_…`; `build` calls it.
 """
 
+from crosstune.data.readers.brat import read_brat
 from crosstune.data.readers.conll import read_conll
+from crosstune.data.readers.conllu import read_conllu, read_segmented
 from crosstune.data.readers.hub import read_hub
-from crosstune.data.readers.tables import read_table
+from crosstune.data.readers.markers import read_marked, read_relation_table, read_semeval
+from crosstune.data.readers.parallel import read_parallel
+from crosstune.data.readers.squad import read_squad
+from crosstune.data.readers.tables import read_label_sets, read_table
 from crosstune.data.readers.text import read_text
 
-__all__ = ["read_conll", "read_hub", "read_table", "read_text"]
+__all__ = [
+    "read_brat",
+    "read_conll",
+    "read_conllu",
+    "read_hub",
+    "read_label_sets",
+    "read_marked",
+    "read_parallel",
+    "read_relation_table",
+    "read_segmented",
+    "read_semeval",
+    "read_squad",
+    "read_table",
+    "read_text",
+]

@@ -8,15 +8,29 @@ from crosstune.data.split import Split
 from crosstune.errors import DataError
 
 
-def read_conll(source: str, *, word: int = 0, tag: int = -1, encoding: str = "utf-8") -> Split:
+def read_conll(
+    source: str,
+    *,
+    word: int = 0,
+    tag: int = -1,
+    strip_digit: bool = False,
+    skip_empty: bool = False,
+    encoding: str = "utf-8",
+) -> Split:
     """Read CoNLL columns (gzip allowed): one word a line, a blank line between sentences.
+
+    `word` and `tag` are numbers of columns, from 0, or from -1 at the right end. With
+    `strip_digit` each word ends in a digit that says where in a larger word it stands (Weibo's
+    "科0"), and loses it. With `skip_empty` a row without a word, but with the tag O, is left out
+    (the Chinese files of xSID have some).
 
     Columns are parted by tabs where the first row holds one, else by spaces. Lines that
     start with `#` and hold no further column before a sentence are comments; `-DOCSTART-` rows
     are document marks, not sentences.
 
     Raises:
-        DataError: the file is missing or not UTF-8, a row is ragged, or a word or tag is empty.
+        DataError: the file is missing or not UTF-8, a row is ragged, a word or tag is empty, or the
+            digit to strip is not there.
     """
     content, digest = read_file(source, encoding)
     lines = [
@@ -43,11 +57,13 @@ def read_conll(source: str, *, word: int = 0, tag: int = -1, encoding: str = "ut
         if not row and _is_comment(line, tabs):
             continue
         cells = _columns(line, tabs)
-        if len(cells) != width or not cells[word].strip() or not cells[tag].strip():
-            faults.append(f"{source}:{number}: {_conll_fault(cells, width)}")
+        if skip_empty and len(cells) == width and not cells[word].strip() and cells[tag] == "O":
+            continue
+        if fault := _fault_in(cells, width, word, tag, strip_digit):
+            faults.append(f"{source}:{number}: {fault}")
             continue
         row = row or {"id": str(len(rows)), "words": [], "tags": [], "where": f"{source}:{number}"}
-        row["words"].append(cells[word])
+        row["words"].append(cells[word][:-1] if strip_digit else cells[word])
         row["tags"].append(cells[tag].strip())
     if faults:
         raise DataError(faults)
@@ -65,7 +81,11 @@ def _is_comment(line: str, tabs: bool) -> bool:
     return line.startswith("# ") and (" = " in line or line.startswith(("# newdoc", "# newpar")))
 
 
-def _conll_fault(cells: list[str], width: int) -> str:
+def _fault_in(cells: list[str], width: int, word: int, tag: int, digit: bool) -> str | None:
     if len(cells) != width:
         return f"{len(cells)} columns where the first row has {width}"
-    return "an empty word or tag"
+    if not cells[word].strip() or not cells[tag].strip():
+        return "an empty word or tag"
+    if digit and not re.fullmatch(".+[0-9]", cells[word], re.DOTALL):
+        return f"{cells[word]!r} is no word and a digit (data.reader.strip_digit)"
+    return None

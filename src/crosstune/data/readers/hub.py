@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,15 @@ def read_hub(
     return Split(rows, {f"{path}/{name or 'default'}/{source}": digest})
 
 
-def _decoder(feature: Any) -> Any:
+def _decoder(feature: Any) -> Callable[[Any], Any]:
     inner = getattr(feature, "feature", feature)  # a list of class labels holds its feature
     if hasattr(inner, "int2str"):
         if inner is feature:
             return lambda value: inner.names[value] if value >= 0 else ""
         return lambda values: [inner.names[value] for value in values]
+    if isinstance(feature, dict) and {"text", "answer_start"} <= set(feature):  # as in SQuAD
+        return lambda value: [
+            {"text": text, "start": start}
+            for text, start in zip(value["text"], value["answer_start"], strict=True)
+        ]
     return lambda value: [str(v) for v in value] if isinstance(value, list) else str(value)

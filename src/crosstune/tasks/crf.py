@@ -1,0 +1,114 @@
+"""A linear-chain conditional random field over the tags of a sentence's words.
+
+The scores of transitions are a module of the model; the algorithms are functions of tensors. A
+chain is (B, N, C): B sequences of at most N words with C tags, real where `mask` says so. Called by
+`tagging.py`. (Lafferty et al. 2001, https://dl.acm.org/doi/10.5555/645530.655813)
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from crosstune.data.encoded import IGNORE
+
+SPEED = 100  # times the learning rate of the run
+
+
+class Transitions(nn.Module):
+    """Scores of a tag at the start of a sentence, after another tag, and at the end.
+
+    They start at 0, where the field is a softmax a word. A rate that suits a pretrained encoder
+    hardly moves them, so they move SPEED times as far; the gradient, which may be clipped with that
+    of all other weights, stays as it is.
+    """
+
+    def __init__(self, tags: int) -> None:
+        super().__init__()
+        self.starts = nn.Parameter(torch.zeros(tags))
+        self.pairs = nn.Parameter(torch.zeros(tags, tags))  # (before, after)
+        self.ends = nn.Parameter(torch.zeros(tags))
+
+    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return starts (C,), pairs (C, C) and ends (C,), of the type of the logits."""
+        # peft lets a saved module's forward be called, with one argument at least
+        starts, pairs, ends = (
+            (weight + (SPEED - 1) * weight.detach()).to(logits.dtype)
+            for weight in (self.starts, self.pairs, self.ends)
+        )
+        return starts, pairs, ends
+
+
+class Chain(NamedTuple):
+    """Everything that gives a sequence of tags its score."""
+
+    emissions: Tensor  # (B, N, C)
+    mask: Tensor  # (B, N), true up to each sequence's length
+    starts: Tensor  # (B, C), 0 where the sequence does not start a sentence
+    pairs: Tensor  # (C, C)
+    ends: Tensor  # (B, C), 0 where the sequence does not end a sentence
+
+
+def make_chain(
+    logits: Tensor, labels: Tensor, edges: Tensor, scores: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Chain, Tensor]:
+    """Return the positions that carry a label, moved together, and their labels (B, N).
+
+    `logits` (B, L, C), `labels` (B, L), `edges` (B, 2): whether the start and the end of a
+    sentence are inside.
+    """
+    carries = labels != IGNORE
+    lengths = carries.sum(-1)
+    order = (~carries).int().argsort(dim=1, stable=True)[:, : max(1, int(lengths.max()))]
+    mask = torch.arange(order.shape[1], device=order.device) < lengths[:, None]
+    emissions = logits.gather(1, order[..., None].expand(-1, -1, logits.shape[-1]))
+    starts, pairs, ends = scores
+    first, last = edges[:, :1] * starts, edges[:, 1:] * ends
+    return Chain(emissions, mask, first, pairs, last), labels.gather(1, order)
+
+
+def log_partition(chain: Chain) -> Tensor:
+    """Return the log of the sum of exp(score) over all sequences of tags, (B,); 0 of no words."""
+    total = chain.emissions[:, 0] + chain.starts
+    for step in range(1, chain.mask.shape[1]):
+        paths = total[:, :, None] + chain.pairs  # (B, before, after)
+        moved = paths.logsumexp(1) + chain.emissions[:, step]
+        total = torch.where(chain.mask[:, step, None], moved, total)
+    return (total + chain.ends).logsumexp(-1) * chain.mask[:, 0]
+
+
+def path_score(chain: Chain, tags: Tensor) -> Tensor:
+    """Return the score of one sequence of tags (B, N) each, (B,); 0 of no words."""
+    tags = tags * chain.mask
+    own = chain.emissions.gather(2, tags[..., None])[..., 0]
+    own = own + pad(chain.pairs[tags[:, :-1], tags[:, 1:]], (1, 0))
+    last = tags.gather(1, (chain.mask.sum(-1, keepdim=True) - 1).clamp(min=0))
+    edges = chain.starts.gather(1, tags[:, :1]) + chain.ends.gather(1, last)
+    return (own * chain.mask).sum(-1) + edges[:, 0] * chain.mask[:, 0]
+
+
+def best_path(chain: Chain) -> Tensor:
+    """Return the sequence of tags with the highest score (B, N) by Viterbi's algorithm."""
+    best = chain.emissions[:, 0] + chain.starts
+    pointers: list[Tensor] = []
+    for step in range(1, chain.mask.shape[1]):
+        reached, pointer = (best[:, :, None] + chain.pairs).max(1)
+        alive = chain.mask[:, step, None]
+        stay = torch.arange(best.shape[-1], device=best.device).expand_as(pointer)
+        pointers.append(torch.where(alive, pointer, stay))
+        best = torch.where(alive, reached + chain.emissions[:, step], best)
+    tags = [(best + chain.ends).argmax(-1, keepdim=True)]
+    for pointer in reversed(pointers):
+        tags.append(pointer.gather(1, tags[-1]))
+    return torch.cat(tags[::-1], dim=1)
+
+
+def forbid(chain: Chain, starts: Tensor, pairs: Tensor, ends: Tensor, edges: Tensor) -> Chain:
+    """Return the chain without the transitions that are true: (C,), (C, C), (C,), bool."""
+    far = -1e6  # finite, so that some path is best even where every one is forbidden
+    return chain._replace(
+        starts=chain.starts + far * (starts & edges[:, :1]),
+        pairs=chain.pairs + far * pairs,
+        ends=chain.ends + far * (ends & edges[:, 1:]),
+    )

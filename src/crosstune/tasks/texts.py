@@ -1,0 +1,45 @@
+"""One window for a text or a pair of texts: what the kinds that label whole texts share.
+
+What does not fit into `data.max_tokens` is cut from the longer text and counted. Nothing here knows
+what a label means. Called by classification, multi-label classification and regression.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from crosstune.data.encoded import Encoded, join
+
+
+def texts_of(row: dict[str, Any]) -> list[str]:
+    """Return the text of a row, and its second text where it has one."""
+    return [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
+
+
+def encode_texts(
+    rows: Sequence[dict[str, Any]], labels: Any, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> Encoded:
+    """Return one window a row; `labels` has one entry a row."""
+    second = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
+    batch: Any = tokenizer(
+        [row["text"] for row in rows],
+        second,
+        truncation="longest_first",
+        max_length=max_tokens,
+        return_token_type_ids=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    cut = sum(bool(batch[number].overflowing) for number in range(len(rows)))
+    return join(batch["input_ids"], batch["token_type_ids"], range(len(rows)), labels, cut)
+
+
+def collate_windows(
+    encoded: Encoded, windows: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """Return inputs (B, L) and the labels of B windows."""
+    pad_id: Any = tokenizer.pad_token_id
+    labels = torch.from_numpy(encoded.labels[list(windows)])
+    return {"inputs": encoded.pad(windows, pad_id), "labels": labels}

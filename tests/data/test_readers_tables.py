@@ -1,0 +1,146 @@
+"""Tables without a header, tables of Parquet, and tables with empty labels."""
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from crosstune.data.readers import read_label_sets, read_table
+from crosstune.errors import ConfigError, DataError
+
+
+def table(path, **more):
+    return read_table(path, text="text", label="label", **more)
+
+
+def faults(path, **options):
+    """Return the faults that the reader finds, without the folder."""
+    with pytest.raises(DataError) as caught:
+        table(path, **options)
+    return [fault.replace(f"{path}", "FILE") for fault in caught.value.faults]
+
+
+def save(tmp_path, **columns):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table(columns), path)
+    return str(path)
+
+
+# ---- no header -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "tab"), [("a.tsv", "\t"), ("a.csv", ","), ("a.txt", "\t")])
+def test_a_file_without_a_header_has_the_columns_that_are_named(write, name, tab):
+    path = write(name, f"uno{tab}x{tab}a\r\ndos{tab}y{tab}b\r\n")
+    rows = table(path, header=["text", "other", "label"]).rows
+    assert [(row["text"], row["label"], row["where"]) for row in rows] == [
+        ("uno", "a", f"{path}:1"),
+        ("dos", "b", f"{path}:2"),
+    ]
+
+
+def test_a_first_row_that_is_taken_for_a_header_would_be_lost(write):
+    assert len(read_table(write("a.tsv", "uno\ta\ndos\tb\n"), text="uno", label="a").rows) == 1
+
+
+def test_a_row_that_does_not_fit_the_named_columns_is_told(write):
+    path = write("a.tsv", "uno\tx\ndos\n")
+    assert faults(path, header=["text", "label"]) == ["FILE:2: 1 columns where the header has 2"]
+
+
+def test_a_name_given_twice_is_told(write):
+    path = write("a.tsv", "uno\tx\ty\n")
+    assert faults(path, header=["text", "label", "text"]) == [
+        "FILE:1: the header names the column 'text' twice"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_rows_that_name_their_own_columns_take_no_header(write, name):
+    with pytest.raises(ConfigError, match=r"data\.reader\.header=.* names its own columns"):
+        table(write(name, ""), header=["text", "label"])
+
+
+def test_a_text_file_needs_a_header_to_be_a_table(write):
+    with pytest.raises(ConfigError, match=r"\(or \.gz\), or in \.parquet"):
+        table(write("a.txt", "text\tlabel\n"))
+
+
+# ---- Parquet -------------------------------------------------------------------------------------
+
+
+def test_a_row_of_parquet_is_placed_by_its_number(tmp_path):
+    path = save(tmp_path, text=["uno", "二"], label=[3, 4], other=[[1], [2]])
+    assert table(path).rows == [
+        {"id": "0", "text": "uno", "label": "3", "where": f"{path}:1"},
+        {"id": "1", "text": "二", "label": "4", "where": f"{path}:2"},
+    ]
+
+
+def test_many_row_groups_are_numbered_through(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = [str(n) for n in range(50)]
+    parquet.write_table(pa.table({"text": texts, "label": texts}), path, row_group_size=7)
+    rows = table(str(path)).rows
+    assert [row["text"] for row in rows] == texts
+    assert rows[-1]["where"] == f"{path}:50"
+
+
+def test_every_fault_of_parquet_is_told_with_its_row(tmp_path):
+    path = save(tmp_path, text=["uno", None, "tres"], label=["a", "b", " "])
+    assert faults(path) == [
+        "FILE:2: column 'text' (data.text) is empty",
+        "FILE:3: column 'label' (data.label) is empty",
+    ]
+
+
+def test_bytes_are_no_text(tmp_path):
+    path = save(tmp_path, text=[b"uno"], label=["a"])
+    assert faults(path) == ["FILE:1: column 'text' holds a bytes, not one value"]
+
+
+def test_a_missing_column_of_parquet_is_told_once(tmp_path):
+    path = save(tmp_path, text=["uno", "dos"], y=["a", "b"])
+    assert faults(path) == ["FILE:1: no column 'label' (data.label). The columns are: text, y"]
+
+
+def test_a_file_that_is_no_parquet_is_told(write):
+    assert faults(write("a.parquet", "text\tlabel\n"))[0].startswith("FILE: no readable Parquet (")
+
+
+def test_a_missing_file_is_told(tmp_path):
+    assert faults(str(tmp_path / "a.parquet")) == ["FILE: no such file"]
+
+
+def test_a_digest_is_of_the_content(tmp_path):
+    digests = [
+        next(iter(table(save(tmp_path, text=["a"], label=[label])).digests.values()))
+        for label in ("x", "x", "y")
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+# ---- empty labels --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", "text\tlabel\nuno\ta,b\ndos\t\n"),
+        ("a.csv", 'text,label\nuno,"a,b"\ndos,\n'),
+        ("a.jsonl", '{"text": "uno", "label": "a,b"}\n{"text": "dos", "label": null}\n'),
+    ],
+)
+def test_a_label_set_may_be_empty(write, name, content):
+    rows = read_label_sets(write(name, content), text="text", label="label").rows
+    assert [row["label"] for row in rows] == ["a,b", ""]
+
+
+def test_one_label_may_not_be_empty(write):
+    path = write("a.tsv", "text\tlabel\nuno\ta\ndos\t\n")
+    assert faults(path) == ["FILE:3: column 'label' (data.label) is empty"]
+
+
+def test_a_text_may_never_be_empty(write):
+    path = write("a.tsv", "text\tlabel\n\ta\n")
+    with pytest.raises(DataError, match=r"column 'text' \(data\.text\) is empty"):
+        read_label_sets(path, text="text", label="label")
