@@ -11,16 +11,15 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, UNSEEN, Encoded
+from crosstune.data.encoded import UNSEEN, Encoded
 from crosstune.errors import DataError
 from crosstune.metrics.classes import ClassReport
 from crosstune.tasks.multilabel import MultiLabel
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import collate_windows, encode_texts, texts_of
+from crosstune.tasks.texts import decode_labels, encode_texts, label_loss, read_labels, texts_of
 
 
 @dataclass
@@ -75,36 +74,19 @@ class Classification(Task):
         labels = [index.get(row["label"], UNSEEN) for row in rows]
         return encode_texts(rows, labels, tokenizer, max_tokens)
 
-    def collate(
-        self,
-        encoded: Encoded,
-        windows: Sequence[int],
-        tokenizer: PreTrainedTokenizerBase,
-        draw: Any,
-    ) -> dict[str, Any]:
-        """Return inputs (B, L) and labels (B,)."""
-        return collate_windows(encoded, windows, tokenizer)
-
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy of logits (B, C) and the number of items."""
-        logits, labels = model(**batch["inputs"]).logits, batch["labels"]
-        total = cross_entropy(logits.float(), labels, reduction="sum", ignore_index=IGNORE)
-        return total, (labels != IGNORE).sum()
+        return label_loss(model, batch)
 
     def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
-        """Return the best class of each window and its log-probability."""
-        logits = model(**batch["inputs"]).logits
-        scores, best = logits.float().log_softmax(-1).max(-1)
-        return list(zip(best.tolist(), scores.tolist(), strict=True))
+        """Return the best label of each window and its log-probability."""
+        return read_labels(model, batch)
 
     def decode(
         self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row, as label texts."""
-        return [
-            Prediction(item, rows[item]["id"], rows[item]["label"], self.labels[best], score)
-            for item, best, score in ((int(encoded.items[w]), b, s) for w, b, s in outputs)
-        ]
+        return decode_labels(rows, encoded, outputs, self.labels)
 
     def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
         """Return scores and the per-class report, exact over all ranks."""

@@ -19,7 +19,6 @@ from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import collate_windows
 from crosstune.tasks.verbalizers import check_patterns, check_words
 
 
@@ -128,16 +127,6 @@ class Entailment(Task):
         labels = [int(name == row["label"]) for row in rows for name in self.classes]
         cut = len({item for window, item in enumerate(items) if batch[window].overflowing})
         return join(batch["input_ids"], batch["token_type_ids"], items, labels, cut)
-
-    def collate(
-        self,
-        encoded: Encoded,
-        windows: Sequence[int],
-        tokenizer: PreTrainedTokenizerBase,
-        draw: Any,
-    ) -> dict[str, Any]:
-        """Return inputs (B, L) and labels (B,)."""
-        return collate_windows(encoded, windows, tokenizer)
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy of entailed or not, and the number of windows."""

@@ -17,7 +17,7 @@ from crosstune.errors import ConfigError, DataError
 from crosstune.metrics.classes import LabelSetReport
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import collate_windows, encode_texts, texts_of
+from crosstune.tasks.texts import encode_texts, texts_of
 
 
 @dataclass
@@ -80,16 +80,6 @@ class MultiLabel(Task):
         sets = [set(_parts(row, self.separator)) for row in rows]
         labels = [[int(label in given) for label in self.labels] for given in sets]
         return encode_texts(rows, labels, tokenizer, max_tokens)
-
-    def collate(
-        self,
-        encoded: Encoded,
-        windows: Sequence[int],
-        tokenizer: PreTrainedTokenizerBase,
-        draw: Any,
-    ) -> dict[str, Any]:
-        """Return inputs (B, L) and labels (B, C)."""
-        return collate_windows(encoded, windows, tokenizer)
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed binary cross entropy of logits (B, C) and the number of its terms.

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.data.encoded import Encoded
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.texts import collate_windows
 
 
 class Task(Protocol):
@@ -58,8 +59,11 @@ class Task(Protocol):
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
     ) -> dict[str, Any]:
-        """Return `inputs` of the model and `labels`; `draw` seeds what is random in a batch."""
-        ...
+        """Return `inputs` of the model and `labels`; `draw` seeds what is random in a batch.
+
+        By default the windows as they are, padded, and the label of each.
+        """
+        return collate_windows(encoded, windows, tokenizer)
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed loss of a batch and the number of terms in the sum.
