@@ -17,7 +17,7 @@ from crosstune.errors import ConfigError
 from crosstune.record import read_record
 from crosstune.schema import Model, Origin, Precision, Run
 
-RESULT_FORMAT = 1  # raise when a change of the code changes what the same run gives
+RESULT_FORMAT = 2  # raise when a change of the code changes what the same run gives
 INDIFFERENT = {
     "experiment": (),
     "outputs": (),

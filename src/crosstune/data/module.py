@@ -22,7 +22,7 @@ from crosstune.data.splits import Splits, merge
 from crosstune.schema import Data
 from crosstune.tasks import Task
 
-CACHE_FORMAT = 1  # raise when the arrays of an encoded split change their meaning
+CACHE_FORMAT = 2  # raise when the arrays of an encoded split change their meaning
 log = logging.getLogger(__name__)
 
 
