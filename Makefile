@@ -14,7 +14,11 @@ setup: $(TEST_STAMP)
 
 demo: $(STAMP)
 	$(BIN)/crosstune train experiment=demo_encoder
-	$(BIN)/crosstune train -m experiment=demo
+	@# the study's two halves side by side, one core each
+	export OMP_NUM_THREADS=1; \
+	$(BIN)/crosstune train -m experiment=demo seed=1 & half=$$!; \
+	$(BIN)/crosstune train -m experiment=demo seed=2; code=$$?; \
+	wait $$half && exit $$code
 	$(BIN)/crosstune report experiment=demo
 
 test: $(TEST_STAMP)

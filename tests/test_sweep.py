@@ -1,6 +1,7 @@
 """A study's plan and its state: what is planned, finished, failed and missing."""
 
 import json
+import threading
 
 import pytest
 
@@ -186,3 +187,16 @@ def test_the_survey_counts_and_names_what_is_not_finished(tmp_path, study):
         "  missing  d · es · m · full · 2  bb",
         "  missing  ? · ? · ? · ? · ?  : method=lroa: no such option",
     ]
+
+
+def test_two_sweeps_that_start_side_by_side_lose_no_line_of_the_plan(tmp_path):
+    def write(half: int) -> None:
+        for number in range(20):
+            write_plan(tmp_path, [{"overrides": [f"seed={half}", f"data={number}"]}])
+
+    halves = [threading.Thread(target=write, args=(half,)) for half in (1, 2)]
+    for half in halves:
+        half.start()
+    for half in halves:
+        half.join()
+    assert len(read_plan(tmp_path)) == 40

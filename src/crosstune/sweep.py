@@ -4,6 +4,7 @@ A sweep writes its jobs to `outputs/<experiment>/plan.jsonl` before the first on
 with a file in `conf/experiment` has a plan without that. Hydra expands and launches the sweep.
 """
 
+import fcntl
 import json
 import logging
 from collections import Counter
@@ -86,11 +87,14 @@ def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
 
 def write_plan(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Add lines to the study's plan, each job once, whole or not at all."""
-    known = {json.dumps(line["overrides"]): line for line in read_plan(folder)}
-    known |= {json.dumps(line["overrides"]): line for line in lines}
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known.values())
-    with whole_file(folder / PLAN) as partial:
-        partial.write_text(text, "utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".plan.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two halves of a study may start side by side
+        known = {json.dumps(line["overrides"]): line for line in read_plan(folder)}
+        known |= {json.dumps(line["overrides"]): line for line in lines}
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known.values())
+        with whole_file(folder / PLAN) as partial:
+            partial.write_text(text, "utf-8")
 
 
 def read_plan(folder: Path) -> list[dict[str, Any]]:
