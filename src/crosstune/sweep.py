@@ -124,9 +124,11 @@ def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
         lines = plan(expand(compose_whole([f"experiment={experiment}"])))
     found = {path.parent.name: read_record(path) for path in sorted(folder.glob("*/record.json"))}
     if not lines and not found:
-        studies = sorted(path.parent.name for path in outputs.glob("*/plan.jsonl"))
-        studies += sorted(path.stem for path in (find_conf() / "experiment").glob("*.yaml"))
-        raise ConfigError(f"experiment={experiment}: no such study. {suggest(experiment, studies)}")
+        studies = {path.parent.name for path in outputs.glob("*/plan.jsonl")}
+        studies |= {path.stem for path in (find_conf() / "experiment").glob("*.yaml")}
+        raise ConfigError(
+            f"experiment={experiment}: no such study. {suggest(experiment, sorted(studies))}"
+        )
     result: list[tuple[dict[str, Any], str]] = []
     counted: set[str] = set()
     for line in lines:

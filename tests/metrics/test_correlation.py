@@ -133,6 +133,7 @@ def run_rank(rank: int, folder: str) -> None:
     Path(folder, f"{rank}.json").write_text(json.dumps(results))
 
 
+@pytest.mark.slow
 def test_each_of_two_ranks_computes_the_result_of_one_process(tmp_path):
     multiprocessing.spawn(run_rank, args=(str(tmp_path),), nprocs=2)
     guesses, golds = np.random.default_rng(0).normal(size=(2, 40)).tolist()

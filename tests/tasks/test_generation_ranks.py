@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch import distributed, multiprocessing
 
@@ -33,6 +34,7 @@ def measure_on_a_rank(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_measure_what_one_does_however_the_texts_are_shared(tmp_path):
     multiprocessing.spawn(measure_on_a_rank, args=(str(tmp_path),), nprocs=2)
     alone = TASK.measure(WRITTEN, torch.device("cpu"))
