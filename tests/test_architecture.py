@@ -34,7 +34,7 @@ LEVELS = [
     {"data.checks"},
     {"tasks.classification", "tasks.extraction", "tasks.generation", "tasks.masked_lm"},
     {"tasks.cloze", "tasks.entailment", "tasks.regression", "tasks.relation", "tasks.tagging"},
-    {"tasks", "sweep", "methods.registry"},
+    {"tasks", "sweep", "methods.registry", "methods.anatomy"},
     {"data.batching", "models", "methods.bitfit", "data"},
     {"data.module", "methods", "tracking", "callbacks", "prepare", "examine"},
     {"learner"},

@@ -57,6 +57,15 @@ class Unseen(Enum):
     miss = "miss"
 
 
+class Targets(Enum):
+    """What a method adapts in each layer; `methods/anatomy.py` knows the modules by model type."""
+
+    query_value = "query_value"
+    key_value_down = "key_value_down"  # and the last matrix of the feed-forward block
+    linear = "linear"  # every matrix of attention and feed-forward
+    norms = "norms"
+
+
 class Tracker(Enum):
     """Where a run is mirrored to."""
 
@@ -145,6 +154,8 @@ class Method:
     name: str = MISSING
     learning_rate: float = MISSING  # the method's own default
     peft: dict[str, Any] | None = None  # `_target_` of a peft config; null trains every weight
+    targets: Targets | None = None  # what it adapts, unless peft.target_modules names it
+    layers: int = 0  # train so many of the last layers whole, beside the head
 
 
 @dataclass

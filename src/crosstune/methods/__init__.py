@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from crosstune.build import build
 from crosstune.errors import ConfigError
+from crosstune.methods.anatomy import choose_targets, find_layers
 from crosstune.models import Loaded
 from crosstune.schema import Method
 
@@ -20,19 +21,37 @@ from crosstune.schema import Method
 def adapt(
     loaded: Loaded, method: Method, peft_type: str, allow: Sequence[str]
 ) -> PreTrainedModel | PeftModel:
-    """Return the model with only the method's own parameters and the task head trainable."""
+    """Return the model with only the method's own parameters and the task head trainable.
+
+    Raises:
+        ConfigError: the method does not fit the model.
+    """
     if method.peft is None:
         return loaded.model
-    arguments = {"task_type": peft_type, "modules_to_save": loaded.head}
-    config: Any = build(method.peft, "method.peft", allow, **arguments)
+    whole = loaded.head + _last_layers(loaded.model, method.layers)
+    arguments: dict[str, Any] = {"task_type": peft_type, "modules_to_save": whole}
+    node = dict(method.peft)
+    if node.get("target_modules") is None and method.targets is not None:
+        node.pop("target_modules", None)
+        arguments |= choose_targets(loaded.model, method.targets, whole)
+    config: Any = build(node, "method.peft", allow, **arguments)
     if not isinstance(config, PeftConfig):
-        raise ConfigError(f"method.peft: {method.peft['_target_']} is no peft config.")
+        raise ConfigError(f"method.peft: {node['_target_']} is no peft config.")
     try:
         adapted: Any = get_peft_model(loaded.model, config)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"method={method.name} on this encoder: {reason}") from error
     return adapted.train()
+
+
+def _last_layers(model: PreTrainedModel, count: int) -> list[str]:
+    if count == 0:
+        return []
+    layers = find_layers(model)
+    if not 0 < count <= len(layers):
+        raise ConfigError(f"method.layers={count}: the model has {len(layers)} layers.")
+    return layers[-count:]
 
 
 def head_only(task_type: str | None = None, modules_to_save: list[str] | None = None) -> LoraConfig:
