@@ -31,7 +31,7 @@ LEVELS = [
     {"data.readers", "data.demo", "data.splits", "tokenizers"},
     {"tasks.task", "tasks.schemes", "tasks.masking", "tasks.verbalizers", "tasks.boundary"},
     {"identity", "data.duplicates", "tasks.crf", "tasks.multilabel"},
-    {"data.checks"},
+    {"data.checks", "tuning"},
     {"tasks.classification", "tasks.extraction", "tasks.generation", "tasks.masked_lm"},
     {"tasks.cloze", "tasks.entailment", "tasks.regression", "tasks.relation", "tasks.tagging"},
     {"tasks", "sweep", "methods.registry", "methods.anatomy"},
@@ -39,7 +39,7 @@ LEVELS = [
     {"data.module", "methods", "tracking", "callbacks", "prepare", "examine"},
     {"learner"},
     {"run"},
-    {"worker"},
+    {"worker", "tune"},
     {"cli"},
     {"__main__"},
 ]

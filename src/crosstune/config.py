@@ -115,8 +115,12 @@ def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
 
 def read_run(path: Path) -> Run:
     """Read back a `config.yaml` that `write_run` left; nothing in it is instantiated."""
-    merged = OmegaConf.merge(OmegaConf.structured(Run), yaml.safe_load(path.read_text("utf-8")))
-    run: Any = OmegaConf.to_object(merged)
+    return from_plain(yaml.safe_load(path.read_text("utf-8")))
+
+
+def from_plain(plain: dict[str, Any]) -> Run:
+    """Return the run that `to_plain` made nested dicts of; nothing in it is instantiated."""
+    run: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Run), plain))
     return run
 
 

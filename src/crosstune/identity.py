@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from crosstune.config import to_plain
 from crosstune.data.splits import Splits
@@ -22,27 +23,34 @@ INDIFFERENT = {
     "experiment": (),
     "outputs": (),
     "allow": (),
+    "tuned": (),  # what it changes is in the configuration
     "logger": (),
     "model": ("path",),  # its weights count, not where they lie
     "data": ("train", "validation", "test", "allowed"),  # likewise; `allowed` is of the checks
+    "method": ("search",),
     "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
 }
 
 
 def identify(run: Run, splits: Splits) -> str:
     """Return the run id: 12 hex digits over all that can change a result, and nothing else."""
+    content = {
+        name: {language: sorted(split.digests.values()) for language, split in languages.items()}
+        for name, languages in splits.items()
+    }
+    parts = [RESULT_FORMAT, essence(run), content, digest_weights(run.model)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def essence(run: Run) -> dict[str, Any]:
+    """Return the configuration as plain values, without what cannot change a result."""
     config = to_plain(run)
     for group, keys in INDIFFERENT.items():
         if keys:
             config[group] = {k: v for k, v in config[group].items() if k not in keys}
         else:
             del config[group]
-    content = {
-        name: {language: sorted(split.digests.values()) for language, split in languages.items()}
-        for name, languages in splits.items()
-    }
-    parts = [RESULT_FORMAT, config, content, digest_weights(run.model)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    return config
 
 
 def settle(run: Run) -> Run:

@@ -20,6 +20,7 @@ from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.identity import identify, settle
 from crosstune.schema import Data, Run, Unseen
 from crosstune.tasks import TASKS, Task
+from crosstune.tuning import take_tuned
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Prepared(NamedTuple):
     task: Task
     unseen: dict[str, int]  # split/language -> labels that train never shows
     leakage: dict[str, int]  # split/language -> rows that train holds too
+    tuning: dict[str, Any]  # how the run's values were chosen, if they were
 
     @property
     def folder(self) -> Path:
@@ -59,6 +61,7 @@ def prepare(run: Run) -> Prepared:
         group, key = where.split(".")
         check(getattr(getattr(run, group), key), where, run.allow)
     splits = read_splits(run.data, run.allow)
+    run, tuning = take_tuned(run, splits)
     task = _build_task(run.data, splits)
     if faults := find_faults(splits, task.faults_of):
         raise DataError(faults)
@@ -82,7 +85,7 @@ def prepare(run: Run) -> Prepared:
     leakage = count_leakage(splits, task.texts_of)
     for name, count in leakage.items():
         log.warning("%s: %d rows stand in train too; crosstune check lists them", name, count)
-    return Prepared(run, run_id, splits, task, counts, leakage)
+    return Prepared(run, run_id, splits, task, counts, leakage, tuning)
 
 
 def _check_columns(data: Data) -> None:

@@ -156,6 +156,7 @@ class Method:
     peft: dict[str, Any] | None = None  # `_target_` of a peft config; null trains every weight
     targets: Targets | None = None  # what it adapts, unless peft.target_modules names it
     layers: int = 0  # train so many of the last layers whole, beside the head
+    search: dict[str, list[Any]] = field(default_factory=dict)  # `crosstune tune` tries these, too
 
 
 @dataclass
@@ -201,6 +202,7 @@ class Run:
     experiment: str = MISSING  # the study's name
     seed: int = 1
     outputs: str = "outputs"  # root folder of everything written
+    tuned: bool = False  # take the values that `crosstune tune` chose for this study
     allow: list[str] = field(default_factory=list)  # own packages for `_target_`; command line only
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)

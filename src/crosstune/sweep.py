@@ -22,6 +22,7 @@ from crosstune.data.splits import Splits, read_splits
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.identity import identify, settle
 from crosstune.record import read_record
+from crosstune.tuning import take_tuned
 from crosstune.whole import whole_file
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
             sources += [data.train, data.validation, data.test]
             key = json.dumps(sources, sort_keys=True)
             seen[key] = seen.get(key) or read_splits(data, run.allow)
-            line["run_id"] = identify(run, seen[key])
+            line["run_id"] = identify(take_tuned(run, seen[key])[0], seen[key])
         except CrosstuneError as error:
             line["error"] = str(error)
         lines.append(line)
