@@ -14,7 +14,8 @@ from crosstune.schema import Origin
 from crosstune.sweep import expand
 
 CONF = find_conf()
-FILES = sorted(CONF.rglob("*.yaml"))
+FACTS = {"published"}  # folders of facts, which are no groups of choices: `analysis/` reads them
+FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in FACTS)
 STUDIES = [path for path in FILES if path.parent.name == "experiment"]
 DATA = ["data=demo_sentiment", "data.language=es"]
 PLACES = {"experiment": ""}  # studies write over everything; each other group has its own place

@@ -12,7 +12,8 @@ from analysis.answers import add_answers, write_answers
 from crosstune.analysis.report import print_report, write_report
 from crosstune.errors import ConfigError, RunError
 
-NAMES = ["table.md", "table.tex", "table.csv", "scores.svg", "scores.png", "index.html"]
+NAMES = ["table.md", "table.tex", "table.csv", "costs.md", "costs.tex", "costs.csv"]
+NAMES += ["scores.svg", "scores.png", "pareto.svg", "pareto.png", "index.html"]
 HOSTILE = "<script>alert('\"&`|\\')</script>\x1b[31m\u202e[bold]=cmd()"
 
 
@@ -91,7 +92,7 @@ def full_study(study):
     ]
 
 
-def test_a_report_is_six_files(study):
+def test_a_report_is_eleven_files(study):
     study.add()
     report = report_of(study)
     assert sorted(path.name for path in report.folder.iterdir()) == sorted(NAMES)
@@ -312,6 +313,28 @@ def test_files_of_an_earlier_report_that_no_longer_hold_go(study):
     report = report_of(study)
     assert not (report.folder / "errors_items.csv").exists()
     assert (report.folder / "transfer.md").exists()
+
+
+def test_a_study_that_measured_no_parameters_has_no_pareto_plot(study):
+    study.add()
+    report_of(study)
+    (record,) = study.folder.glob("*/record.json")
+    record.write_text(record.read_text("utf-8").replace("trainable_parameters", "x"), "utf-8")
+    report = report_of(study)
+    assert not (report.folder / "pareto.svg").exists()
+    assert "Score against" not in report.paths["index.html"].read_text("utf-8")
+
+
+def test_the_page_shows_costs_under_the_names_of_the_record(study):
+    study.add(cost={"optimizer_bytes": 2**20, "inference_flops_per_token": 1234})
+    text = Page(page_of(study)).text
+    assert "method optimizer MiB inference flops per token lora 1.0 1,234" in text
+
+
+def test_two_drawings_on_a_page_share_no_group(study):
+    study.add()
+    groups = re.findall(r'<g [^>]*id="([^"]*)"', page_of(study))
+    assert len(groups) == len(set(groups))
 
 
 def test_page_and_terminal_show_the_transfer_table(study):

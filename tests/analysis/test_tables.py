@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from crosstune.analysis.tables import render_csv, render_latex, render_markdown
+from crosstune.analysis.frame import COSTS
+from crosstune.analysis.tables import (
+    build_costs,
+    render_costs,
+    render_csv,
+    render_latex,
+    render_markdown,
+)
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -36,8 +43,8 @@ def check_markdown(text, columns):
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
 
 
-def check_latex(text):
-    """Fail if a table's row holds a special character that is not escaped, or not 4 separators."""
+def check_latex(text, columns=5):
+    """Fail if a table's row holds a special character that is not escaped, or not so many cells."""
     rows = re.search(r"\\toprule\n(.*)\\bottomrule", text, re.DOTALL).group(1)
     for line in rows.splitlines():
         if line == r"\midrule":
@@ -48,7 +55,7 @@ def check_latex(text):
         known = r"\\(?:textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar"
         known += r"|textasciigrave|textperiodcentered|char34)\{\}|\\ensuremath\{\\?[a-z-]+\}"
         line = re.sub(rf"{known}|\{{[\[\]*]\}}|\\[&%$#_{{}}]", "", line)
-        assert line.count(" & ") == 4
+        assert line.count(" & ") == columns - 1
         assert not re.search(r"[\\%$#_{}~^<>|`]", line.replace(" & ", ""))
 
 
@@ -176,10 +183,52 @@ def test_a_plan_that_was_refused_is_named_with_its_error(study):
     )
 
 
-def test_runs_under_other_versions_are_named_below_the_table(study):
-    study.add(seed=1, environment={"torch": "2.12"})
-    study.add(seed=2, environment={"torch": "2.13"})
-    assert 'The runs differ in environment: torch ("2.12", "2.13").' in study.table().notes
+def costs_of(study):
+    """Return the table of costs as row label -> {header: cell}."""
+    costs = build_costs(study.table())
+    return {row[0]: dict(zip(costs.headers[1:], row[1:], strict=True)) for row in costs.rows}
+
+
+def test_every_cost_of_a_record_is_a_column_of_the_costs(study):
+    study.add(cost=dict.fromkeys(COSTS, 5 * 2**20))
+    assert len(costs_of(study)["lora"]) == len(COSTS)
+
+
+def test_a_cost_that_no_run_measured_has_no_column(study):
+    study.add(cost={"train_seconds": 1})
+    assert costs_of(study) == {"lora": {"train seconds": "1.0"}}
+
+
+def test_a_cost_that_one_arm_did_not_measure_is_absent_there(study):
+    study.add(cost={"train_seconds": 1, "optimizer_bytes": 2**20})
+    study.add(method="full", cost={"train_seconds": 1})
+    assert costs_of(study)["full"]["optimizer MiB"] == "–"
+
+
+def test_a_cost_measured_as_nothing_is_zero_and_not_absent(study):
+    study.add(cost={"optimizer_bytes": 0})
+    assert costs_of(study)["lora"]["optimizer MiB"] == "0.0"
+
+
+def test_costs_are_means_over_seeds(study):
+    study.add(seed=1, cost={"inference_tokens_per_second": 100})
+    study.add(seed=2, cost={"inference_tokens_per_second": 300})
+    assert costs_of(study)["lora"] == {"inference tokens per second": "200.0"}
+
+
+def test_the_csv_of_costs_has_the_names_and_units_of_a_record(study):
+    study.add(cost={"peak_memory_bytes": 3 * 2**20 + 1})
+    (line,) = csv.DictReader(io.StringIO(render_costs(build_costs(study.table()))))
+    assert line["peak_memory_bytes"] == str(3 * 2**20 + 1)
+    assert [*line] == ["model", "method", "arm", *COSTS]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_label_breaks_the_costs(study, text):
+    study.add(method=text)
+    costs = build_costs(study.table())
+    check_markdown(render_markdown(costs), len(costs.headers))
+    check_latex(render_latex(costs), len(costs.headers))
 
 
 def test_rows_are_in_the_order_of_their_numbers(study):

@@ -13,8 +13,14 @@ from typing import Any
 
 # A run is the same run without these.
 _IRRELEVANT = ("seed", "experiment", "outputs", "allow", "logger", "trainer.log_every_n_steps")
+_IRRELEVANT += ("data.allowed",)  # of the checks alone
 _NAMES = {"data", "language", "model", "method", "seed"}  # of a planned run
-_FILES = ("data.train", "data.validation", "data.test")  # judged by content, not by path
+_FILES = (
+    "data.root",
+    "data.train",
+    "data.validation",
+    "data.test",
+)  # judged by content, not by path
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
@@ -102,24 +108,26 @@ def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:
     varying: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for group, members in groups.items():
         finished = [i for i in members if records[i]["status"] == "finished"]
-        # Paths are left out only where digests stand for them.
         digested = all(records[i]["data_sha256"] for i in finished)
-        dropped = (*_IRRELEVANT, *_FILES) if digested else _IRRELEVANT
         for i in members:
-            settings[i] = _settings(records[i], dropped)
+            settings[i] = list_settings(records[i], digested)
         for key in set().union(*(settings[i] for i in members)):
             if len({settings[i].get(key) for i in members}) > 1:
                 varying[group[:2]].add(key)
     labels = []
     for record, setting in zip(records, settings, strict=True):
         keys = sorted(varying[_group(record)[:2]])
-        shown = ", ".join(f"{key}={_shown(setting.get(key))}" for key in keys)
+        shown = ", ".join(f"{key}={show_setting(setting.get(key))}" for key in keys)
         labels.append(f"{record['method']} [{shown}]" if shown else record["method"])
     return labels
 
 
-def _settings(record: Mapping[str, Any], dropped: Iterable[str]) -> dict[str, str]:
-    """Return what can change a run's result; a digest of the model's weights outdoes their path."""
+def list_settings(record: Mapping[str, Any], digested: bool) -> dict[str, str]:
+    """Return what can change a run's result, as `flatten` does; a digest outdoes a path.
+
+    Paths of data are left out where it is known that digests stand for them.
+    """
+    dropped = (*_IRRELEVANT, *_FILES) if digested else _IRRELEVANT
     flat = flatten(record["config"])
     settings = {key: text for key, text in flat.items() if not _under(key, dropped)}
     if isinstance(record.get("model_sha256"), str):
@@ -132,8 +140,12 @@ def _group(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(record[key] for key in ("model", "method", "data", "train_language"))
 
 
-def _shown(text: str | None) -> str:
-    """Return a setting as it stands in a label; different settings never look alike."""
+def show_setting(text: str | None) -> str:
+    """Return a setting as it stands in a label; different settings never look alike.
+
+    >>> show_setting('"lora"'), show_setting('"3"'), show_setting("3"), show_setting(None)
+    ('lora', '"3"', '3', 'none')
+    """
     if text is None:
         return "none"
     value = json.loads(text)

@@ -1,18 +1,20 @@
 """The figure of a study: every seed's score and their mean, one panel per column of the table.
 
-The only module that imports matplotlib; it never opens a window and never writes a file:
-`report.py` does. The same table gives the same bytes.
+Also what `pareto.py` shares: the style, round ticks, labels that the fonts can draw. No window is
+ever opened and no file written: `report.py` does that. The same table gives the same bytes.
 """
 
 import io
 import textwrap
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,7 +29,7 @@ Point = tuple[float, float]
 MAX_PANELS = 24
 MAX_ARMS = 40
 INK = "#24292f"  # text and axes; a page may replace it to suit a dark background
-_SEED = "#2f7fc1"  # legible on white and on black
+DOT = "#2f7fc1"  # legible on white and on black
 # Fonts with Chinese characters, best first; DejaVu, which matplotlib brings along, has none.
 _CHINESE = (
     "Noto Sans CJK SC",
@@ -60,31 +62,51 @@ def draw_scores(table: Table) -> Drawing:
     it. At most 24 columns and 40 arms are drawn.
     """
     cells = [cell for cell in list_rows(table.cells) if cell["row"] < MAX_ARMS]
-    with mpl.rc_context():
-        mpl.rcdefaults()  # whatever the reader's own matplotlibrc says
-        mpl.rc("font", family=_families(), size=8)
-        mpl.rc("svg", fonttype="path", hashsalt="crosstune")  # ids from content, not from chance
-        mpl.rc("text", parse_math=False, color=INK)  # a dollar in a label is a dollar
+    with styled():
         sheet = _Sheet([row[0] for row in table.rows[:MAX_ARMS]], table.columns[:MAX_PANELS])
         for column in range(len(sheet.titles)):
             sheet.draw_panel(column, [cell for cell in cells if cell["column"] == column])
         sheet.draw_marks()
-        svg, png = io.StringIO(), io.BytesIO()
-        sheet.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        quick = {"compress_level": 3}  # encoding is a large part of the drawing time
-        sheet.figure.savefig(png, format="png", dpi=100, facecolor="white", pil_kwargs=quick)
-    return Drawing(svg.getvalue(), png.getvalue(), _cut(table))
+        return render_drawing(sheet.figure, _cut(table))
 
 
-class _Sheet:
-    """A figure with one bare axes in points, y downwards, on which every panel is laid out.
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the house style, whatever the reader's own matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rc("font", family=_families(), size=8)
+        mpl.rc("svg", fonttype="path", hashsalt="crosstune")  # ids from content, not from chance
+        mpl.rc("text", parse_math=False, color=INK)  # a dollar in a label is a dollar
+        yield
+
+
+def render_drawing(figure: Figure, cut: str) -> Drawing:
+    """Return a figure in both formats."""
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    quick = {"compress_level": 3}  # encoding is a large part of the drawing time
+    figure.savefig(png, format="png", dpi=100, facecolor="white", pil_kwargs=quick)
+    return Drawing(svg.getvalue(), png.getvalue(), cut)
+
+
+def open_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure with one bare axes in points, y downwards.
 
     One axes per panel would cost matplotlib a tenth of a second each.
     """
+    figure = Figure(figsize=(width / 72, height / 72))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure, axes
+
+
+class _Sheet:
+    """A figure on whose one axes every panel is laid out."""
 
     def __init__(self, arms: Sequence[str], columns: Sequence[str]) -> None:
-        self.arms = [_fold(arm, 46) for arm in arms]
-        self.titles = [_fold(column, 30) for column in columns]
+        self.arms = [fold(arm, 46) for arm in arms]
+        self.titles = [fold(column, 30) for column in columns]
         self.wide = min(4, len(columns)) or 1
         lines = [line for label in self.arms for line in label.split("\n")]
         self.left = 10 + max((_measure(line) for line in lines), default=0)
@@ -94,9 +116,7 @@ class _Sheet:
         high = -(-len(columns) // self.wide) or 1
         width = self.left + self.wide * (self.panel[0] + 24)
         height = high * (self.top + self.panel[1] + 24)
-        self.figure = Figure(figsize=(width / 72, height / 72))
-        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        self.axes.set_axis_off()
+        self.figure, self.axes = open_axes(width, height)
         self.rules: list[list[Point]] = []
         self.grid: list[list[Point]] = []
         self.dots: list[Point] = []
@@ -112,7 +132,7 @@ class _Sheet:
             for row, label in enumerate(self.arms):
                 self._write(x0 - 6, y0 + (row + 0.5) * self.step, label, ha="right", va="center")
         scores = [(100 * score, cell["row"]) for cell in cells for score in cell["scores"]]
-        ticks = _ticks([score for score, _ in scores])
+        ticks = round_ticks([score for score, _ in scores])
         low, high = ticks[0], ticks[-1]
 
         def place(score: float, row: float) -> Point:
@@ -137,7 +157,7 @@ class _Sheet:
         grid = LineCollection(self.grid, colors=INK, linewidths=0.6, alpha=0.15)
         self.axes.add_collection(rules, autolim=False)
         self.axes.add_collection(grid, autolim=False)
-        dots = {"marker": "o", "color": _SEED, "markersize": 4.5, "alpha": 0.7}
+        dots = {"marker": "o", "color": DOT, "markersize": 4.5, "alpha": 0.7}
         means = {"marker": "|", "color": INK, "markersize": 10, "markeredgewidth": 1.4}
         for points, style in ((self.dots, dots), (self.means, means)):
             x, y = [point[0] for point in points], [point[1] for point in points]
@@ -147,10 +167,10 @@ class _Sheet:
         self.axes.text(x, y, text, **style)
 
 
-def _ticks(scores: Sequence[float]) -> list[float]:
+def round_ticks(scores: Sequence[float]) -> list[float]:
     """Return a few round values around the scores.
 
-    >>> _ticks([71.2, 78.9])
+    >>> round_ticks([71.2, 78.9])
     [70.0, 72.0, 74.0, 76.0, 78.0, 80.0]
     """
     low, high = (min(scores), max(scores)) if scores else (0, 100)
@@ -160,7 +180,7 @@ def _ticks(scores: Sequence[float]) -> list[float]:
     return [float(value) for value in values]
 
 
-def _fold(text: str, width: int) -> str:
+def fold(text: str, width: int) -> str:
     """Return a label on at most three lines; the table has it whole."""
     return textwrap.fill(drawable(text), width, max_lines=3, placeholder="…")
 

@@ -25,10 +25,16 @@ COSTS = (
     "trainable_parameters",
     "adapter_parameters",
     "head_parameters",
+    "embedding_parameters",
+    "optimizer_bytes",
+    "checkpoint_bytes",
+    "peak_memory_bytes",
     "train_seconds",
     "train_tokens_per_second",
-    "peak_memory_bytes",
-    "checkpoint_bytes",
+    "train_flops_per_token",
+    "inference_seconds",
+    "inference_tokens_per_second",
+    "inference_flops_per_token",
 )
 AVERAGES = ("micro", "macro", "weighted")  # of a record's per-class report
 STATUSES = ("finished", "failed", "diverged")

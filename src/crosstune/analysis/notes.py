@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from crosstune.analysis.arms import flatten, name_plan
+from crosstune.analysis.arms import name_plan
 from crosstune.analysis.frame import Records, list_runs
 from crosstune.analysis.stats import ARM, UNSCORED
 
@@ -48,7 +48,6 @@ def list_notes(frame: pd.DataFrame, records: Records, labels: Mapping[Arm, str])
             yield f"Planned, but refused: {name_plan(plan)}: {plan['error']}"
     for folder, reason in records.unreadable:
         yield f"Unreadable record in {folder}, counted nowhere: {reason}."
-    yield from _environments(records)
 
 
 def _incomplete(runs: Sequence[Mapping[str, Any]], labels: Mapping[Arm, str]) -> Iterable[str]:
@@ -69,19 +68,3 @@ def _incomplete(runs: Sequence[Mapping[str, Any]], labels: Mapping[Arm, str]) ->
         )
         if lacking:
             yield f"{labels[key[:3]]} on {key[3]} {key[4]}: {lacking}."
-
-
-def _environments(records: Records) -> Iterable[str]:
-    values = defaultdict(set)
-    for record in records.records:
-        if record["status"] == "finished":
-            for key, value in flatten(record["environment"]).items():
-                values[key].add(value)
-    varied = [
-        f"{key} ({', '.join(sorted(seen)) if len(seen) < 4 else f'{len(seen)} values'})"
-        for key, seen in sorted(values.items())
-        if len(seen) > 1
-    ]
-    if varied:
-        more = f" and {len(varied) - 12} more" if len(varied) > 12 else ""
-        yield f"The runs differ in environment: {'; '.join(varied[:12])}{more}."

@@ -16,13 +16,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crosstune.analysis.arms import name_plan
+from crosstune.analysis.costs import ABSENT, name_cost, show_cost
 from crosstune.analysis.errors import Errors
 from crosstune.analysis.escape import plain
 from crosstune.analysis.figures import INK, Drawing
 from crosstune.analysis.frame import COSTS, Records, list_rows, list_runs
 from crosstune.analysis.mistakes import show_errors
 from crosstune.analysis.stats import summarise_classes
-from crosstune.analysis.tables import ABSENT, Table, show_cost
+from crosstune.analysis.tables import Table
 
 _ERROR_CHARACTERS = 4000
 _ORDER = ("failed", "diverged", "unreadable", "unfinished", "missing", "superseded")
@@ -30,10 +31,12 @@ _ORDER = ("failed", "diverged", "unreadable", "unfinished", "missing", "supersed
 
 @dataclass(frozen=True)
 class Content:
-    """What was computed for a page; `transfer` is None where a study holds none."""
+    """What was computed for a page; `pareto` and `transfer` are None where a study has none."""
 
     table: Table
+    costs: Table
     drawing: Drawing
+    pareto: Drawing | None
     transfer: Table | None
     stages: tuple[Table, ...]
     errors: Errors
@@ -50,17 +53,18 @@ def render_page(content: Content, scores: pd.DataFrame, records: Records, comman
         lstrip_blocks=True,
         finalize=_without_controls,
     )
-    svg = drawing.svg[drawing.svg.index("<svg") :].replace(INK, "currentColor")
     return environment.get_template("report.html.j2").render(
         table=table,
         more=[
             *([("Transfer", content.transfer)] if content.transfer else []),
             *(("Training in turn", table) for table in content.stages),
         ],
-        svg=re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL),  # they repeat the labels
+        svg=_inline(drawing),
         cut=drawing.cut,
-        cost_headers=["method and data set", *(_cost_header(cost) for cost in COSTS)],
-        costs=_costs(table),
+        pareto=content.pareto and {"svg": _inline(content.pareto), "cut": content.pareto.cut},
+        costs=content.costs,
+        cost_headers=["method and data set", *map(name_cost, COSTS)],
+        cost_rows=_costs(table),
         problems=_problems(scores, records),
         classes=_classes(table, summarise_classes(scores, records.records)),
         errors=show_errors(content.errors),
@@ -75,8 +79,11 @@ def _without_controls(value: Any) -> Any:
     return value
 
 
-def _cost_header(cost: str) -> str:
-    return cost.replace("_bytes", "_MiB").replace("_", " ")
+def _inline(drawing: Drawing) -> str:
+    """Return a drawing as part of a page, in the colour of its text."""
+    svg = drawing.svg[drawing.svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # two drawings on a page would share them
+    return re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # they repeat the labels
 
 
 def _costs(table: Table) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Write a study's report: tables (Markdown, LaTeX, CSV), figure (SVG, PNG) and one HTML page.
+"""Write a study's report: tables (Markdown, LaTeX, CSV), figures (SVG, PNG) and one HTML page.
 
 Reads local records and predictions only. `cli.py` calls `write_report` and then `print_report`; the
 numbers come from `stats.py`, `transfer.py` and `errors.py`, the texts from `tables.py` and
@@ -23,10 +23,13 @@ from crosstune.analysis.escape import plain
 from crosstune.analysis.figures import draw_scores
 from crosstune.analysis.frame import frame, read_records
 from crosstune.analysis.page import Content, render_page
+from crosstune.analysis.pareto import draw_pareto
 from crosstune.analysis.stages import build_stage_tables
 from crosstune.analysis.tables import (
     Table,
+    build_costs,
     build_table,
+    render_costs,
     render_csv,
     render_latex,
     render_markdown,
@@ -37,7 +40,9 @@ from crosstune.errors import RunError
 # What only some studies have.
 _TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
 _STAGES = "stages.md"
+_PARETO = ("pareto.svg", "pareto.png")
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
+_SOMETIMES = {*_TRANSFER, *_ERRORS, *_PARETO, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
 _LABEL = 36  # columns that a row's label may take before it is folded
 _GAP = 3  # columns between two columns of the table
@@ -48,7 +53,7 @@ class Report:
     """What `write_report` left: the folder, the path of each file by its name, and the tables.
 
     The first table is the study's own; transfer and the stages of continual learning follow, where
-    there are any.
+    there are any. The table of costs is in its files and on the page alone.
     """
 
     folder: Path
@@ -63,8 +68,8 @@ def write_report(
     """Write `outputs/<experiment>/report/` from the local records of a study.
 
     `missing` are the planned runs that left no record, as `frame.Records` describes them. Each
-    file is replaced as a whole; the same records give the same bytes. Transfer and errors have
-    files only where there are any.
+    file is replaced as a whole; the same records give the same bytes. The Pareto plot, transfer and
+    errors have files only where there are any.
 
     Raises:
         ConfigError: the study has no run.
@@ -73,39 +78,55 @@ def write_report(
     records = replace(read_records(outputs, experiment), missing=missing)
     scores = frame(records)
     table = build_table(experiment, scores, records)
-    drawing = draw_scores(table)
-    markdown = render_markdown(table)
-    transfer, errors = build_transfer(table), gather_errors(table, scores, records)
-    stages = build_stage_tables(experiment, scores, records)
-    content = Content(table, drawing, transfer, stages, errors)
-    files = {
-        "table.md": markdown.encode(),
-        "table.tex": render_latex(table).encode(),
-        "table.csv": render_csv(table).encode(),
-        "scores.svg": drawing.svg.encode(),
-        "scores.png": drawing.png,
-        "index.html": render_page(content, scores, records, command).encode(),
-    }
-    if transfer:
-        renderers = (render_markdown, render_latex, render_transfer)
-        texts = (render(transfer).encode() for render in renderers)
-        files |= zip(_TRANSFER, texts, strict=True)
-    if stages:
-        files[_STAGES] = "\n".join(map(render_markdown, stages)).encode()
-    if errors.sections:
-        texts = (render(errors).encode() for render in (render_counts, render_items))
-        files |= zip(_ERRORS, texts, strict=True)
+    content = Content(
+        table=table,
+        costs=build_costs(table),
+        drawing=draw_scores(table),
+        pareto=draw_pareto(table),
+        transfer=build_transfer(table),
+        stages=build_stage_tables(experiment, scores, records),
+        errors=gather_errors(table, scores, records),
+    )
+    files = _render(content)
+    files["index.html"] = render_page(content, scores, records, command).encode()
     folder = outputs / experiment / "report"
     try:
         folder.mkdir(exist_ok=True)
         for name, text in files.items():
             _write_whole(folder / name, text)
-        for name in {*_TRANSFER, *_ERRORS, _STAGES} - files.keys():  # left by an earlier report
+        for name in _SOMETIMES - files.keys():  # left by an earlier report
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"The report cannot be written to {folder}: {error}.") from error
     paths = {name: folder / name for name in files}
-    return Report(folder, paths, markdown, (table, *([transfer] if transfer else []), *stages))
+    more = ([content.transfer] if content.transfer else []) + [*content.stages]
+    return Report(folder, paths, files["table.md"].decode(), (table, *more))
+
+
+def _render(content: Content) -> dict[str, bytes]:
+    """Return the files beside the page, by name."""
+    table, costs, drawing = content.table, content.costs, content.drawing
+    files = {
+        "table.md": render_markdown(table).encode(),
+        "table.tex": render_latex(table).encode(),
+        "table.csv": render_csv(table).encode(),
+        "costs.md": render_markdown(costs).encode(),
+        "costs.tex": render_latex(costs).encode(),
+        "costs.csv": render_costs(costs).encode(),
+        "scores.svg": drawing.svg.encode(),
+        "scores.png": drawing.png,
+    }
+    if content.pareto:
+        files |= zip(_PARETO, (content.pareto.svg.encode(), content.pareto.png), strict=True)
+    if content.transfer:
+        renderers = (render_markdown, render_latex, render_transfer)
+        files |= zip(_TRANSFER, (to(content.transfer).encode() for to in renderers), strict=True)
+    if content.stages:
+        files[_STAGES] = "\n".join(map(render_markdown, content.stages)).encode()
+    if content.errors.sections:
+        texts = (render(content.errors).encode() for render in (render_counts, render_items))
+        files |= zip(_ERRORS, texts, strict=True)
+    return files
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -131,6 +152,17 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 def _print_table(table: Table, console: Console) -> None:
     console.print(Text(plain(table.caption), style="bold"))
+    for flag in table.flags:
+        console.print(Text(f"! {plain(flag)}", style="yellow"))
+    for name, rows in table.parts:
+        if name:
+            console.print(Text(plain(name), style="italic"))
+        _print_rows(table, rows, console)
+    for note in table.notes:
+        console.print(Text(f"- {plain(note)}", style="dim"))
+
+
+def _print_rows(table: Table, rows: Sequence[tuple[str, ...]], console: Console) -> None:
     for block in _blocks(table, console.width):
         widths = [_width(table, column) for column in block]
         shown = RichTable(box=box.SIMPLE_HEAD)
@@ -142,13 +174,11 @@ def _print_table(table: Table, console: Console) -> None:
                 overflow="fold",
                 width=width,
             )
-        for row in table.rows:
+        for row in rows:
             shown.add_row(*(Text(plain(row[column])) for column in block))
         needed = sum(widths) + _GAP * len(widths) + 1
         console.width = max(console.width, needed)  # a line too long is better than half a number
         console.print(shown)
-    for note in table.notes:
-        console.print(Text(f"- {plain(note)}", style="dim"))
 
 
 def _width(table: Table, column: int) -> int:

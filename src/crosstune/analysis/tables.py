@@ -1,34 +1,33 @@
-"""The comparison table of a study, and its Markdown, LaTeX and CSV forms.
+"""The comparison table of a study and its table of costs, in Markdown, LaTeX and CSV.
 
 Rows are arms, columns data set x language x headline metric. Every text may come from data, so
 each form escapes all of it. Numbers come from `stats.py`; files are written by `report.py`.
 """
 
-import csv
-import io
 import math
 import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from crosstune.analysis.escape import escape_csv, escape_latex, escape_markdown
-from crosstune.analysis.frame import Records, list_rows
+from crosstune.analysis.conditions import Conditions, Row, compare_conditions
+from crosstune.analysis.costs import ABSENT, average_costs, name_cost, show_cost
+from crosstune.analysis.escape import escape_latex, escape_markdown
+from crosstune.analysis.frame import COSTS, Records, list_rows
+from crosstune.analysis.lines import render_lines
 from crosstune.analysis.notes import list_notes
 from crosstune.analysis.stats import UNSCORED, summarise_scores
 
-ABSENT = "–"
-COST_HEADERS = ("trainable parameters", "train seconds", "peak memory MiB")
+_SHOWN = ("trainable_parameters", "train_seconds", "peak_memory_bytes")
+COST_HEADERS = tuple(map(name_cost, _SHOWN))
 _ROW = ("model", "method", "arm")
+_PLACED = ("row", "column", "text", "conditions")
 _COLUMN = ("dataset", "train_language", "split", "language", "metric")
 _CSV = {name: name for name in (*_ROW, *_COLUMN, "mean", "std", "n", "planned", "seeds", *UNSCORED)}
-_CSV |= {f"{part}_parameters": f"{part}_parameters" for part in ("trainable", "adapter", "head")}
-_CSV |= {
-    name: f"{name}_mean" for name in ("train_seconds", "peak_memory_bytes", "checkpoint_bytes")
-}
+_CSV |= {name: name if name.endswith("_parameters") else f"{name}_mean" for name in COSTS}
+_CSV |= {"conditions": "conditions"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,9 @@ class Table:
     """A table as plain, unescaped text, with the numbers behind it.
 
     `headers` and each row are: label, one cell per score column, the three costs. `cells` is
-    `summarise_scores` with `row` and `column` (positions in `rows` and `columns`) and `text`.
+    `summarise_scores` with `row` and `column` (positions in `rows` and `columns`), `text` and
+    `conditions`. `flags` say in what rows differ that should not. `groups` pairs conditions with
+    the rows that stand under them; without groups all rows are one comparison.
     """
 
     experiment: str
@@ -45,11 +46,19 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     cells: pd.DataFrame
+    flags: tuple[str, ...] = ()
+    groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the headers of the score columns."""
         return self.headers[1 : -len(COST_HEADERS)]
+
+    @property
+    def parts(self) -> tuple[tuple[str, list[tuple[str, ...]]], ...]:
+        """Return conditions and rows of each comparison; of the only one, "" and all rows."""
+        groups = self.groups or (("", tuple(range(len(self.rows)))),)
+        return tuple((name, [self.rows[row] for row in rows]) for name, rows in groups)
 
 
 def build_table(experiment: str, frame: pd.DataFrame, records: Records) -> Table:
@@ -65,27 +74,83 @@ def build_table(experiment: str, frame: pd.DataFrame, records: Records) -> Table
     models = sorted({key[0] for key in row_keys})
     labels = {key: " · ".join(key[:1] * (len(models) > 1) + key[2:]) for key in row_keys}
     row_of, column_of = _positions(row_keys), _positions(column_keys)
+    conditions = compare_conditions(frame, records, labels)
+    labels, names = _mark(labels, conditions)
     grid = [[ABSENT] * len(column_keys) for _ in row_keys]
     for cell in cells:
         cell["row"], cell["column"] = row_of[_key(cell, _ROW)], column_of[_key(cell, _COLUMN)]
         cell["text"] = grid[cell["row"]][cell["column"]] = _cell_text(cell)
+        cell["conditions"] = names.get(_key(cell, _ROW), "")
     caption = f"{experiment}: mean ± standard deviation over seeds (number of seeds), in percentage"
     caption += f" points. Model: {models[0]}." if len(models) == 1 else " points."
-    costs = _cost_cells(cells)
+    start = "method" if len(models) == 1 else "model · method"
+    costs = average_costs(cells, _SHOWN)
+    shown = {row: [show_cost(*cost) for cost in means.items()] for row, means in costs.items()}
     return Table(
         experiment=experiment,
         caption=caption,
-        headers=(
-            "method" if len(models) == 1 else "model · method",
-            *(_column_label(key) for key in column_keys),
-            *COST_HEADERS,
-        ),
+        headers=(start, *map(_column_label, column_keys), *COST_HEADERS),
         rows=tuple(
-            (labels[key], *line, *costs[key]) for key, line in zip(row_keys, grid, strict=True)
+            (labels[key], *line, *shown[row_of[key]])
+            for key, line in zip(row_keys, grid, strict=True)
         ),
         notes=tuple(list_notes(frame, records, labels)),
-        cells=pd.DataFrame(cells, columns=[*summary.columns, "row", "column", "text"]),
+        cells=pd.DataFrame(cells, columns=[*summary.columns, *_PLACED]),
+        flags=conditions.flags,
+        groups=tuple(
+            (name, tuple(row_of[key] for key in keys)) for name, keys in conditions.groups
+        ),
     )
+
+
+def _mark(
+    labels: Mapping[Row, str], conditions: Conditions
+) -> tuple[dict[Row, str], dict[Row, str]]:
+    """Return labels that name the conditions where rows are parted, and each row's conditions."""
+    names = {row: name for name, rows in conditions.groups for row in rows}
+    marked = {
+        row: f"{label} {{{names[row]}}}" if names.get(row) else label
+        for row, label in labels.items()
+    }
+    return marked, names
+
+
+def build_costs(table: Table) -> Table:
+    """Return the table of every cost that some arm of a study measured.
+
+    `cells` has the row's model, method and arm, and its costs in full under their names.
+    """
+    means = average_costs(list_rows(table.cells), COSTS)
+    names = [cost for cost in COSTS if any(not math.isnan(costs[cost]) for costs in means.values())]
+    arms = {cell["row"]: _key(cell, _ROW) for cell in list_rows(table.cells)}
+    return replace(
+        table,
+        caption=f"{table.experiment}: costs, means over finished runs, then over data sets.",
+        headers=(table.headers[0], *map(name_cost, names)),
+        rows=tuple(
+            (line[0], *(show_cost(name, means[row][name]) for name in names))
+            for row, line in enumerate(table.rows)
+        ),
+        notes=(
+            "Embeddings are the tables of tokens, positions and segments; head and adapter are "
+            "trained. Rates leave warm-up batches out. A token is a sub-word that is no padding. "
+            "Operations (FLOPs) are those of matrix products, measured on one batch, "
+            "its padding included; training is forward and backward.",
+            "Peak memory on a GPU is that of the device's tensors, on a CPU the resident set of "
+            "the whole process, libraries among it. – was not measured.",
+        ),
+        cells=pd.DataFrame(
+            [dict(zip(_ROW, arms[row], strict=True)) | means[row] for row in sorted(arms)],
+            columns=[*_ROW, *COSTS],
+        ),
+    )
+
+
+def render_costs(costs: Table) -> str:
+    """Return a table of costs as CSV, under the names of a record, one line per arm."""
+    names = costs.cells.columns.tolist()
+    rows = list_rows(costs.cells)
+    return render_lines(names, ([_number(row[name]) for name in names] for row in rows))
 
 
 def _key(row: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -127,47 +192,19 @@ def _cell_text(cell: dict[str, Any]) -> str:
     return f"{100 * cell['mean']:.1f}{spread} ({seeds})"
 
 
-def show_cost(name: str, value: float) -> str:
-    """Return a cost as text: whole counts, seconds and rates to one decimal, bytes in MiB.
-
-    >>> show_cost("trainable_parameters", 1234567), show_cost("peak_memory_bytes", 3 * 2**20)
-    ('1,234,567', '3.0')
-    """
-    if math.isnan(value):
-        return ABSENT
-    if name.endswith("_parameters"):
-        return f"{value:,.0f}"
-    return f"{value / 2**20 if name.endswith('_bytes') else value:,.1f}"
-
-
-def _cost_cells(cells: list[dict[str, Any]]) -> dict[tuple[str, ...], list[str]]:
-    names = ("trainable_parameters", "train_seconds", "peak_memory_bytes")
-    values: dict[tuple[str, ...], dict[str, dict[tuple[str, ...], float]]] = defaultdict(dict)
-    for cell in cells:
-        for name in names:  # once per data set, however many languages it was tested in
-            by_dataset = values[_key(cell, _ROW)].setdefault(name, {})
-            if not math.isnan(cell[name]):
-                by_dataset[_key(cell, _COLUMN[:2])] = cell[name]
-    return {
-        row: [
-            show_cost(
-                name, sum(costs[name].values()) / len(costs[name]) if costs[name] else math.nan
-            )
-            for name in names
-        ]
-        for row, costs in values.items()
-    }
-
-
 def render_markdown(table: Table) -> str:
-    """Return the table as a Markdown pipe table, with its caption above and its notes below."""
-    lines = [
-        _line(table.headers, escape_markdown),
-        "| --- |" + " ---: |" * (len(table.headers) - 1),
-    ]
-    lines += [_line(row, escape_markdown) for row in table.rows]
-    notes = [f"- {escape_markdown(note)}" for note in table.notes]
-    return "\n".join([f"**{escape_markdown(table.caption)}**", "", *lines, "", *notes, ""])
+    """Return the table as Markdown pipe tables, its caption and flags above, its notes below."""
+    lines = [f"**{escape_markdown(table.caption)}**", ""]
+    lines += [f"> {escape_markdown(flag)}\n" for flag in table.flags]
+    for name, rows in table.parts:
+        lines += [f"*{escape_markdown(name)}*", ""] if name else []
+        lines += [
+            _line(table.headers, escape_markdown),
+            "| --- |" + " ---: |" * (len(table.headers) - 1),
+            *(_line(row, escape_markdown) for row in rows),
+            "",
+        ]
+    return "\n".join([*lines, *(f"- {escape_markdown(note)}" for note in table.notes), ""])
 
 
 def _line(cells: Sequence[str], escape: Callable[[str], str]) -> str:
@@ -176,18 +213,23 @@ def _line(cells: Sequence[str], escape: Callable[[str], str]) -> str:
 
 def render_latex(table: Table) -> str:
     """Return the table as a LaTeX float; it needs booktabs, and XeLaTeX or LuaLaTeX for Chinese."""
-    rows = [" & ".join(map(escape_latex, cells)) + r" \\" for cells in (table.headers, *table.rows)]
+    body = []
+    for name, rows in table.parts:
+        width = len(table.headers)
+        body += [r"\midrule"]
+        body += [rf"\multicolumn{{{width}}}{{l}}{{{escape_latex(name)}}} \\"] if name else []
+        body += [_latex_line(row) for row in rows]
     return "\n".join(
         [
             "% \\usepackage{booktabs}; Chinese labels need XeLaTeX or LuaLaTeX with a Chinese font",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escape_latex(table.caption)}}}",
+            *(rf"\par\footnotesize {escape_latex(flag)}\par" for flag in table.flags),
             rf"\begin{{tabular}}{{l{'r' * (len(table.headers) - 1)}}}",
             r"\toprule",
-            rows[0],
-            r"\midrule",
-            *rows[1:],
+            _latex_line(table.headers),
+            *body,
             r"\bottomrule",
             r"\end{tabular}",
             *(rf"\par\footnotesize {escape_latex(note)}" for note in table.notes),
@@ -197,25 +239,22 @@ def render_latex(table: Table) -> str:
     )
 
 
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(map(escape_latex, cells)) + r" \\"
+
+
 def render_csv(table: Table) -> str:
     """Return one line per arm x data set x language, numbers in full, absent ones empty.
 
     Scores are fractions; `seeds` are separated by spaces. A text that a spreadsheet would run as a
     formula gets a leading apostrophe.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_CSV.values())
-    for cell in list_rows(table.cells):
-        writer.writerow([_csv_cell(cell[name]) for name in _CSV])
-    return out.getvalue()
+    rows = list_rows(table.cells)
+    return render_lines([*_CSV.values()], ([_number(row[name]) for name in _CSV] for row in rows))
 
 
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return escape_csv(value)
-    if isinstance(value, tuple):
-        return escape_csv(" ".join(map(str, value)))
-    if isinstance(value, float) and math.isnan(value):
-        return ""
-    return int(value) if value == int(value) and abs(value) > 1 else value
+def _number(value: Any) -> Any:
+    """Return a whole number without a decimal point."""
+    if isinstance(value, float) and value.is_integer() and abs(value) > 1:
+        return int(value)
+    return value

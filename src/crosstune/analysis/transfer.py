@@ -96,6 +96,7 @@ def build_transfer(table: Table) -> Table | None:
             "of the row, each language with the same weight.",
         ),
         cells=pd.DataFrame(numbers, columns=[*_ROW, "measure", "language", *_NUMBERS]),
+        flags=table.flags,
     )
 
 

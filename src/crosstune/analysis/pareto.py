@@ -1,0 +1,187 @@
+"""The second figure of a study: score against trainable parameters, with the front of the best.
+
+One panel per column of the table (and per group of equal conditions). `report.py` calls it and
+writes what it returns.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
+
+from crosstune.analysis.figures import (
+    DOT,
+    INK,
+    MAX_ARMS,
+    MAX_PANELS,
+    Drawing,
+    Point,
+    fold,
+    open_axes,
+    render_drawing,
+    round_ticks,
+    styled,
+)
+from crosstune.analysis.frame import list_rows
+from crosstune.analysis.tables import Table
+
+_WIDE = 2  # panels in a row
+_WIDTH, _NAMES, _LEFT = 190, 170, 40  # points: a plot, the names to its right, its ticks
+_LINE = 11  # points that a name takes
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm in a panel: what it trains, and its mean score in percentage points."""
+
+    name: str
+    parameters: float
+    score: float
+    full: bool = False  # full fine-tuning, what the others are measured against
+
+
+def find_front(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms that no other beats: none has as few parameters and scores more.
+
+    They come with growing parameters and growing scores; of equal arms the first stands for all.
+
+    >>> [arm.name for arm in find_front([Arm("a", 9, 80), Arm("b", 5, 70), Arm("c", 7, 60)])]
+    ['b', 'a']
+    """
+    front: list[Arm] = []
+    for arm in sorted(arms, key=lambda arm: (arm.parameters, -arm.score)):
+        if not front or arm.score > front[-1].score:
+            front.append(arm)
+    return front
+
+
+def draw_pareto(table: Table) -> Drawing | None:
+    """Return score against trainable parameters (logarithmic), or None if nothing can be drawn.
+
+    A dot is an arm's mean over seeds; the stepped line joins the arms that no other beats, which
+    are named in ink like full fine-tuning, the others grey. Arms are named at the right of a panel,
+    the best on top.
+    """
+    panels = [panel for panel in _gather(table) if panel[1]]
+    if not panels:
+        return None
+    shown = panels[:MAX_PANELS]
+    tallest = max(len(arms) for _, arms in shown)
+    high = max(130, _LINE * tallest)
+    step = (_LEFT + _WIDTH + _NAMES, high + 70)
+    wide = min(_WIDE, len(shown))
+    with styled():
+        figure, axes = open_axes(wide * step[0], -(-len(shown) // wide) * step[1])
+        for number, (title, arms) in enumerate(shown):
+            x, y = (number % wide) * step[0] + _LEFT, (number // wide) * step[1] + 30
+            _Panel(axes, (x, y), high, arms).draw(title)
+        cut = f"The first {len(shown)} of {len(panels)} panels." if len(panels) > len(shown) else ""
+        return render_drawing(figure, cut)
+
+
+def _gather(table: Table) -> list[tuple[str, list[Arm]]]:
+    """Return title and arms of each panel, at most 40 arms of it."""
+    cells = list_rows(table.cells)
+    groups = table.groups or (("", tuple(range(len(table.rows)))),)
+    panels = []
+    for column, title in enumerate(table.columns):
+        for name, rows in groups:
+            arms = [
+                _arm(table, cell)
+                for cell in cells
+                if cell["column"] == column and cell["row"] in rows and _drawable(cell)
+            ]
+            panels.append((f"{title} · {name}" if name else title, arms[:MAX_ARMS]))
+    return panels
+
+
+def _drawable(cell: Mapping[str, Any]) -> bool:
+    return bool(cell["n"]) and cell["trainable_parameters"] > 0  # also false for NaN
+
+
+def _arm(table: Table, cell: Mapping[str, Any]) -> Arm:
+    label = table.rows[cell["row"]][0].removesuffix(f" {{{cell['conditions']}}}")
+    parameters, full = cell["trainable_parameters"], cell["method"] == "full"
+    return Arm(label, parameters, 100 * cell["mean"], full)
+
+
+class _Panel:
+    """One plot, laid out in points on the figure's axes."""
+
+    def __init__(self, axes: Any, corner: Point, high: float, arms: Sequence[Arm]) -> None:
+        self.axes, self.corner, self.high, self.arms = axes, corner, high, arms
+        logs = [math.log10(arm.parameters) for arm in arms]
+        low = math.floor(min(logs))
+        self.decades = range(low, max(math.ceil(max(logs)), low + 1) + 1)
+        self.ticks = round_ticks([arm.score for arm in arms])
+
+    def place(self, parameters: float, score: float) -> Point:
+        """Return where a value stands on the figure."""
+        low, top = self.decades[0], self.decades[-1]
+        across = (math.log10(parameters) - low) / (top - low)
+        up = (score - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
+        return self.corner[0] + _WIDTH * across, self.corner[1] + self.high * (1 - up)
+
+    def draw(self, title: str) -> None:
+        """Draw axes, dots, front and names."""
+        (left, top), bottom = self.corner, self.corner[1] + self.high
+        self._write(left + _WIDTH / 2, top - 8, fold(title, 60), ha="center", va="bottom")
+        self._write(left + _WIDTH / 2, bottom + 16, "trainable parameters", ha="center", va="top")
+        rules = [[(left, bottom), (left + _WIDTH, bottom)], [(left, top), (left, bottom)]]
+        grid = []
+        for decade in self.decades:
+            x, _ = self.place(10.0**decade, self.ticks[0])
+            grid.append([(x, top), (x, bottom)])
+            self._write(x, bottom + 4, _power(decade), ha="center", va="top")
+        for tick in self.ticks:
+            _, y = self.place(10.0 ** self.decades[0], tick)
+            grid.append([(left, y), (left + _WIDTH, y)])
+            self._write(left - 4, y, f"{tick:g}", ha="right", va="center")
+        self._lines(rules, INK, linewidths=0.8)
+        self._lines(grid, INK, linewidths=0.6, alpha=0.15)
+        front = find_front(self.arms)
+        self._lines([self._steps(front)], DOT, linewidths=1.2)
+        points = [self.place(arm.parameters, arm.score) for arm in self.arms]
+        dots = {"marker": "o", "color": DOT, "markersize": 5, "linestyle": "none"}
+        self.axes.add_line(Line2D([x for x, _ in points], [y for _, y in points], **dots))
+        self._name(front)
+
+    def _steps(self, front: Sequence[Arm]) -> list[Point]:
+        """Return the line over all that the front beats: level up to the next better arm."""
+        points: list[Point] = []
+        for arm in front:
+            x, y = self.place(arm.parameters, arm.score)
+            points += [(x, points[-1][1]), (x, y)] if points else [(x, y)]
+        return [*points, (self.corner[0] + _WIDTH, points[-1][1])]
+
+    def _name(self, front: Sequence[Arm]) -> None:
+        """Write the names at the right, each led to its dot."""
+        x, lowest = self.corner[0] + _WIDTH + 24, self.corner[1] + self.high
+        ranked = sorted(self.arms, key=lambda arm: -arm.score)
+        leads, y = [], self.corner[1] - _LINE
+        for below, arm in enumerate(ranked, start=1 - len(ranked)):
+            dot = self.place(arm.parameters, arm.score)
+            y = min(max(dot[1], y + _LINE), lowest + below * _LINE)
+            shade = 1.0 if arm.full or arm in front else 0.6
+            first, *rest = fold(arm.name, 30).split("\n")
+            self._write(x, y, f"{first}…" if rest else first, va="center", alpha=shade)
+            leads.append([dot, (x - 3, y)])
+        self._lines(leads, INK, linewidths=0.5, alpha=0.35)
+
+    def _lines(self, lines: Sequence[Sequence[Point]], color: str, **style: Any) -> None:
+        self.axes.add_collection(LineCollection(lines, colors=color, **style), autolim=False)
+
+    def _write(self, x: float, y: float, text: str, **style: Any) -> None:
+        self.axes.text(x, y, text, **style)
+
+
+def _power(decade: int) -> str:
+    """Return a power of ten as an axis has it.
+
+    >>> [_power(decade) for decade in (2, 4, 6, 9)]
+    ['100', '10k', '1M', '1G']
+    """
+    return f"{10 ** (decade % 3)}{'kMGTPE'[decade // 3 - 1 : decade // 3] if decade > 2 else ''}"
