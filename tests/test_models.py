@@ -1,11 +1,23 @@
 """Tokenizers and encoders: what is loaded, what is refused, what counts as the head."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerBase
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertModel,
+    CTRLConfig,
+    MarianConfig,
+    MBartConfig,
+    PreTrainedTokenizerBase,
+    RobertaForMaskedLM,
+)
 
 from crosstune.errors import ConfigError
 from crosstune.identity import resolve
@@ -81,6 +93,57 @@ def test_a_checkpoint_that_lacks_encoder_weights_is_refused(
         load_model(model, TASK, byte_bpe, [])
 
 
+def words_of_ours(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged, less the library's own words."""
+    return [each.getMessage() for each in caplog.records if each.name.startswith("crosstune")]
+
+
+CLOZE = TASKS[Kind.cloze].from_rows([], {"es": "{text} {mask}"}, {"es": {"a": "la", "b": "en"}})
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (CLOZE, r"model=local: \S+ lacks 6 weights of a masked LM's head, cls\.predictions\.bias"),
+        (
+            TASKS[Kind.entailment].from_rows([], {"es": "{label}"}, {"es": {"a": "la", "b": "en"}}),
+            r"model=local: \S+ lacks 2 weights of its head, classifier\.bias among them",
+        ),
+    ],
+    ids=["cloze", "entailment"],
+)
+def test_a_head_that_is_not_trained_must_come_with_the_checkpoint(
+    tmp_path: Path, byte_bpe: PreTrainedTokenizerBase, task: Task, said: str
+) -> None:
+    model = save(tmp_path, BertModel(BertConfig(**SIZES)), byte_bpe)
+    with pytest.raises(ConfigError, match=said):
+        load_model(model, task, byte_bpe, [])
+
+
+def test_a_masked_lm_without_its_head_goes_on_from_a_random_one_and_says_so_once(
+    tmp_path: Path, byte_bpe: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = save(tmp_path, BertModel(BertConfig(**SIZES)), byte_bpe)
+    loaded = load_model(model, TASKS[Kind.masked_lm](), byte_bpe, [])
+    assert "cls.predictions.transform.dense" in loaded.head
+    (told,) = words_of_ours(caplog)
+    assert "lacks 6 weights of the head, cls.predictions.bias among them" in told
+
+
+@pytest.mark.parametrize("kind", [BertForMaskedLM, RobertaForMaskedLM, BertForPreTraining])
+@pytest.mark.parametrize("task", [CLOZE, TASKS[Kind.masked_lm]()], ids=["cloze", "masked_lm"])
+def test_a_checkpoint_with_its_head_is_taken_without_a_word(
+    tmp_path: Path,
+    byte_bpe: PreTrainedTokenizerBase,
+    caplog: pytest.LogCaptureFixture,
+    kind: Any,
+    task: Task,
+) -> None:
+    model = save(tmp_path, kind(kind.config_class(**SIZES)), byte_bpe)
+    assert load_model(model, task, byte_bpe, []).head
+    assert words_of_ours(caplog) == []
+
+
 def test_the_head_of_masked_lm_leaves_tied_weights_out() -> None:
     head = find_head(BertForMaskedLM(BertConfig(**SIZES)))
     assert head == ["cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"]
@@ -91,6 +154,29 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ConfigError, match="Pickled weights are never loaded"):
         resolve(Model(name="local", origin=Origin.local, path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "files"),
+    [
+        (MarianConfig, "MarianTokenizer", ("source.spm", "target.spm")),
+        (MBartConfig, "MBartTokenizer", ("sentencepiece.bpe.model",)),
+        (CTRLConfig, "CTRLTokenizer", ()),
+    ],
+)
+def test_a_tokenizer_without_a_fast_version_is_refused_and_says_what_works(
+    tmp_path: Path, config: Any, name: str, files: Sequence[str]
+) -> None:
+    config().save_pretrained(tmp_path)
+    for file in files:
+        (tmp_path / file).write_bytes(b"no model")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "vocab.json").write_text('{"<unk>": 0, "<pad>": 1, "</s>": 2}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    model = resolve(Model(name="local", origin=Origin.local, path=str(tmp_path)))
+    with pytest.raises(ConfigError, match="Marian checkpoints have none at all: take mT5, mBART"):
+        load_tokenizer(model, iter(()), "", tmp_path)
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(

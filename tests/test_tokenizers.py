@@ -7,15 +7,17 @@ import sys
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from crosstune.errors import ConfigError
 from crosstune.tokenizers import (
     TRAINERS,
     extend_embeddings,
     extend_tokenizer,
+    make_literal,
     part_piece,
     train_tokenizer,
+    wrap_tokenizer,
 )
 
 SPANISH = [
@@ -84,6 +86,65 @@ def test_wordpiece_marks_what_does_not_begin_a_word():
 
 def test_wordpiece_leaves_what_it_never_saw_unknown():
     assert train_tokenizer(SPANISH, 120, "wordpiece").tokenize("茶") == ["[UNK]"]
+
+
+# --- special pieces that stand in a text
+
+HOSTILE = ("[MASK]", "la[MASK]niña", "[SEP] [CLS]", "[[PAD]][MASK]", "［ＭＡＳＫ］")
+
+
+def special_ids_in(tokenizer, text):
+    """Return the ids of special pieces, but for the unknown one, that a text alone becomes."""
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    return special.intersection(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def trained_on_hostile_texts(algorithm):
+    return train_tokenizer([*SPANISH, *HOSTILE * 3], SIZE[algorithm], algorithm)
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_spells_a_special_piece(algorithm, text):
+    tokenizer = make_literal(trained_on_hostile_texts(algorithm))
+    assert special_ids_in(tokenizer, text) == set()
+    words = tokenizer(text.split(), is_split_into_words=True, add_special_tokens=False)
+    assert not set(words["input_ids"]) & {0, 2, 3, 4}
+
+
+@ALGORITHMS
+def test_special_pieces_around_a_text_stay(algorithm):
+    tokenizer = make_literal(trained_on_hostile_texts(algorithm))
+    ids = tokenizer("[MASK]")["input_ids"]
+    assert (ids[0], ids[-1]) == (2, 3)
+
+
+def test_a_vocabulary_that_reads_special_pieces_like_others_is_a_control():
+    tokenizer = trained_on_hostile_texts("unigram")
+    tokenizer.split_special_tokens = True  # all that transformers does about it
+    assert special_ids_in(tokenizer, "[MASK]") == {tokenizer.mask_token_id}
+
+
+@ALGORITHMS
+def test_texts_without_special_pieces_are_read_as_before(algorithm):
+    tokenizer = trained_on_hostile_texts(algorithm)
+    before = [tokenizer(text)["input_ids"] for text in [*SPANISH, "a [ b ] <s> MASK"]]
+    make_literal(tokenizer)
+    assert [tokenizer(text)["input_ids"] for text in [*SPANISH, "a [ b ] <s> MASK"]] == before
+
+
+@ALGORITHMS
+def test_a_tokenizer_is_made_literal_once(algorithm):
+    once = make_literal(trained_on_hostile_texts(algorithm)).backend_tokenizer.to_str()
+    again = make_literal(wrap_tokenizer(Tokenizer.from_str(once))).backend_tokenizer.to_str()
+    assert again == once
+
+
+def test_saved_for_plain_transformers_a_mask_can_still_be_written(tmp_path):
+    tokenizer = make_literal(trained_on_hostile_texts("unigram"))
+    tokenizer.save_pretrained(tmp_path)
+    ids = AutoTokenizer.from_pretrained(tmp_path)("la [MASK]")["input_ids"]
+    assert ids.count(tokenizer.mask_token_id) == 1
 
 
 # --- growing

@@ -95,7 +95,7 @@ def examine(run: Run, tokenize: bool = False) -> Report:
     leakage: dict[str, int] = {}
     if task is not None:
         findings += _examine_rows(splits, task, data, sources)
-        leakage = count_leakage(splits, task.texts_of)
+        leakage = count_leakage(splits, task.leaks_of)
         if tokenize:
             findings += _examine_tokens(splits, task, run, sources)
     counts = {
@@ -229,7 +229,7 @@ def _examine_rows(
     yield from checks.check_conflicts(splits, texts_of, labels_of)
     yield from checks.check_tags(splits)
     yield from checks.check_balance(splits, labels_of, sources)
-    yield from check_duplicates(splits, texts_of)
+    yield from check_duplicates(splits, texts_of, task.leaks_of)
 
 
 def _examine_tokens(

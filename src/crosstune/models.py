@@ -22,11 +22,17 @@ from crosstune.tasks import Task
 from crosstune.tokenizers import (
     extend_embeddings,
     extend_tokenizer,
+    make_literal,
     train_tokenizer,
     wrap_tokenizer,
 )
 from crosstune.whole import whole_file, whole_folder
 
+_NOT_FAST = (
+    "its tokenizer has no fast version here. Marian checkpoints have none at all: take mT5, mBART, "
+    "T5 or BART instead. Where one of those brings a SentencePiece model and no tokenizer.json, "
+    "pip install sentencepiece converts it."
+)
 transformers.utils.logging.disable_progress_bar()  # one shard's progress says nothing
 
 
@@ -48,11 +54,11 @@ def load_tokenizer(
             trained = train_tokenizer(texts, int(model.vocab_size or 0), model.tokenizer.value)
             with whole_file(path) as partial:
                 trained.backend_tokenizer.save(str(partial))
-        return _literal(wrap_tokenizer(Tokenizer.from_file(str(path))))
+        return make_literal(wrap_tokenizer(Tokenizer.from_file(str(path))))
     tokenizer = _load_own_tokenizer(model)
     if model.extend_vocab is not None:
         tokenizer = extend_tokenizer(tokenizer, texts, model.extend_vocab)
-    return _literal(tokenizer)
+    return make_literal(tokenizer)
 
 
 def _load_own_tokenizer(model: Model) -> PreTrainedTokenizerBase:
@@ -66,19 +72,15 @@ def _load_own_tokenizer(model: Model) -> PreTrainedTokenizerBase:
             # on whether they start a sentence
             tokenizer = transformers.AutoTokenizer.from_pretrained(**options, add_prefix_space=True)
     if not tokenizer.is_fast:
-        raise ConfigError(f"model={model.name}: its tokenizer has no fast version.")
-    return tokenizer
-
-
-def _literal(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Let a "[SEP]" or "[MASK]" that stands in a text be text, and nothing special."""
-    tokenizer.split_special_tokens = True
+        raise ConfigError(f"model={model.name}: {_NOT_FAST}")
     return tokenizer
 
 
 def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the sha256 of all that decides how a text is parted."""
     backend: Any = tokenizer.backend_tokenizer
+    backend.no_truncation()  # how the last text was cut stays in it otherwise
+    backend.no_padding()
     return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
@@ -91,9 +93,10 @@ def load_model(
     seed it first.
 
     Raises:
-        ConfigError: the checkpoint lacks weights of the encoder itself, or cannot be reached.
+        ConfigError: the checkpoint lacks weights of the encoder itself, or of a head that the task
+            must not start at random, or cannot be reached.
     """
-    auto: Any = getattr(transformers, task.auto_class)
+    auto: Any = getattr(transformers, task.head_class)
     labels: dict[str, Any] = {}
     if task.labels:
         labels["id2label"] = dict(enumerate(task.labels))
@@ -118,7 +121,10 @@ def load_model(
     if model.extend_vocab is not None:
         extend_embeddings(built, _load_own_tokenizer(model), tokenizer)
     _rest_pooler(built)
-    head = _head_of(built, sorted(info["missing_keys"]), model)
+    missing = sorted(info["missing_keys"])
+    head = _head_of(built, missing, model)
+    if lost := [key for key in missing if not key.startswith(f"{built.base_model_prefix}.")]:
+        task.judge_head(f"model={model.name}: {model.path or model.hub_id}", lost)
     return Loaded(built.train(), head + task.extend(built))
 
 
@@ -214,17 +220,18 @@ def keep_base(
     loaded.name_or_path = folder.as_posix()
 
 
-def check_length(model: PreTrainedModel, max_tokens: int) -> None:
-    """Raise ConfigError if the encoder has fewer positions than an input may have sub-words."""
+def check_length(model: PreTrainedModel, max_tokens: int, prompt: int = 0) -> None:
+    """Raise ConfigError if the encoder has fewer positions than an input and its prompt take."""
     config: Any = getattr(model.config, "encoder", model.config)
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 0:
         return
     if config.model_type in ("roberta", "xlm-roberta", "camembert"):
         positions -= config.pad_token_id + 1  # their positions start behind the padding's
-    if max_tokens > positions:
+    if max_tokens + prompt > positions:
+        more = f" and method.peft.num_virtual_tokens={prompt}" if prompt else ""
         raise ConfigError(
-            f"data.max_tokens={max_tokens}: {config.model_type} has {positions} positions."
+            f"data.max_tokens={max_tokens}{more}: {config.model_type} has {positions} positions."
         )
 
 
@@ -267,9 +274,11 @@ class _source_errors:
         """Nothing to prepare."""
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        message = " ".join(str(error).split())
+        if "SentencePiece" in message or "`tiktoken`" in message:
+            raise ConfigError(f"model={self.model.name}: {_NOT_FAST} ({message})") from error
         if not isinstance(error, OSError | ValueError) or isinstance(error, ConfigError):
             return
-        message = " ".join(str(error).split())
         if message.startswith("Unrecognized configuration class"):
             raise ConfigError(
                 f"model={self.model.name}: this kind of task has no head for its architecture. "

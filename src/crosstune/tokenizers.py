@@ -1,5 +1,6 @@
 """Tokenizers made here: trained from nothing, or grown by pieces of another language.
 
+`make_literal` sees to it that no text spells a special piece, whoever made the tokenizer.
 `bpe` and `wordpiece` are functions of the texts alone. `unigram` is not: its scores are sums in
 no fixed order, so ids and scores differ from one training to the next even on one machine; the
 trained file is therefore kept in the cache, and its digest belongs into a run's record
@@ -7,12 +8,14 @@ trained file is therefore kept in the cache, and its digest belongs into a run's
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from tokenizers import (
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -60,6 +63,28 @@ def wrap_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         sep_token="[SEP]",  # noqa: S106
         mask_token="[MASK]",  # noqa: S106
     )
+
+
+def make_literal(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Let a "[SEP]" or "<mask>" that stands in a text be text, and nothing special; return it.
+
+    A vocabulary may read such a piece as it reads any other, Unigram above all. There the words
+    are parted inside the piece, behind its first character, so that nothing spells it.
+    """
+    tokenizer.split_special_tokens = True
+    backend: Any = tokenizer.backend_tokenizer
+    spelled = [
+        str(token.content)
+        for number, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and len(token.content) > 1 and number != tokenizer.unk_token_id
+        if number in tokenizer.encode(str(token.content), add_special_tokens=False)
+    ]
+    if spelled:
+        inside = "|".join(f"{re.escape(piece[0])}(?={re.escape(piece[1:])})" for piece in spelled)
+        parting = pre_tokenizers.Split(Regex(inside), "merged_with_previous")
+        steps = [backend.pre_tokenizer, parting] if backend.pre_tokenizer else [parting]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    return tokenizer
 
 
 def _train_bpe(texts: Iterator[str], vocab_size: int) -> Tokenizer:

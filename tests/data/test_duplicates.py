@@ -189,3 +189,34 @@ def test_too_short_a_prefix_would_miss_some():
 def test_every_text_of_a_pair_must_be_near():
     assert list(find_near([(LONG, "¿quién vino?"), (LONG + "!", "¿dónde fue?")])) == []
     assert list(find_near([(LONG, "¿quién vino?"), (LONG + "!", "¿quién vino?")])) == [(1, 0)]
+
+
+# --- kinds of which not all that makes an item leaks
+
+PAIRS = {
+    "train": [("x (a) b", "x a b"), ("x a (b)", "x a b"), ("x (a) b", "x a b")],
+    "test": [("x (a) b", "x a b"), ("(x) a b", "x a b"), ("y (a) b", "y a b")],
+}
+
+
+def pairs(**compare):
+    """Return rule and place of the duplicates of marked texts."""
+    found = check_duplicates(splits_of(**PAIRS), lambda row: row["texts"][:1], **compare)
+    return [(f.rule, f.place) for f in found]
+
+
+def leaks_of(row):
+    return row["texts"][1:]
+
+
+def test_in_a_split_the_whole_item_is_compared_and_across_splits_what_leaks():
+    wanted = [("D101", "train:3"), ("D102", "test:1"), ("D102", "test:2")]
+    assert pairs(leaks_of=leaks_of) == wanted
+
+
+def test_by_the_whole_item_alone_a_text_in_two_splits_would_be_missed():
+    assert pairs() == [("D101", "train:3"), ("D102", "test:1")]
+
+
+def test_leakage_counts_what_leaks():
+    assert count_leakage(splits_of(**PAIRS), leaks_of) == {"test/es": 2}

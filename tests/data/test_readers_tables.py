@@ -1,5 +1,7 @@
 """Tables without a header, tables of Parquet, and tables with empty labels."""
 
+import json
+
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -133,6 +135,41 @@ def test_a_digest_is_of_the_content(tmp_path):
 def test_a_label_set_may_be_empty(write, name, content):
     rows = read_label_sets(write(name, content), text="text", label="label").rows
     assert [row["label"] for row in rows] == ["a,b", ""]
+
+
+SETS = [["a", "b, c"], [], [3]]
+
+
+def test_a_label_set_may_be_a_list(write, tmp_path):
+    lines = [json.dumps({"text": "uno", "label": labels}) for labels in SETS]
+    rows = read_label_sets(write("a.jsonl", "\n".join(lines)), text="text", label="label").rows
+    assert [row["label"] for row in rows] == [["a", "b, c"], [], ["3"]]
+    path = save(tmp_path, text=["uno", "dos"], label=[["a"], []])
+    assert [row["label"] for row in read_label_sets(path, text="text", label="label").rows] == [
+        ["a"],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        (["a", [3]], "column 'label' holds a list, not one value"),
+        ({"a": 1}, "column 'label' holds a dict, not one value"),
+        (["a", " "], "column 'label' (data.label) is empty"),
+        (["\ud800"], "column 'label' holds half of a character (a lone surrogate)"),
+    ],
+)
+def test_a_list_of_other_things_than_texts_is_told(write, labels, fault):
+    path = write("a.jsonl", json.dumps({"text": "uno", "label": labels}))
+    with pytest.raises(DataError) as caught:
+        read_label_sets(path, text="text", label="label")
+    assert caught.value.faults == [f"{path}:1: {fault}"]
+
+
+def test_a_list_is_no_single_label(write):
+    path = write("a.jsonl", json.dumps({"text": "uno", "label": ["a"]}))
+    assert faults(path) == ["FILE:1: column 'label' holds a list, not one value"]
 
 
 def test_one_label_may_not_be_empty(write):

@@ -19,6 +19,7 @@ from crosstune.errors import ConfigError
 from crosstune.run import train
 from crosstune.tasks.cloze import Cloze
 from crosstune.tasks.verbalizers import encode_behind
+from crosstune.tokenizers import make_literal
 from tiny import MODEL, ROWS
 
 PATTERNS = {"es": "{text} En fin , {mask} .", "zh": "{text}很{mask}。"}
@@ -40,13 +41,6 @@ CALIBRATED = replace(TASK, calibrate=True)
 HOSTILE = "[MASK] {mask} <mask> {text} [SEP] </s>"
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
-
-
-def literal(tokenizer):
-    """Return the tokenizer as a run has it: special pieces in a text are text."""
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.split_special_tokens = True
-    return tokenizer
 
 
 def model_for(tokenizer):
@@ -115,9 +109,8 @@ def test_the_first_words_of_a_window_are_as_the_tokenizer_reads_them(tokenizer):
     assert encode_behind(None, texts, tokenizer) == [inside(tokenizer, text) for text in texts]
 
 
-@pytest.mark.parametrize("tokenizer_of_a_run", [True, False])
-def test_a_text_that_looks_like_a_mask_stays_text(tokenizer, tokenizer_of_a_run):
-    tokenizer = literal(tokenizer) if tokenizer_of_a_run else tokenizer
+def test_a_text_that_looks_like_a_mask_stays_text(tokenizer):
+    tokenizer = make_literal(copy.deepcopy(tokenizer))
     encoded = TASK.encode([{**ITEMS[0], "text": HOSTILE}], tokenizer, 128)
     window, masks = window_of(encoded, 0), encoded.extra["pieces"].shape[-1]
     assert window.count(tokenizer.mask_token_id) == masks

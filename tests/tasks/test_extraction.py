@@ -14,12 +14,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from crosstune.data.encoded import IGNORE, Encoded
+from crosstune.data.module import LanguageData
 from crosstune.data.readers import read_squad
+from crosstune.data.split import Split
 from crosstune.errors import ConfigError
 from crosstune.metrics.answers import score_answer
 from crosstune.models import load_tokenizer
 from crosstune.record import read_record
-from crosstune.schema import Model, Origin
+from crosstune.schema import Data, Kind, Model, Origin
 from crosstune.tasks.extraction import Extraction
 from crosstune.tasks.passages import OUTSIDE, trim
 from crosstune.tasks.prediction import Prediction
@@ -491,6 +493,50 @@ def test_every_fault_of_a_row_is_described_and_sound_rows_have_none():
 def test_an_odd_option_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Extraction.from_rows(ROWS, **options)
+
+
+# --- a headline that a file does not give
+
+
+OPEN = [*ROWS[:2], row(SPANISH)]  # one without an answer
+
+
+@pytest.mark.parametrize(
+    ("rows", "lacking"),
+    [
+        (OPEN, ()),
+        (OPEN[:2], ("no_answer_accuracy", "has_answer_f1")),
+        (OPEN[2:], ("has_answer_f1",)),
+    ],
+)
+def test_scores_that_rows_do_not_give_are_the_ones_that_are_named(rows, lacking):
+    task = Extraction.from_rows(OPEN)
+    assert task.unmeasured(rows) == lacking
+    predictions = [
+        Prediction(n, "", [a["text"] for a in r["answers"]], "", 0.0) for n, r in enumerate(rows)
+    ]
+    measured = set(task.measure(predictions, CPU)["scores"])
+    assert set(task.metrics) - measured == set(lacking)
+
+
+def data_of(validation, metric, byte_bpe, tmp_path):
+    splits = {"train": {"es": Split(OPEN, {})}, "validation": {"es": Split(validation, {})}}
+    data = Data("d", Kind.extraction, "es", metric=metric, max_tokens=96)
+    return LanguageData(splits, Extraction.from_rows(OPEN), byte_bpe, data, 1, tmp_path)
+
+
+def test_a_headline_that_validation_has_no_question_for_is_refused(byte_bpe, tmp_path):
+    said = (
+        r"data\.metric=no_answer_accuracy: a\.json \(validation, es\) holds no item for it\. "
+        r"Allowed there: f1, em\."
+    )
+    with pytest.raises(ConfigError, match=said):
+        data_of(OPEN[:2], "no_answer_accuracy", byte_bpe, tmp_path)
+
+
+def test_a_headline_that_validation_gives_is_taken(byte_bpe, tmp_path):
+    assert data_of(OPEN, "no_answer_accuracy", byte_bpe, tmp_path).encoded
+    assert data_of(OPEN[:2], "f1", byte_bpe, tmp_path).encoded
 
 
 # --- a whole run

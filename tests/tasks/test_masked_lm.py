@@ -1,5 +1,7 @@
 """Masks: how many, of which kinds, never on special pieces, and when they change."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaForMaskedLM
@@ -330,6 +332,57 @@ def test_the_loss_of_pairs_is_that_of_the_model(wordpiece):
     pairs = {"labels": batch["labels"], "next_sentence_label": batch["random"]}
     wanted = model(**batch["inputs"], **pairs).loss
     assert (total / count).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def pair_logits(random, wrong):
+    """Return logits of pairs that are right but for the first `wrong`."""
+    said = torch.where(torch.arange(len(random)) < wrong, 1 - random, random)
+    return 3.0 * torch.nn.functional.one_hot(said, 2)
+
+
+def measured_pairs(task, tokenizer, wrong):
+    """Return the result over all windows, read in two batches of unlike size."""
+    encoded = task.encode(ROWS, tokenizer, 40)
+    logits = pair_logits(torch.from_numpy(encoded.extra["random"]), wrong)
+    outputs = []
+    for windows in ([0], list(range(1, len(encoded)))):
+        batch = task.collate(encoded, windows, tokenizer, (0, 0))
+        vocabulary = torch.zeros(*batch["labels"].shape, len(tokenizer))
+        said = SimpleNamespace(logits=vocabulary, seq_relationship_logits=logits[windows])
+        read = task.read_off(lambda said=said, **inputs: said, batch)
+        outputs += [(window, *found) for window, found in zip(windows, read, strict=True)]
+    return len(encoded), task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 3])
+def test_the_share_of_pairs_that_are_told_apart_is_a_score(wordpiece, wrong):
+    pairs, result = measured_pairs(MaskedLM(next_sentence=True), wordpiece, wrong)
+    assert result["scores"]["next_sentence_accuracy"] == pytest.approx(1 - wrong / pairs)
+
+
+def test_the_loss_of_pairs_is_the_cross_entropy(wordpiece):
+    pairs, result = measured_pairs(MaskedLM(next_sentence=True), wordpiece, 1)
+    random = torch.zeros(pairs, dtype=torch.long)
+    wanted = torch.nn.functional.cross_entropy(pair_logits(random, 1).double(), random)
+    assert result["report"]["next_sentence_loss"] == pytest.approx(wanted.item(), rel=1e-6)
+
+
+class FirstPairs(MaskedLM):
+    """A planted bug: only the first pair counts."""
+
+    def measure(self, predictions, device):
+        return super().measure(predictions[:1], device)
+
+
+def test_a_count_of_fewer_pairs_would_be_found(wordpiece):
+    pairs, result = measured_pairs(FirstPairs(next_sentence=True), wordpiece, 1)
+    assert result["scores"]["next_sentence_accuracy"] != pytest.approx(1 - 1 / pairs)
+
+
+def test_with_pairs_the_scores_are_those_that_the_task_announces(wordpiece):
+    task = MaskedLM(next_sentence=True)
+    _, result = measured_pairs(task, wordpiece, 0)
+    assert tuple(result["scores"]) == task.metrics
 
 
 @pytest.mark.parametrize("options", [{"next_sentence": True}, {"masking": "span"}])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from crosstune.tasks.lines import read_lines
 from crosstune.tasks.masked_lm import MaskedLM
 from crosstune.tasks.masking import (
     choose,
@@ -30,10 +31,9 @@ def words_are_whole(choices, words=WORDS):
     )
 
 
-def lines_of(tokenizer, text, words="tokenizer"):
+def lines_of(tokenizer, text, spaced=False):
     """Return the pieces of a text, joined by word."""
-    task = MaskedLM(masking="whole_word", words=words)
-    ((ids, numbers),) = task._lines([{"text": text}], tokenizer)
+    ((ids, numbers),) = read_lines([{"text": text}], tokenizer, spaced, by_word=True)
     pieces = list(zip(tokenizer.convert_ids_to_tokens(ids), numbers, strict=True))
     return ["".join(p for p, n in pieces if n == word) for word in sorted(set(numbers))]
 
@@ -62,7 +62,7 @@ def test_a_bare_word_mark_goes_with_its_word(unigram):
 
 
 def test_spaces_of_a_segmented_text_part_words(wordpiece):
-    words = lines_of(wordpiece, "张伟 去了 上海 的 银行", "spaces")
+    words = lines_of(wordpiece, "张伟 去了 上海 的 银行", spaced=True)
     assert words == ["张伟", "去了", "上海", "的", "银行"]
 
 

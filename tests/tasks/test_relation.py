@@ -1,11 +1,13 @@
 """The relation of two entities: marked in the text, and never cut off."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from crosstune.data.duplicates import check_duplicates, count_leakage
 from crosstune.data.encoded import UNSEEN
 from crosstune.data.readers import read_brat, read_relation_table, read_semeval
 from crosstune.errors import ConfigError, DataError
@@ -61,6 +63,22 @@ def test_an_entity_that_is_no_stretch_of_the_text_is_told(span):
 
 def test_a_row_without_fault_has_none():
     assert [TASK.faults_of(row) for row in ROWS] == [[], [], []]
+
+
+def test_another_pair_of_a_text_is_another_item_but_leaks_the_same():
+    other = {**ROWS[0], "head": [20, 32], "tail": [0, 11]}
+    assert TASK.texts_of(other) != TASK.texts_of(ROWS[0])
+    assert TASK.leaks_of(other) == TASK.leaks_of(ROWS[0]) == [TEXT]
+
+
+@pytest.mark.shared
+def test_the_sentences_that_semeval_has_in_train_and_test_are_found():
+    folder = SHARED / "en" / "semeval2010_task8"
+    splits = {name: {"en": read_semeval(str(folder / f"{name}.txt"))} for name in ("train", "test")}
+    found = Counter(f.rule for f in check_duplicates(splits, TASK.texts_of, TASK.leaks_of))
+    assert (found["D102"], found["D202"]) == (16, 1)  # one more but for case
+    assert count_leakage(splits, TASK.leaks_of) == {"test/en": 17}
+    assert found["D101"] == 0, "the 25 sentences that train repeats have another pair each"
 
 
 # ---- marks ---------------------------------------------------------------------------------------

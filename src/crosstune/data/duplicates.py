@@ -1,8 +1,10 @@
 """Which texts are the same: to the letter, but for how they are written, or nearly.
 
 An item's texts are those that its task kind names: all of them make the item, so a question is no
-duplicate because its context is. Nothing here is random and nothing is sampled. `examine.py`
-asks for every duplicate, `prepare.py` for the number of rows that other splits share with train.
+duplicate because its context is. Of some kinds fewer of them leak from split to split: a sentence
+with two relations is two items, but must not stand in both train and test. Nothing here is random
+and nothing is sampled. `examine.py` asks for every duplicate, `prepare.py` for the number of rows
+that other splits share with train.
 """
 
 import re
@@ -16,6 +18,7 @@ from crosstune.data.findings import Finding, found
 from crosstune.data.splits import Splits
 
 Row = dict[str, Any]
+TextsOf = Callable[[Row], list[str]]
 Key = tuple[str, ...]  # the texts of an item; equal keys are duplicates
 
 NEAR = 0.8  # share of common shingles from which two texts are nearly the same
@@ -55,16 +58,16 @@ def walk(splits: Splits) -> Iterator[tuple[str, str, Row]]:
                 yield name, language, row
 
 
-def count_leakage(splits: Splits, texts_of: Callable[[Row], list[str]]) -> dict[str, int]:
+def count_leakage(splits: Splits, leaks_of: TextsOf) -> dict[str, int]:
     """Return, for each `split/language`, the rows whose texts train holds too, by `loose_key`.
 
     Splits that share nothing with train are left out.
     """
     seen = {
-        loose_key(texts_of(row)) for split in splits.get("train", {}).values() for row in split.rows
+        loose_key(leaks_of(row)) for split in splits.get("train", {}).values() for row in split.rows
     }
     counts = {
-        f"{name}/{language}": sum(loose_key(texts_of(row)) in seen for row in split.rows)
+        f"{name}/{language}": sum(loose_key(leaks_of(row)) in seen for row in split.rows)
         for name, languages in splits.items()
         if name != "train"
         for language, split in languages.items()
@@ -72,20 +75,27 @@ def count_leakage(splits: Splits, texts_of: Callable[[Row], list[str]]) -> dict[
     return {name: count for name, count in counts.items() if count}
 
 
-def check_duplicates(splits: Splits, texts_of: Callable[[Row], list[str]]) -> Iterator[Finding]:
-    """Yield items that stand twice, in a split or across splits: exactly, loosely or nearly."""
+def check_duplicates(
+    splits: Splits, texts_of: TextsOf, leaks_of: TextsOf | None = None
+) -> Iterator[Finding]:
+    """Yield items that stand twice, in a split or across splits: exactly, loosely or nearly.
+
+    Splits are compared by `leaks_of`, and near items found by it, where it is not `texts_of`.
+    """
+    leaks_of = leaks_of or texts_of
     first: dict[tuple[str, str, str, Key], str] = {}  # where a key of a kind first stands
     spoken: dict[Key, dict[str, str]] = {}  # loose key -> language -> where
     for name, language, row in walk(splits):
-        texts, where = texts_of(row), row["where"]
-        keys = {"1": exact_key(texts), "2": loose_key(texts)}
+        texts, leaks, where = texts_of(row), leaks_of(row), row["where"]
+        keys = {"1": exact_key(leaks), "2": loose_key(leaks)}
         core = keys["2"]
         if not any(core):
             continue
+        own = {"own 1": exact_key(texts), "own 2": loose_key(texts)}
         for others, rule in _COMPARED[name].items():
-            for level, key in keys.items():
+            for level, key in (own if others == name else keys).items():
                 if place := first.get((level, others, language, key)):
-                    yield found(f"D{level}{rule}", where, f"also at {place}", " ".join(texts))
+                    yield found(f"D{level[-1]}{rule}", where, f"also at {place}", " ".join(texts))
                     break
         if name != "train" and ("2", "train", language, core) not in first:
             for part in _long_parts(core):
@@ -96,12 +106,13 @@ def check_duplicates(splits: Splits, texts_of: Callable[[Row], list[str]]) -> It
             if other != language:
                 yield found("D402", where, f"in {other} at {place}", " ".join(texts))
         spoken[core].setdefault(language, where)
-        for kind, key in [*keys.items(), *(("part", part) for part in _long_parts(core))]:
+        parts = (("part", part) for part in _long_parts(core))
+        for kind, key in [*keys.items(), *own.items(), *parts]:
             first.setdefault((kind, name, language, key), where)
-    yield from _check_near(splits, texts_of)
+    yield from _check_near(splits, leaks_of)
 
 
-def _check_near(splits: Splits, texts_of: Callable[[Row], list[str]]) -> Iterator[Finding]:
+def _check_near(splits: Splits, texts_of: TextsOf) -> Iterator[Finding]:
     by_language: dict[str, dict[Key, tuple[str, Row]]] = {}
     for name, language, row in walk(splits):
         by_language.setdefault(language, {}).setdefault(loose_key(texts_of(row)), (name, row))

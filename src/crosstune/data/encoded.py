@@ -38,6 +38,10 @@ class Encoded:
         """Sub-words in each window, (W,)."""
         return np.diff(self.starts)
 
+    def span(self, window: int) -> slice:
+        """Return where the sub-words of a window stand in the flat arrays."""
+        return slice(int(self.starts[window]), int(self.starts[window + 1]))
+
     def pad(self, windows: Sequence[int], pad_id: int) -> dict[str, torch.Tensor]:
         """Return input_ids, attention_mask and token_type_ids, each (B, longest window)."""
         places, mask = self._places(windows)

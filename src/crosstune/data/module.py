@@ -19,6 +19,7 @@ from crosstune.data.batching import Batches, EvaluationOrder, Mixture, TrainingO
 from crosstune.data.encoded import Encoded
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits, merge
+from crosstune.errors import ConfigError
 from crosstune.schema import Data
 from crosstune.tasks import Task
 
@@ -55,6 +56,7 @@ class LanguageData(pl.LightningDataModule):
             name: {language: split.rows for language, split in languages.items()}
             for name, languages in splits.items()
         }
+        self._check_metric()
         backend: Any = tokenizer.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
@@ -66,6 +68,19 @@ class LanguageData(pl.LightningDataModule):
             }
             for name, languages in splits.items()
         }
+
+    def _check_metric(self) -> None:
+        """Raise ConfigError if validation holds no item that the headline is measured on."""
+        for language in self.data.train_languages:
+            rows = self.rows["validation"][language]
+            lacking = self.task.unmeasured(rows)
+            if self.data.metric in lacking:
+                place = rows[0]["where"].rpartition(":")[0]
+                allowed = [metric for metric in self.task.metrics if metric not in lacking]
+                raise ConfigError(
+                    f"data.metric={self.data.metric}: {place} (validation, {language}) holds no "
+                    f"item for it. Allowed there: {', '.join(allowed)}."
+                )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the rank's shares of uniform random batches."""

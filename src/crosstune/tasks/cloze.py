@@ -96,6 +96,18 @@ class Cloze(Task):
         """Return the raw texts of a row, for training a tokenizer."""
         return texts_of(row)
 
+    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+        """Refuse a checkpoint without a whole masked LM: random weights would fill the gap.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"{place} lacks {len(lost)} weights of a masked LM's head, {lost[0]} among them, and a "
+            "cloze reads its answer from that head. Take a checkpoint saved as a masked LM, or "
+            "train the head first: data=files_masked_lm, then model=local model.path=ITS_RUN."
+        )
+
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
     ) -> Encoded:

@@ -76,6 +76,18 @@ class Entailment(Task):
         """Return the raw text of a row, for training a tokenizer."""
         return [row["text"]]
 
+    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+        """Refuse a checkpoint without the head that knows entailment.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"{place} lacks {len(lost)} weights of its head, {lost[0]} among them: it never learnt "
+            "natural language inference. Take a checkpoint that did (model=local model.path=DIR), "
+            "or train one first: data=files_classification with data.text_pair."
+        )
+
     def extend(self, model: PreTrainedModel) -> list[str]:
         """Add nothing, but refuse a model without an output for entailment.
 

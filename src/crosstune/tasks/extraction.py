@@ -48,7 +48,7 @@ class Extraction(Task):
     unanswerable: bool
     threshold: float | None = None
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
-    peft_type: ClassVar[str] = "QUESTION_ANS"
+    peft_type: ClassVar[str] = "FEATURE_EXTRACTION"  # peft's own for it drops the segments
 
     @classmethod
     def from_rows(
@@ -76,6 +76,12 @@ class Extraction(Task):
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores that `measure` gives."""
         return ("f1", "em", *(("has_answer_f1", "no_answer_accuracy") if self.unanswerable else ()))
+
+    def unmeasured(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+        """Return the scores by answerability that such rows cannot give."""
+        if all(row["answers"] for row in rows):
+            return ("no_answer_accuracy", "has_answer_f1")
+        return () if any(row["answers"] for row in rows) else ("has_answer_f1",)
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""

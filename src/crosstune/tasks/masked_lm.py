@@ -7,9 +7,10 @@ test masks never change, so that all runs answer the same questions. Long lines 
 windows, none is cut (but in pairs of lines). The vocabulary is scored at masked places alone.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,13 +21,12 @@ from crosstune.data.encoded import IGNORE, Encoded, join
 from crosstune.errors import ConfigError
 from crosstune.metrics.tokens import TokenLoss
 from crosstune.tasks.boundary import BY_PLACE, NAME, add_boundary, boundary_loss, see
+from crosstune.tasks.lines import lay_out, read_lines
 from crosstune.tasks.masking import (
     MASKINGS,
-    Part,
     choose,
     cut_lines,
     join_words,
-    number_words,
     pack_lines,
     pair_lines,
 )
@@ -35,13 +35,13 @@ from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
 
 WORDS = ("tokenizer", "spaces")
+log = logging.getLogger(__name__)
 
 
-class Line(NamedTuple):
-    """A row as sub-words."""
+class Guesses(Prediction):
+    """A prediction, and which of the row's pairs of lines were told apart from random ones."""
 
-    ids: list[int]
-    words: Sequence[int]  # number of the word of each; each is its own where words do not matter
+    pairs: Sequence[tuple[bool, float]] = ()  # whether rightly, and the answer's log-probability
 
 
 @dataclass
@@ -81,8 +81,6 @@ class MaskedLM(Task):
             )
         if self.next_sentence and self.packed:
             raise ConfigError("data.task: next_sentence takes pairs of lines, so packed is no use.")
-        if self.next_sentence:  # the head that guesses both
-            vars(self)["auto_class"] = "AutoModelForPreTraining"
 
     @classmethod
     def from_rows(
@@ -92,13 +90,23 @@ class MaskedLM(Task):
         return cls(mask_rate, **options)
 
     @property
+    def head_class(self) -> str:
+        """Return the transformers class of the head: of one that guesses pairs, too, if need be."""
+        return "AutoModelForPreTraining" if self.next_sentence else self.auto_class
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores that `measure` gives."""
-        return ("accuracy",)
+        return ("accuracy", *(["next_sentence_accuracy"] if self.next_sentence else []))
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw text of a row, for training a tokenizer."""
         return [join_words(row["text"])[0] if self.words == "spaces" else row["text"]]
+
+    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+        """Say that the head begins at random: pretraining goes on, but not from where it ended."""
+        told = "%s lacks %d weights of the head, %s among them: they begin at random"
+        log.warning(told, place, len(lost), lost[0])
 
     def extend(self, model: PreTrainedModel) -> list[str]:
         """Add the head of the span-boundary objective where it is asked for."""
@@ -121,11 +129,11 @@ class MaskedLM(Task):
 
         A packed window belongs to its first row, a pair to the row whose text comes first.
         """
-        before, after = special_pieces(tokenizer)
+        around = before, after = special_pieces(tokenizer)
         room = max_tokens - len(before) - len(after) * (2 if self.next_sentence else 1)
         if room < 2:
             raise ConfigError(f"data.max_tokens={max_tokens}: leaves no room for text.")
-        lines = self._lines(rows, tokenizer)
+        lines = read_lines(rows, tokenizer, self.words == "spaces", self.masking != "subword")
         sizes = [len(line.ids) for line in lines]
         extra: dict[str, Any] = {}
         cut = 0
@@ -136,7 +144,7 @@ class MaskedLM(Task):
             parted = pack_lines([line.words for line in lines], room, len(after))
         else:
             parted = cut_lines([line.words for line in lines], room)
-        built = [self._window(parts, lines, before, after) for parts in parted]
+        built = [lay_out(parts, lines, around, self.next_sentence) for parts in parted]
         ids, types, labels, words, owners = zip(*built, strict=True) if built else ((),) * 5
         if self.masking != "subword":
             extra["words"] = np.fromiter((w for window in words for w in window), np.int32)
@@ -144,44 +152,6 @@ class MaskedLM(Task):
             extra["rows"] = np.fromiter((row for window in owners for row in window), np.int64)
         flat = [label for window in labels for label in window]
         return join(ids, types, [parts[0].line for parts in parted], flat, cut, **extra)
-
-    def _lines(
-        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-    ) -> list[Line]:
-        joined = [
-            join_words(row["text"]) if self.words == "spaces" else (row["text"], None)
-            for row in rows
-        ]
-        by_word = self.masking != "subword"
-        batch: Any = tokenizer(
-            [text for text, _ in joined],
-            add_special_tokens=False,
-            return_offsets_mapping=by_word,
-            verbose=False,
-        )
-        if not by_word:
-            return [Line(ids, range(len(ids))) for ids in batch["input_ids"]]
-        return [
-            Line(ids, number_words(text, offsets, batch.word_ids(number), begins))
-            for number, ((text, begins), ids, offsets) in enumerate(
-                zip(joined, batch["input_ids"], batch["offset_mapping"], strict=True)
-            )
-        ]
-
-    def _window(
-        self, parts: Sequence[Part], lines: Sequence[Line], before: list[int], after: list[int]
-    ) -> tuple[list[int], ...]:
-        """Return ids, types, labels, words and rows of the sub-words of one window."""
-        ids, types, owners = list(before), [0] * len(before), [-1] * len(before)
-        labels, words = [IGNORE] * len(before), [-1] * len(before)
-        for number, (line, first, last) in enumerate(parts):
-            inside, size = lines[line].ids[first:last], last - first
-            ids += [*inside, *after]
-            labels += [*inside, *[IGNORE] * len(after)]
-            words += [*lines[line].words[first:last], *[-1] * len(after)]
-            owners += [line] * size + [-1] * len(after)
-            types += [number if self.next_sentence else 0] * (size + len(after))
-        return ids, types, labels, words, owners
 
     def collate(
         self,
@@ -203,7 +173,7 @@ class MaskedLM(Task):
             rng = np.random.default_rng([*draw, window])
             words = np.where(gold[row].numpy() != IGNORE, 0, -1)
             if self.masking != "subword":
-                words = encoded.extra["words"][_span(encoded, window)]
+                words = encoded.extra["words"][encoded.span(window)]
             chosen = choose(self.masking, words, self.mask_rate, rng)
             places = torch.from_numpy(chosen.places)
             labels[row, places] = gold[row, places]
@@ -240,57 +210,91 @@ class MaskedLM(Task):
     def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return, for each window, what was guessed where, and the sum of log-probabilities.
 
-        A guess is (place, gold, best piece, the gold's log-probability).
+        A guess is (place, gold, best piece, the gold's log-probability); a list of them comes with
+        what was said of the pair: nothing, or (whether rightly, the answer's log-probability).
         """
         labels = batch["labels"]
         masked = labels != IGNORE
-        log_p = see(model, batch["inputs"], masked).logits.float().log_softmax(-1)
+        seen = see(model, batch["inputs"], masked)
+        log_p = seen.logits.float().log_softmax(-1)
         gold = labels[masked]
         scores = log_p.gather(1, gold[:, None])[:, 0]
         columns = (masked.nonzero()[:, 1], gold, log_p.argmax(-1), scores)
         said = iter(zip(*(column.tolist() for column in columns), strict=True))
         windows = [[next(said) for _ in range(count)] for count in masked.sum(-1).tolist()]
-        return [(window, sum(score for *_, score in window)) for window in windows]
+        pairs = [[] for _ in windows]
+        if self.next_sentence:
+            pairs = _read_pairs(seen.outputs.seq_relationship_logits, batch["random"])
+        return [
+            ((window, pair), sum(score for *_, score in window))
+            for window, pair in zip(windows, pairs, strict=True)
+        ]
 
     def decode(
         self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row: the ids of its masked sub-words and the guesses."""
         found: dict[int, list[tuple[int, int, float]]] = {}
-        for window, said, _ in sorted(outputs, key=lambda output: output[0]):
+        pairs: dict[int, list[tuple[bool, float]]] = {}
+        for window, (said, pair), _ in sorted(outputs, key=lambda output: output[0]):
             owners = np.full(encoded.lengths[window], encoded.items[window])
             if self.packed:
-                owners = encoded.extra["rows"][_span(encoded, window)]
+                owners = encoded.extra["rows"][encoded.span(window)]
             for row in dict.fromkeys(owners[owners >= 0].tolist()):
                 found.setdefault(row, [])  # no piece of a short line may be masked
             for place, *guess in said:
                 found[int(owners[place])].append(tuple(guess))
+            pairs.setdefault(int(encoded.items[window]), []).extend(pair)
         return [
-            Prediction(
-                row,
-                rows[row]["id"],
-                [gold for gold, _, _ in said],
-                [best for _, best, _ in said],
-                sum(score for _, _, score in said),
-            )
-            for row, said in found.items()
+            _as_prediction(row, rows[row]["id"], found[row], pairs.get(row, [])) for row in found
         ]
 
     def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
-        """Return masked-token accuracy, with loss and perplexity in the report."""
-        meter = TokenLoss().to(device)
-        gold = [piece for p in predictions for piece in p.gold]
-        best = [piece for p in predictions for piece in p.prediction]
+        """Return masked-token accuracy, with loss and perplexity in the report.
+
+        With next-sentence prediction also the share of pairs that were told apart, and its loss.
+        """
         # an item's score is a sum over its pieces; only sums count, so each bears an equal part
-        losses = [-p.score / len(p.gold) for p in predictions for _ in p.gold]
-        correct = [g == b for g, b in zip(gold, best, strict=True)]
-        meter.update(
-            torch.tensor(losses, dtype=torch.float64, device=device),
-            torch.tensor(correct, dtype=torch.bool, device=device),
-        )
-        return meter.compute()
+        guesses = [
+            (gold == best, p.score / len(p.gold))
+            for p in predictions
+            for gold, best in zip(p.gold, p.prediction, strict=True)
+        ]
+        result = _measure(guesses, device)
+        if self.next_sentence:
+            pairs = [pair for p in predictions if isinstance(p, Guesses) for pair in p.pairs]
+            told = _measure(pairs, device)
+            for part in ("scores", "report"):
+                found = {key: told[part][key] for key in ("accuracy", "loss") if key in told[part]}
+                result[part] |= {f"next_sentence_{key}": value for key, value in found.items()}
+        return result
 
 
-def _span(encoded: Encoded, window: int) -> slice:
-    """Return where a window's sub-words stand in the flat arrays."""
-    return slice(int(encoded.starts[window]), int(encoded.starts[window + 1]))
+def _measure(guesses: Sequence[tuple[bool, float]], device: torch.device) -> dict[str, Any]:
+    """Return accuracy and loss of guesses: whether each is right, the gold's log-probability."""
+    meter = TokenLoss().to(device)
+    meter.update(
+        -torch.tensor([score for _, score in guesses], dtype=torch.float64, device=device),
+        torch.tensor([right for right, _ in guesses], dtype=torch.bool, device=device),
+    )
+    return meter.compute()
+
+
+def _read_pairs(logits: torch.Tensor, random: torch.Tensor) -> list[list[tuple[bool, float]]]:
+    """Return for each window, in a list, whether logits (B, 2) answer rightly, and how surely."""
+    log_p = logits.float().log_softmax(-1)
+    right = (log_p.argmax(-1) == random).tolist()
+    scores = log_p.gather(1, random[:, None])[:, 0].tolist()
+    return [[pair] for pair in zip(right, scores, strict=True)]
+
+
+def _as_prediction(
+    row: int,
+    name: str,
+    said: Sequence[tuple[int, int, float]],
+    pairs: Sequence[tuple[bool, float]],
+) -> Guesses:
+    golds, best = [gold for gold, _, _ in said], [best for _, best, _ in said]
+    prediction = Guesses(row, name, golds, best, sum(score for _, _, score in said))
+    prediction.pairs = pairs
+    return prediction

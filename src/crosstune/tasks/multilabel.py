@@ -127,6 +127,6 @@ class MultiLabel(Task):
 def _parts(row: dict[str, Any], separator: str) -> list[str]:
     """Return what stands in a label cell; nothing in an empty one."""
     if isinstance(row["label"], list):
-        return row["label"]
+        return [part.strip() for part in row["label"]]
     parts = [part.strip() for part in row["label"].split(separator)]
     return [] if parts == [""] else parts

@@ -79,8 +79,12 @@ class Relation(Task):
         ]
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the marked text of a row, for training a tokenizer."""
+        """Return the marked text of a row: text and pair together make the item."""
         return [mark(row)[0]]
+
+    def leaks_of(self, row: dict[str, Any]) -> list[str]:
+        """Return the text without its marks: another pair of it in train gives it away, too."""
+        return [row["text"]]
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int

@@ -26,9 +26,18 @@ class Task(Protocol):
     labels: list[str]  # of the head's outputs, in order
 
     @property
+    def head_class(self) -> str:
+        """Return the transformers class of the head that the options ask for."""
+        return self.auto_class
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores that `measure` gives."""
         ...
+
+    def unmeasured(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+        """Return those of `metrics` for which such rows hold no item."""
+        return ()
 
     def labels_of(self, row: dict[str, Any]) -> list[str]:
         """Return the labels that a row carries; train must show each of them."""
@@ -41,6 +50,16 @@ class Task(Protocol):
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
         ...
+
+    def leaks_of(self, row: dict[str, Any]) -> list[str]:
+        """Return the texts that must not stand in two splits: all of them, unless a kind says."""
+        return self.texts_of(row)
+
+    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+        """Raise ConfigError, or say, what it means that the checkpoint lacks weights of the head.
+
+        By default nothing: a head for new labels is new.
+        """
 
     def extend(self, model: PreTrainedModel) -> list[str]:
         """Add to the model what the kind needs beside its head; return the new modules' names."""

@@ -139,10 +139,8 @@ def encode_behind(
     Word marks are those of the place: behind "Fue", " bueno" is "Ġbueno" or "▁bueno"; behind
     "这很", "好" has no mark, and WordPiece reads "bueno" behind "super" as "##bueno". No sub-word
     is shared with what stands before: where the tokenizer would join them, another text takes its
-    place. A text that spells a special piece becomes unknown where the tokenizer cannot spell it.
+    place.
     """
-    unknown: Any = tokenizer.unk_token_id
-    special = set(tokenizer.all_special_ids) - {unknown}
     found: dict[int, list[int]] = {number: [] for number, text in enumerate(texts) if not text}
     for anchor in [""] if before is None else [*([before] if before else []), *ANCHORS, ""]:
         rest = [number for number in range(len(texts)) if number not in found]
@@ -159,7 +157,7 @@ def encode_behind(
         ):
             if not any(start < len(anchor) < end for start, end in spans):
                 found[number] = [
-                    unknown if piece in special else piece
+                    piece
                     for piece, (start, _) in zip(ids, spans, strict=True)
                     if start >= len(anchor)
                 ]

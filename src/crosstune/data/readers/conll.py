@@ -12,17 +12,17 @@ def read_conll(
     source: str,
     *,
     word: int = 0,
-    tag: int = -1,
+    tag: int | None = -1,
     strip_digit: bool = False,
     skip_empty: bool = False,
     encoding: str = "utf-8",
 ) -> Split:
     """Read CoNLL columns (gzip allowed): one word a line, a blank line between sentences.
 
-    `word` and `tag` are numbers of columns, from 0, or from -1 at the right end. With
-    `strip_digit` each word ends in a digit that says where in a larger word it stands (Weibo's
-    "科0"), and loses it. With `skip_empty` a row without a word, but with the tag O, is left out
-    (the Chinese files of xSID have some).
+    `word` and `tag` are numbers of columns, from 0, or from -1 at the right end; with `tag` null
+    the words are read without tags. With `strip_digit` each word ends in a digit that says where
+    in a larger word it stands (Weibo's "科0"), and loses it. With `skip_empty` a row without a
+    word, but with the tag O, is left out (the Chinese files of xSID have some).
 
     Columns are parted by tabs where the first row holds one, else by spaces. Lines that
     start with `#` and hold no further column before a sentence are comments; `-DOCSTART-` rows
@@ -43,7 +43,8 @@ def read_conll(
     tabs = "\t" in first
     width = len(_columns(first, tabs))
     faults: list[str] = []
-    if first and not (-width <= word < width and -width <= tag < width and width > 1):
+    columns = [word] if tag is None else [word, tag]
+    if first and not (all(-width <= c < width for c in columns) and width >= len(columns)):
         raise DataError(
             [f"{source}: {width} columns, but the word is column {word} and the tag column {tag}"]
         )
@@ -57,14 +58,16 @@ def read_conll(
         if not row and _is_comment(line, tabs):
             continue
         cells = _columns(line, tabs)
-        if skip_empty and len(cells) == width and not cells[word].strip() and cells[tag] == "O":
+        empty = len(cells) == width and not cells[word].strip()
+        if skip_empty and empty and (tag is None or cells[tag] == "O"):
             continue
-        if fault := _fault_in(cells, width, word, tag, strip_digit):
+        if fault := _fault_in(cells, width, columns, strip_digit):
             faults.append(f"{source}:{number}: {fault}")
             continue
         row = row or {"id": str(len(rows)), "words": [], "tags": [], "where": f"{source}:{number}"}
         row["words"].append(cells[word][:-1] if strip_digit else cells[word])
-        row["tags"].append(cells[tag].strip())
+        if tag is not None:
+            row["tags"].append(cells[tag].strip())
     if faults:
         raise DataError(faults)
     return Split(rows, {source: digest})
@@ -81,10 +84,11 @@ def _is_comment(line: str, tabs: bool) -> bool:
     return line.startswith("# ") and (" = " in line or line.startswith(("# newdoc", "# newpar")))
 
 
-def _fault_in(cells: list[str], width: int, word: int, tag: int, digit: bool) -> str | None:
+def _fault_in(cells: list[str], width: int, columns: list[int], digit: bool) -> str | None:
     if len(cells) != width:
         return f"{len(cells)} columns where the first row has {width}"
-    if not cells[word].strip() or not cells[tag].strip():
+    word = columns[0]
+    if not all(cells[column].strip() for column in columns):
         return "an empty word or tag"
     if digit and not re.fullmatch(".+[0-9]", cells[word], re.DOTALL):
         return f"{cells[word]!r} is no word and a digit (data.reader.strip_digit)"

@@ -22,13 +22,14 @@ ID_OR_STRING = re.compile(
 )
 
 
-def read_squad(source: str, *, encoding: str = "utf-8") -> Split:
+def read_squad(source: str, *, answered: bool = True, encoding: str = "utf-8") -> Split:
     """Read SQuAD 1.1 or 2.0 JSON (gzip allowed), one row a question.
 
     Rows carry `question`, `context` and `answers`, a list of {"text", "start"}, where start counts
     characters of the context from 0; no answers mean that the context does not answer the
-    question, as `is_impossible: true` says. `where` is the line of the question's id, with its
-    column where the whole file is one line.
+    question, as `is_impossible: true` says. With `answered` false no answer is looked at, and each
+    row has none. `where` is the line of the question's id, with its column where the whole file is
+    one line.
 
     Raises:
         DataError: the file is missing, in another encoding or no JSON; a key is missing or holds
@@ -45,7 +46,8 @@ def read_squad(source: str, *, encoding: str = "utf-8") -> Split:
         name = node.name()
         where = lines.find(name) if name is not None else source
         node.place = where
-        question, answers = node.take("question", str), _answers(node)
+        question = node.take("question", str)
+        answers = _answers(node) if answered else []
         if name in first:
             faults.append(f"{where}: {path}: the id {name!r} stands at {first[name]} already")
         elif name is not None:

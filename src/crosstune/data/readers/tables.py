@@ -60,13 +60,13 @@ def read_columns(
     wanted: Mapping[str, str],
     header: Sequence[str] | None = None,
     encoding: str = "utf-8",
-    empty: Collection[str] = (),
+    sets: Collection[str] = (),
     option: str = "data",
 ) -> Split:
     """Read some columns of a table as rows of texts, with `id` and `where`.
 
-    `wanted` maps our columns to those of the file; those in `empty` may be empty. `option` is the
-    configuration key that faults name in front of our column.
+    `wanted` maps our columns to those of the file; those in `sets` may be empty, or hold a list of
+    texts. `option` is the configuration key that faults name in front of our column.
 
     Raises:
         DataError: the file is missing or not in its encoding, a column is missing, a row is
@@ -84,12 +84,12 @@ def read_columns(
                 break
             continue
         values = {ours: found.get(theirs) for ours, theirs in wanted.items()}
-        fault = _fault_in(values, wanted, found, empty, option)
+        fault = _fault_in(values, wanted, found, sets, option)
         if fault:
             faults.append(f"{where}: {fault}")
         if fault and fault.startswith("no column") and not is_jsonl(source):
             break  # the header lacks it: every row would say the same
-        texts = {ours: "" if _is_empty(value) else str(value) for ours, value in values.items()}
+        texts = {ours: _as_text(value) for ours, value in values.items()}
         rows.append({"id": str(len(rows)), **texts, "where": where})
     if faults:
         raise DataError(faults)
@@ -130,12 +130,14 @@ def read_label_sets(
 ) -> Split:
     """Read a table as `read_table` does, where an empty label cell says that there is no label.
 
+    The labels of JSONL and Parquet may be a list, too.
+
     Raises:
         DataError: as `read_table`, but for empty labels.
         ConfigError: as `read_table`.
     """
     columns = _columns(text, text_pair, label)
-    return read_columns(source, columns, header, encoding, empty=("label",))
+    return read_columns(source, columns, header, encoding, sets=("label",))
 
 
 def _columns(text: str, text_pair: str | None, label: str) -> dict[str, str]:
@@ -214,22 +216,31 @@ def _fault_in(
     values: Mapping[str, Any],
     wanted: Mapping[str, str],
     found: Mapping[str, Any],
-    empty: Collection[str],
+    sets: Collection[str],
     option: str,
 ) -> str | None:
     for ours, theirs in wanted.items():
         if theirs not in found:
             return f"no column {theirs!r} ({option}.{ours}). The columns are: {', '.join(found)}"
         value = values[ours]
-        if isinstance(value, list | dict | bytes):
-            return f"column {theirs!r} holds a {type(value).__name__}, not one value"
-        if _is_empty(value) and ours not in empty:
-            return f"column {theirs!r} ({option}.{ours}) is empty"
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            return f"column {theirs!r} holds half of a character (a lone surrogate)"
+        listed = ours in sets and isinstance(value, list)
+        for each in value if listed else [value]:
+            if isinstance(each, list | dict | bytes):
+                return f"column {theirs!r} holds a {type(each).__name__}, not one value"
+            if _is_empty(each) and (listed or ours not in sets):
+                return f"column {theirs!r} ({option}.{ours}) is empty"
+            try:
+                str(each).encode()
+            except UnicodeEncodeError:
+                return f"column {theirs!r} holds half of a character (a lone surrogate)"
     return None
+
+
+def _as_text(value: Any) -> Any:
+    """Return a value as a text, a list as a list of texts."""
+    if isinstance(value, list):
+        return [_as_text(each) for each in value]
+    return "" if _is_empty(value) else str(value)
 
 
 def _is_empty(value: Any) -> bool:
