@@ -119,13 +119,41 @@ def test_an_unknown_study_is_refused_with_those_that_exist(tmp_path: Path) -> No
     assert_one_paragraph(done, "dmeo", "Did you mean demo?")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["predict", "input=a.txt", "output=b.jsonl"], ("run is missing", "run=DIR")),
+        (
+            ["predict", "run=nowhere", "input=a.txt", "output=b.jsonl"],
+            ("nowhere", "no such folder"),
+        ),
+        (["predict", "run=.", "input=a.txt", "output=b.doc"], ("b.doc", ".jsonl, .tsv")),
+        (["predict", "run=.", "inptu=a.txt"], ("inptu", "Did you mean input?")),
+        (["export", "run=."], ("output is missing",)),
+        (["export", "run=nowhere", "output=b"], ("nowhere", "no such folder")),
+    ],
+)
+def test_a_run_or_file_that_is_not_there_ends_in_one_paragraph_and_exit_2(
+    arguments: list[str], parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = crosstune(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert_one_paragraph(done, *parts)
+
+
 def test_debug_shows_the_traceback(files: list[str]) -> None:
     assert "Traceback" in crosstune("train", *files, "foo=1", "--debug").stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "seconds"),
-    [(["--help"], 0.4), (["train", "--help"], 0.8), (["report", "--help"], 0.8)],
+    [
+        (["--help"], 0.4),
+        (["train", "--help"], 0.8),
+        (["report", "--help"], 0.8),
+        (["predict", "--help"], 0.8),
+        (["export", "--help"], 0.8),
+    ],
 )
 def test_help_is_quick(arguments: list[str], seconds: float) -> None:
     def cpu_seconds() -> float:
@@ -152,6 +180,6 @@ def test_a_folder_of_ones_own_adds_options(files: list[str], tmp_path: Path) -> 
     assert "name: mine" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "status", "report", "check"])
+@pytest.mark.parametrize("verb", ["train", "status", "report", "check", "predict", "export"])
 def test_every_verb_has_a_help(verb: str) -> None:
     assert f"crosstune {verb}" in crosstune(verb, "--help").stdout

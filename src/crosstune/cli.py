@@ -18,6 +18,9 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   crosstune status experiment=NAME      planned, finished, failed and missing runs of a study
   crosstune report experiment=NAME      the table of a study, from local records only
   crosstune check data=NAME [...]       examine a data set, report every fault with file:line
+  crosstune tune [overrides]            search each arm's learning rate, on validation only
+  crosstune predict run=DIR [...]       apply a finished run to new text
+  crosstune export run=DIR output=DIR   write what plain transformers and peft load
   crosstune <verb> --help               more on a verb
   --debug                               show the traceback of an error
 
@@ -49,6 +52,32 @@ OTHER_HELP = {
     "given are not examined. With model=NAME the cuts and unknown pieces of its tokenizer are\n"
     "measured. all=true lists every place of a rule, --json prints one JSON object.\n"
     "'data.allowed=[leakage,R103]' makes notes of rules, by name or id.\n\nRules:\n",
+    "tune": """crosstune tune experiment=NAME [trials=5] [overrides as for train -m]
+
+Searches for every arm of a study (all but the seeds) with the same number of trials: learning rates
+half a power of ten apart around the method's own, and what its `search` names. Validation decides,
+the test is never opened. Trials are runs of NAME.tuning; `crosstune train -m … tuned=true` takes
+what was chosen and records it.""",
+    "predict": """crosstune predict run=DIR input=FILE output=FILE [language=es]
+
+Applies a finished run (outputs/<experiment>/<run_id>, or the folder of a study with one) to a file,
+in the language that the run trained on unless another is named. Labels in the file are not read.
+
+Input, by the kind of the run (any may end in .gz):
+  one text a line: .txt            texts, words; in tagging, words are parted at spaces, and at each
+                                   character in languages written without
+  the run's own columns            .tsv .csv .jsonl .parquet: texts, pairs, texts with <e1> and <e2>
+  a word a line                    .conll .bio .tsv .conllu: the run's column of words, tags or none
+  SQuAD                            .json, answers or none
+Output: .jsonl, .tsv (texts escaped as in JSON), .parquet, and for tags .conll. A record an item:
+  id, prediction, score (as in predictions.parquet), probability, probabilities of the labels or of
+  each word's tag, spans with label, start and end (characters of the text), start of an answer.""",
+    "export": """crosstune export run=DIR output=DIR
+
+Writes the model of a finished run, its tokenizer and a model card (README.md) to a new folder that
+plain transformers and peft load; the card says how. A peft adapter stays one, beside its base
+model unless a model hub has that. BitFit, which peft lacks, is merged into the weights. What plain
+transformers has no module for, such as a conditional random field, is refused.""",
 }
 
 
@@ -148,6 +177,34 @@ def report(arguments: list[str]) -> int:
     return 0
 
 
+def predict(arguments: list[str]) -> int:
+    """Apply a finished run to a file; print where the answers are."""
+    names = {"run": None, "input": None, "output": None, "language": ""}
+    options = _options(arguments, names)
+    from crosstune.predict import predict as predict_file
+    from crosstune.telling import quiet, tell_terminal
+
+    tell_terminal()
+    run, source, target = (Path(options[name]) for name in ("run", "input", "output"))
+    with quiet():
+        count = predict_file(run, source, target, options["language"])
+    print(f"{target}: {count} items", file=sys.stderr)
+    print(target)
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """Export a finished run; print the folder."""
+    options = _options(arguments, {"run": None, "output": None})
+    from crosstune.export import export as export_run
+    from crosstune.telling import quiet
+
+    with quiet():
+        export_run(Path(options["run"]), Path(options["output"]))
+    print(options["output"])
+    return 0
+
+
 def check(arguments: list[str]) -> int:
     """Examine a data set and print every fault."""
     from omegaconf import OmegaConf
@@ -166,12 +223,39 @@ def check(arguments: list[str]) -> int:
     return 1 if report.faulty else 0
 
 
+def tune(arguments: list[str]) -> int:
+    """Search for every arm of a study; print what was chosen."""
+    from crosstune.sweep import expand_words
+    from crosstune.telling import tell_terminal
+
+    own = [word for word in arguments if word.startswith("trials=")]
+    overrides = [word for word in arguments if word not in (*own, "-m", "--multirun")]
+    trials = (own or ["trials=5"])[-1].removeprefix("trials=")
+    if not trials.isdigit():
+        raise ConfigError(f"trials={trials}: must be a whole number, at least 1.")
+    jobs = expand_words(overrides)
+    tell_terminal()
+    from crosstune.tune import tune as tune_arms
+
+    path, choices = tune_arms(jobs, int(trials))
+    for choice in choices:
+        print(choice.told)
+    print(path)
+    return 0
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "tune": tune,
     "status": status,
     "report": report,
     "check": check,
+    "predict": predict,
+    "export": export,
 }
+
+
+PATHS = {"run": "DIR", "input": "FILE", "output": "PATH"}
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
@@ -198,8 +282,9 @@ def _options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, 
             raise ConfigError(f"{key}: unknown option. {suggest(key, list(allowed))}")
     options = {**allowed, **given}
     for key, value in options.items():
-        if not value:
-            raise ConfigError(f"{key} is missing: give {key}=NAME.")
+        if not value and allowed[key] != "":
+            example = PATHS.get(key, "NAME")
+            raise ConfigError(f"{key} is missing: give {key}={example}.")
     return {key: str(value) for key, value in options.items()}
 
 
@@ -215,6 +300,6 @@ def _help(verb: str) -> str:
     groups = [
         f"  {folder.name:10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
         for folder in sorted(conf.iterdir())
-        if folder.is_dir()
+        if folder.is_dir() and folder.name != "published"  # facts, no choices
     ]
     return TRAIN_HELP.format(groups="".join(groups)).rstrip()
