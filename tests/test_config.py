@@ -241,7 +241,7 @@ def test_outside_of_the_command_that_folder_is_unknown():
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("odd", "method.rank: unknown key. Allowed: learning_rate, name, peft."),
+        ("odd", "method.rank: unknown key. Allowed: "),
         ("words", "In 'method/words': "),
         ("broken", "broken.yaml"),
     ],
@@ -274,3 +274,11 @@ def test_the_command_takes_a_folder_of_options(user_conf):
         check=True,
     )
     assert "name: mine" in done.stdout
+
+
+def test_sources_typed_by_language_stand_alone_beside_those_of_the_file():
+    words = ["data=sib200", "data.language=es"]
+    assert len(compose_run(words).data.validation) > 1
+    typed = compose_run([*words, "data.validation={es: mine.tsv}"])
+    assert typed.data.validation == {"es": "mine.tsv"}
+    assert typed.data.test == compose_run(words).data.test

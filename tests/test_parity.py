@@ -8,7 +8,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
 
 from crosstune.data.batching import Batches, TrainingOrder
 from crosstune.data.module import LanguageData
@@ -20,6 +21,10 @@ from crosstune.run import train
 from tiny import DATA, METHODS, tiny_run
 
 STEPS = 8
+CASES = [(method, kind) for method in METHODS for kind in DATA]
+CASES += [("ia3", "tagging"), ("adalora", "tagging"), ("adalora", "classification")]
+FEED_FORWARD = ["bert.encoder.layer.0.output.dense"]
+SELF = "bert.encoder.layer.0.attention.self"
 
 
 def recorded_losses(folder: Path) -> list[float]:
@@ -27,8 +32,8 @@ def recorded_losses(folder: Path) -> list[float]:
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
-def plain_losses(prepared: Prepared, learning_rate: float) -> list[float]:
-    """Train in twenty lines of plain PyTorch, with the model's own loss."""
+def plain_losses(prepared: Prepared, learning_rate: float) -> tuple[list[float], Any]:
+    """Train in twenty lines of plain PyTorch, with the model's own loss; return its model, too."""
     run, task, cache = prepared.run, prepared.task, Path(prepared.run.outputs) / ".cache"
     pl.seed_everything(run.seed, verbose=False)
     texts, content = prepared.training_texts()
@@ -41,6 +46,25 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> list[float]:
             r=8,
             lora_alpha=16,
             lora_dropout=0.1,
+            task_type=task.peft_type,
+            modules_to_save=head,
+        ),
+        "ia3": lambda: IA3Config(
+            target_modules=[f"{SELF}.key", f"{SELF}.value", *FEED_FORWARD],
+            feedforward_modules=FEED_FORWARD,
+            task_type=task.peft_type,
+            modules_to_save=head,
+        ),
+        "adalora": lambda: AdaLoraConfig(
+            target_modules=["query", "key", "value", "intermediate.dense", "output.dense"],
+            init_r=12,
+            target_r=8,
+            lora_alpha=16,
+            lora_dropout=0.1,
+            orth_reg_weight=0.1,
+            total_step=10,
+            tinit=2,
+            tfinal=5,
             task_type=task.peft_type,
             modules_to_save=head,
         ),
@@ -65,34 +89,47 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> list[float]:
         order.set_epoch(epoch)
         for share in order:
             batch = batches[share]
-            loss = model(**batch["inputs"], labels=batch["labels"]).loss
-            loss.backward()
+            output = model(**batch["inputs"], labels=batch["labels"])
+            output.loss.backward()  # AdaLoRA's penalty in it
             torch.nn.utils.clip_grad_norm_(trainable, 1.0)
             optimizer.step()
             schedule.step()
+            if run.method.name == "adalora":
+                model.base_model.update_and_allocate(len(losses))
             optimizer.zero_grad()
-            losses.append(loss.item())
-    return losses
+            said, wanted = output.logits.flatten(0, -2), batch["labels"].flatten()
+            losses.append(cross_entropy(said, wanted).item())
+    return losses, model
 
 
-@pytest.mark.parametrize("kind", DATA)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "kind"), CASES)
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
 def test_training_gives_the_losses_of_a_plain_loop_at_every_step(
     method: str, kind: str, tmp_path: Path
 ) -> None:
     run = tiny_run(tmp_path, kind, f"method={method}", "trainer.log_every_n_steps=1")
     ours = recorded_losses(train(run))
-    plain = plain_losses(prepare(run), run.optimizer.learning_rate)
+    plain, _ = plain_losses(prepare(run), run.optimizer.learning_rate)
     assert len(ours) == len(plain) >= STEPS
     assert ours == pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
+def test_the_ranks_that_adalora_keeps_are_those_of_a_plain_loop(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, "tagging", "method=adalora")
+    saved = json.loads((train(run) / "model" / "adapter_config.json").read_text())
+    _, model = plain_losses(prepare(run), run.optimizer.learning_rate)
+    plain = model.peft_config["default"].rank_pattern
+    kept = {name.removesuffix(".default"): ranks for name, ranks in plain.items()}
+    assert saved["rank_pattern"] == kept
+    assert len({sum(ranks) for ranks in kept.values()}) > 1
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
 def test_the_plain_loop_tells_another_learning_rate(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, "classification", "trainer.log_every_n_steps=1")
     ours = recorded_losses(train(run))
-    plain = plain_losses(prepare(run), run.optimizer.learning_rate * 1.1)
+    plain, _ = plain_losses(prepare(run), run.optimizer.learning_rate * 1.1)
     assert ours != pytest.approx(plain, rel=1e-6)
 
 

@@ -17,15 +17,29 @@ from crosstune.learner import Learner
 from crosstune.models import load_model, load_tokenizer
 from crosstune.prepare import prepare
 from crosstune.run import train
+from crosstune.schema import Run
 from crosstune.telling import quiet
 from tiny import tiny_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
 
 
-def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, "tagging", "trainer=ddp", "trainer.accelerator=cpu")
-    folder = train(run)
+NO_DROPOUT = [f"+model.config.{name}_dropout_prob=0.0" for name in ("hidden", "attention_probs")]
+# 40 rows in batches of 6: the last batch has 4
+WORDS = (*NO_DROPOUT, "trainer.accelerator=cpu", "data.batch_size=6")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """Return a run on two ranks and its folder."""
+    run = tiny_run(tmp_path_factory.mktemp("two"), "tagging", "trainer=ddp", *WORDS)
+    return run, train(run)
+
+
+def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(
+    trained: tuple[Run, Path], tmp_path: Path
+) -> None:
+    run, folder = trained
     record = json.loads((folder / "record.json").read_text())
     prepared = prepare(run)
     texts, content = prepared.training_texts()
@@ -49,14 +63,9 @@ def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(tmp_path
     assert [list(p) for p in table["prediction"]] == [p.prediction for p in alone.collect("zh")]
 
 
-def test_two_ranks_train_as_one_process_does(tmp_path: Path) -> None:
-    no_dropout = [
-        f"+model.config.{name}_dropout_prob=0.0" for name in ("hidden", "attention_probs")
-    ]
-    # 40 rows in batches of 6: the last batch has 4
-    more = (*no_dropout, "trainer.accelerator=cpu", "data.batch_size=6")
-    one = train(tiny_run(tmp_path / "one", "tagging", *more))
-    two = train(tiny_run(tmp_path / "two", "tagging", "trainer=ddp", *more))
+def test_two_ranks_train_as_one_process_does(trained: tuple[Run, Path], tmp_path: Path) -> None:
+    _, two = trained
+    one = train(tiny_run(tmp_path, "tagging", *WORDS))
     assert one.name == two.name, "the number of devices is no part of a run's identity"
     left, right = (load_file(f / "model" / "model.safetensors") for f in (one, two))
     assert all(torch.allclose(left[name], right[name], atol=2e-5) for name in left)

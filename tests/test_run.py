@@ -47,6 +47,7 @@ def test_a_run_leaves_what_the_interface_names(kind: str, finished: dict[str, Pa
     names = {
         "config.yaml",
         "record.json",
+        "task.json",
         "metrics.jsonl",
         "predictions.parquet",
         "model",
@@ -260,3 +261,13 @@ def test_two_fresh_processes_give_the_same_predictions_and_scores(tmp_path: Path
         ]
         found.append((record_of(folder)["scores"], rows))
     assert found[0] == found[1]
+
+
+def test_bf16_clips_the_gradients_of_a_fused_optimizer(tmp_path: Path) -> None:
+    words = ("trainer.precision=bf16", "optimizer.learning_rate=0.01", "trainer.max_steps=2")
+    weights = []
+    for limit in ("1e-9", "1.0"):
+        run = tiny_run(tmp_path, "classification", f"trainer.gradient_clip_val={limit}", *words)
+        assert run.optimizer.algorithm["fused"]
+        weights.append(load_file(train(run) / "model" / "model.safetensors"))
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

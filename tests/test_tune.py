@@ -4,14 +4,15 @@ import json
 from dataclasses import replace
 
 import pytest
-from tiny import tiny_overrides, tiny_run
 
+from crosstune.cli import main
 from crosstune.config import to_plain
 from crosstune.errors import ConfigError
 from crosstune.prepare import prepare
 from crosstune.run import train
 from crosstune.tune import tune
 from crosstune.tuning import RATE, best_of, candidates, read_choices, with_values
+from tiny import tiny_overrides, tiny_run
 
 METHODS = ("head_only", "lora")
 
@@ -143,3 +144,20 @@ def test_values_lie_where_their_keys_say(tmp_path):
     run = tiny_run(tmp_path, "classification", "method=lora")
     changed = to_plain(with_values(run, {RATE: 0.5, "method.peft.r": 3}))
     assert (changed["optimizer"]["learning_rate"], changed["method"]["peft"]["r"]) == (0.5, 3)
+
+
+def test_the_command_tells_the_choice_of_each_arm(tuned, capsys, monkeypatch):
+    outputs, choices = tuned
+    words = tiny_overrides(outputs, "classification", "trainer.max_steps=2")
+    sweep = ["method=head_only,lora", "seed=3,4", "trials=3"]
+    monkeypatch.setattr("sys.argv", ["crosstune", "tune", *words, *sweep])
+    assert main() == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told == [*(c.told for c in choices), str(outputs / "adhoc.tuning" / "chosen.json")]
+    assert "lora · mini · demo_sentiment · es: optimizer.learning_rate=" in told[1]
+
+
+def test_a_number_of_trials_that_is_none_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["crosstune", "tune", "trials=many"])
+    assert main() == 2
+    assert "trials=many" in capsys.readouterr().err

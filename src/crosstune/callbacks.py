@@ -5,14 +5,17 @@ Called by Lightning; put together by `run.py`.
 
 import logging
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
 
-from crosstune.cost import PeakMemory, Stopwatch
+from crosstune.cost import Pace, PeakMemory, count_flops, measure_state, name_device
 from crosstune.whole import whole_file
 
 log = logging.getLogger(__name__)
@@ -55,53 +58,112 @@ class KeepBest(pl.Callback):
 
 
 class CostMeter(pl.Callback):
-    """Counts tokens and seconds of training, and the peak memory of the run."""
+    """Measures what training and testing cost: seconds, rates, operations, state, memory.
+
+    Rates leave the first `cost.WARM_UP` batches out, and so do the seconds of inference; those of
+    training are whole. Operations are counted on a batch of its own before the time runs, which
+    changes nothing that the run computes. Stages of training add up; inference is the last test.
+    """
 
     def __init__(self) -> None:
-        self.tokens = 0  # of this rank, in this stage of training
-        self.all_tokens = 0
-        self.watch = Stopwatch()
+        self.training, self.inference = Pace(), Pace()
         self.memory = PeakMemory()
+        self.counted: dict[str, float | int] = {}
+        self.device_name = ""  # what all this was measured on
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the memory of earlier runs in this process, and not that of earlier stages."""
-        if not self.all_tokens:
-            self.memory.start(pl_module.device)
+        if self.training.batches:
+            return
+        if trainer.max_epochs:
+            learner = cast(Any, pl_module)
+            learner.model.train()
+            with trainer.precision_plugin.train_step_context():
+                loader, work = (
+                    learner.data.train_dataloader(),
+                    partial(_differentiate, learner.task),
+                )
+                self._count_flops("train", learner, loader, work)
+        self.memory.start(pl_module.device)
+        self.device_name = name_device(pl_module.device)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the time run."""
-        self.watch.start()
+        self.training.start(pl_module.device)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the time: evaluation is no training."""
-        self.watch.stop()
+        self.training.stop()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the time run again where training goes on."""
         if trainer.state.fn == "fit":
-            self.watch.start()
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the time, and add the other ranks' sub-words."""
-        self.watch.stop()
-        share = torch.tensor(self.tokens, device=pl_module.device)
-        self.all_tokens += int(trainer.strategy.reduce(share, reduce_op="sum"))
-        self.tokens = 0
+            self.training.start(pl_module.device)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the sub-words of this rank's share, padding left out."""
-        self.tokens += batch["tokens"]
+        self.training.count(batch["tokens"])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the time, and measure what the optimizer keeps."""
+        self.training.stop()
+        self._rate("train", self.training, trainer)
+        self.counted["optimizer_bytes"] = sum(map(measure_state, trainer.optimizers))
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the operations of a batch, then let the time of inference run."""
+        learner = cast(Any, pl_module)
+        with trainer.precision_plugin.test_step_context():
+            loader = learner.data.test_dataloader()[0]
+            self._count_flops("inference", learner, loader, learner.task.read_off)
+        self.inference = Pace()
+        self.inference.start(pl_module.device)
+
+    def on_test_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the sub-words of this rank's share, padding left out."""
+        self.inference.count(batch["tokens"])
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the time: scoring is no inference."""
+        self.inference.stop()
+        self._rate("inference", self.inference, trainer)
+        if self.inference.warm_seconds:
+            self.counted["inference_seconds"] = round(self.inference.warm_seconds, 3)
 
     def read(self) -> dict[str, float | int]:
-        """Return train_seconds, train_tokens_per_second and peak_memory_bytes where measured."""
-        cost: dict[str, float | int] = {}
-        if self.watch.seconds > 0:
-            cost["train_seconds"] = round(self.watch.seconds, 3)
-            cost["train_tokens_per_second"] = round(self.all_tokens / self.watch.seconds, 1)
+        """Return every cost that was measured, by its name in the record."""
+        cost = dict(self.counted)
+        if self.training.seconds > 0:
+            cost["train_seconds"] = round(self.training.seconds, 3)
         peak = self.memory.read()
         return cost if peak is None else {**cost, "peak_memory_bytes": peak}
+
+    def _rate(self, name: str, pace: Pace, trainer: pl.Trainer) -> None:
+        """Set a rate over the sub-words of all ranks."""
+        share = torch.tensor(pace.tokens, device=trainer.strategy.root_device)
+        tokens = int(trainer.strategy.reduce(share, reduce_op="sum"))
+        if pace.warm_seconds:
+            self.counted[f"{name}_tokens_per_second"] = round(tokens / pace.warm_seconds, 1)
+
+    def _count_flops(
+        self, name: str, learner: Any, loader: DataLoader[Any], work: Callable[[Any, Any], Any]
+    ) -> None:
+        """Set the operations a sub-word of the batch in the middle of a loader's order."""
+        order: Any = list(cast(Any, loader.sampler))
+        batch = loader.dataset[order[len(order) // 2]]
+        if tokens := batch["tokens"]:
+            batch = learner.trainer.strategy.batch_to_device(batch, learner.device)
+            flops = count_flops(lambda: work(learner.model, batch), learner.device)
+            self.counted[f"{name}_flops_per_token"] = round(flops / tokens)
 
 
 class Tell(pl.Callback):
@@ -125,3 +187,10 @@ def _trainable(module: pl.LightningModule) -> dict[str, torch.Tensor]:
         for name, parameter in module.named_parameters()
         if parameter.requires_grad
     }
+
+
+def _differentiate(task: Any, model: Any, batch: dict[str, Any]) -> None:
+    """Go forward and back once, and leave no gradient behind."""
+    total, _ = task.loss(model, batch)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    torch.autograd.grad(total, weights, allow_unused=True)

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -99,6 +100,7 @@ def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
     plain = copy.deepcopy(config)
     OmegaConf.set_struct(plain, False)
     plain.pop("hydra", None)
+    _replace_sources(plain, overrides)
     _refuse_extras(plain, Run, "")
     if plain.allow and not _admitted(overrides):
         raise ConfigError(
@@ -111,6 +113,15 @@ def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
         raise explain(error) from error
     _check_values(run)
     return run
+
+
+def _replace_sources(plain: DictConfig, overrides: Sequence[str]) -> None:
+    """Let sources typed by language stand alone: Hydra would add them to those of the file."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group, _, split = override.key_or_group.partition(".")
+        value = override.value()
+        if group == "data" and split in ("train", "validation", "test") and isinstance(value, dict):
+            plain.data[split] = value
 
 
 def read_run(path: Path) -> Run:

@@ -16,9 +16,10 @@ from crosstune.config import to_plain
 from crosstune.data.splits import Splits
 from crosstune.errors import ConfigError
 from crosstune.record import read_record
-from crosstune.schema import Model, Origin, Precision, Run
+from crosstune.schema import Method, Model, Origin, Precision, Run
 
-RESULT_FORMAT = 2  # raise when a change of the code changes what the same run gives
+RESULT_FORMAT = 3  # raise when a change of the code changes what the same run gives
+ADAPTER = "adapter_model.safetensors"
 INDIFFERENT = {
     "experiment": (),
     "outputs": (),
@@ -27,7 +28,7 @@ INDIFFERENT = {
     "logger": (),
     "model": ("path",),  # its weights count, not where they lie
     "data": ("train", "validation", "test", "allowed"),  # likewise; `allowed` is of the checks
-    "method": ("search",),
+    "method": ("search", "language_adapters"),  # the weights of those count, not their folders
     "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
 }
 
@@ -39,6 +40,7 @@ def identify(run: Run, splits: Splits) -> str:
         for name, languages in splits.items()
     }
     parts = [RESULT_FORMAT, essence(run), content, digest_weights(run.model)]
+    parts += [spoken] if (spoken := digest_languages(run.method)) else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -66,7 +68,8 @@ def settle(run: Run) -> Run:
         has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = Precision.bf16 if has_bf16 else Precision.fp32
     trainer = replace(run.trainer, precision=precision)
-    return replace(run, model=resolve(run.model), trainer=trainer)
+    method = resolve_languages(run.method)
+    return replace(run, model=resolve(run.model), method=method, trainer=trainer)
 
 
 def resolve(model: Model) -> Model:
@@ -105,6 +108,48 @@ def resolve(model: Model) -> Model:
     return replace(model, path=found[0].as_posix())
 
 
+def resolve_languages(method: Method) -> Method:
+    """Return the method with the folders of its language adapters found.
+
+    A folder may be a saved adapter's, that of a run, or of a study with exactly one finished run
+    that was trained on the language.
+
+    Raises:
+        ConfigError: no adapter is there, or several are.
+    """
+    if not method.language_adapters:
+        return method
+    if not isinstance(method.language_adapters, dict):
+        raise ConfigError(
+            f"method.language_adapters={method.language_adapters}: give {{LANGUAGE: FOLDER, …}}."
+        )
+    found = {
+        language: _find_language(language, Path(str(folder))).as_posix()
+        for language, folder in method.language_adapters.items()
+    }
+    return replace(method, language_adapters=found)
+
+
+def _find_language(language: str, root: Path) -> Path:
+    candidates = [root, root / "model", *_finished_models(root, language)]
+    found = [folder for folder in candidates if (folder / ADAPTER).is_file()]
+    if len(found) != 1:
+        raise ConfigError(
+            f"method.language_adapters.{language}={root}: {len(found)} adapters found there. Give "
+            "the folder of a finished run of method=madx_language, or of a study with one such run "
+            "on that language."
+        )
+    return found[0]
+
+
+def digest_languages(method: Method) -> dict[str, str]:
+    """Return language -> sha256 of the weights of its adapter."""
+    return {
+        language: hashlib.sha256((Path(folder) / ADAPTER).read_bytes()).hexdigest()
+        for language, folder in sorted((method.language_adapters or {}).items())
+    }
+
+
 def digest_weights(model: Model) -> str:
     """Return what identifies the weights: a digest of the files, or the hub's commit."""
     if model.origin is Origin.local:
@@ -118,7 +163,9 @@ def digest_weights(model: Model) -> str:
     return f"{model.hub_id}@{model.revision}" if model.origin is Origin.hub else "random"
 
 
-def _finished_models(study: Path) -> Iterator[Path]:
+def _finished_models(study: Path, language: str | None = None) -> Iterator[Path]:
     for path in sorted(study.glob("*/record.json")):
-        if read_record(path).get("status") == "finished":
+        record = read_record(path)
+        fits = language is None or record.get("train_language") == language
+        if record.get("status") == "finished" and fits:
             yield path.parent / "model"

@@ -14,6 +14,8 @@ from torch import distributed
 from crosstune.build import build
 from crosstune.data.module import LanguageData
 from crosstune.errors import ConfigError, RunError
+from crosstune.methods import penalty_of
+from crosstune.methods.madx import speak
 from crosstune.schema import Optimizer
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
@@ -50,7 +52,11 @@ class Learner(pl.LightningModule):
         self.model.train()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        """Return the mean loss over the whole batch, all ranks together."""
+        """Return the mean loss over the whole batch, all ranks together, and the method's penalty.
+
+        What is logged is the loss of the task alone.
+        """
+        speak(self.model, self.data.stage[0])
         total, count = self.task.loss(self.model, batch)
         world = self.trainer.world_size
         if world > 1:
@@ -60,7 +66,7 @@ class Learner(pl.LightningModule):
         if (logs_now or loss.device.type == "cpu") and not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {self.global_step + 1}")
         self.log("train/loss", loss.detach(), sync_dist=world > 1)
-        return loss
+        return loss + penalty_of(self.model)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer over what is trainable, and its schedule by step."""
@@ -92,15 +98,26 @@ class Learner(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip the norm of all gradients together.
+
+        Lightning's own refuses a fused optimizer in bf16, as if its gradients were scaled.
+        """
+        if gradient_clip_val is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def validation_step(
         self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Read off what the logits of one validation batch say."""
-        self._read_off(batch, dataloader_idx)
+        self._read_off(batch, dataloader_idx, "validation")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Read off what the logits of one test batch say."""
-        self._read_off(batch, dataloader_idx)
+        self._read_off(batch, dataloader_idx, "test")
 
     def on_validation_epoch_end(self) -> None:
         """Score every validation language."""
@@ -110,9 +127,10 @@ class Learner(pl.LightningModule):
         """Score every test language and keep the predictions."""
         self._score("test")
 
-    def _read_off(self, batch: dict[str, Any], loader: int) -> None:
+    def _read_off(self, batch: dict[str, Any], loader: int, split: str) -> None:
         if not batch["windows"]:
             return
+        speak(self.model, list(self.data.encoded[split])[loader])
         read = self.task.read_off(self.model, batch)
         self._outputs.setdefault(loader, []).extend(
             (window, said, score)
@@ -130,6 +148,12 @@ class Learner(pl.LightningModule):
             for metric, value in result["scores"].items():
                 self.log(f"{split}/{language}/{metric}", float(value))
         if split == "validation":
+            for language in self.data.stage:
+                if self.data.data.metric not in self.results[split][language]["scores"]:
+                    raise ConfigError(
+                        f"data.metric={self.data.data.metric}: validation/{language} has no item "
+                        "that it could be measured on."
+                    )
             scores = [
                 self.results[split][language]["scores"][self.data.data.metric]
                 for language in self.data.stage

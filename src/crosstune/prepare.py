@@ -61,6 +61,7 @@ def prepare(run: Run) -> Prepared:
         group, key = where.split(".")
         check(getattr(getattr(run, group), key), where, run.allow)
     splits = read_splits(run.data, run.allow)
+    _check_spoken(run, splits)
     run, tuning = take_tuned(run, splits)
     task = _build_task(run.data, splits)
     if faults := find_faults(splits, task.faults_of):
@@ -82,7 +83,7 @@ def prepare(run: Run) -> Prepared:
         for language, split in splits["train"].items()
     }
     splits = {**splits, "train": chosen}
-    leakage = count_leakage(splits, task.texts_of)
+    leakage = count_leakage(splits, task.leaks_of)
     for name, count in leakage.items():
         log.warning("%s: %d rows stand in train too; crosstune check lists them", name, count)
     return Prepared(run, run_id, splits, task, counts, leakage, tuning)
@@ -97,6 +98,25 @@ def _check_columns(data: Data) -> None:
             )
         if column != "text_pair" and data.reader.get(column, "") is None:
             raise ConfigError(f"data.{column} is missing: give data.{column}=COLUMN.")
+
+
+def _check_spoken(run: Run, splits: Splits) -> None:
+    """Raise ConfigError unless every language has its adapter where any language has one."""
+    if not (known := run.method.language_adapters):
+        return
+    if not (run.method.peft or {}).get("above_language"):
+        raise ConfigError(f"method.language_adapters: not for method={run.method.name}, but madx.")
+    if len(max(run.data.stages, key=len)) > 1:
+        raise ConfigError(
+            "method.language_adapters: languages trained on together share their batches, which "
+            "one language's adapter cannot serve. Give data.in_turn=true, or one language."
+        )
+    asked = {*run.data.train_languages, *(name for split in splits.values() for name in split)}
+    if silent := sorted(asked - set(known)):
+        raise ConfigError(
+            f"method.language_adapters: none for {', '.join(silent)}, which the data has. "
+            f"Given: {', '.join(known)}."
+        )
 
 
 def _build_task(data: Data, splits: Splits) -> Task:

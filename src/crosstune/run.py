@@ -25,9 +25,9 @@ from crosstune.cost import count_parameters, measure_bytes
 from crosstune.data.module import LanguageData
 from crosstune.data.splits import digests_of
 from crosstune.errors import ConfigError
-from crosstune.identity import digest_weights
+from crosstune.identity import digest_languages, digest_weights
 from crosstune.learner import HEADLINE, Diverged, Learner
-from crosstune.methods import adapt
+from crosstune.methods import adapt, callbacks_of, compact, count_places
 from crosstune.models import (
     check_length,
     digest_tokenizer,
@@ -38,6 +38,7 @@ from crosstune.models import (
 from crosstune.prepare import Prepared, prepare
 from crosstune.ranks import fan_out
 from crosstune.record import describe_environment, now, read_record, write_record
+from crosstune.saved import digest_base, write_task
 from crosstune.schema import Precision, Run
 from crosstune.telling import quiet, tell_file
 from crosstune.tracking import open_loggers
@@ -84,10 +85,10 @@ def work(prepared: Prepared) -> None:
         texts, content = prepared.training_texts()
         tokenizer = load_tokenizer(run.model, texts, content, cache)
         loaded = load_model(run.model, task, tokenizer, run.allow)
-        check_length(loaded.model, run.data.max_tokens)
         if run.method.peft is not None:
             keep_base(loaded.model, run.model, tokenizer, cache)
         model = adapt(loaded, run.method, task.peft_type, run.allow)
+        check_length(loaded.model, run.data.max_tokens, count_places(model))
         data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
         learner = Learner(
             model, task, data, run.optimizer, run.allow, run.trainer.log_every_n_steps
@@ -100,15 +101,18 @@ def work(prepared: Prepared) -> None:
             return
         model.save_pretrained(str(folder / "model"))
         tokenizer.save_pretrained(folder / "model")
+        write_task(learner.task, folder)
         counts = count_parameters(model, loaded.head, peft=run.method.peft is not None)
         record = {
             **_facts(prepared, started),
             "status": "finished",
             "best_step": stages[-1]["best_step"],
             "tokenizer_sha256": digest_tokenizer(tokenizer),
+            **digest_base(model),
             **_results(stages, data),
             "cost": {**counts, **meter.read(), "checkpoint_bytes": measure_bytes(folder / "model")},
         }
+    record["environment"]["device"] = meter.device_name
     write_record(folder, record)
     log.info("%s: finished, %s", folder, _scores_in_words(record))
 
@@ -120,11 +124,13 @@ def fit_stage(
     run, data = prepared.run, learner.data
     data.stage, learner.task = stage, prepared.task
     best = KeepBest(prepared.folder, HEADLINE)
-    trainer = build_trainer(run, prepared.folder, [best, meter, Tell()], loggers)
+    callbacks = [best, meter, Tell(), *callbacks_of(learner.model, best)]
+    trainer = build_trainer(run, prepared.folder, callbacks, loggers)
     trainer.fit(learner, data)
     if best.seen != trainer.global_step:  # max_steps ended inside an epoch, or nothing was trained
         trainer.validate(learner, data, verbose=False)
     best.restore(trainer, learner)
+    compact(learner.model)
     learner.task = prepared.task.tuned(best.results[stage[0]]["report"])
     if "test" in data.rows:
         trainer.test(learner, data, verbose=False)
@@ -201,10 +207,12 @@ def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
         "leakage": prepared.leakage,
         "data_sha256": digests_of(prepared.splits),
         "model_sha256": digest_weights(run.model),
+        "language_adapters_sha256": digest_languages(run.method),
         "environment": describe_environment(torch.get_num_threads()),
         "started": started,
         "finished": now(),
         "config": to_plain(run),
+        **({"tuning": prepared.tuning} if prepared.tuning else {}),
     }
 
 

@@ -156,6 +156,7 @@ class Method:
     peft: dict[str, Any] | None = None  # `_target_` of a peft config; null trains every weight
     targets: Targets | None = None  # what it adapts, unless peft.target_modules names it
     layers: int = 0  # train so many of the last layers whole, beside the head
+    language_adapters: Any = None  # madx: {ISO code: run of method=madx_language}
     search: dict[str, list[Any]] = field(default_factory=dict)  # `crosstune tune` tries these, too
 
 

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from crosstune.config import compose_run, compose_whole, find_conf
+from crosstune.config import COMPOSE_ERRORS, compose_run, compose_whole, explain, find_conf
 from crosstune.data.splits import Splits, read_splits
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.identity import identify, settle
@@ -53,9 +53,29 @@ class WritePlan(Callback):
 
 def expand(config: DictConfig) -> list[list[str]]:
     """Return the overrides of every job of a sweep: the study's grid under the command line."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides.task)
+    return _expand(config, [str(override) for override in given])
+
+
+def expand_words(words: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of every job that `crosstune train -m` with these words would run.
+
+    Raises:
+        ConfigError: an override, a file or a value is wrong.
+    """
+    try:
+        return _expand(compose_whole(_split(words)[0]), words)
+    except COMPOSE_ERRORS as error:
+        raise explain(error) from error
+
+
+def _expand(config: DictConfig, words: Sequence[str]) -> list[list[str]]:
     grid = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    given = OmegaConf.to_container(config.hydra.overrides.task)
-    overrides = OverridesParser.create().parse_overrides([*grid, *(str(o) for o in given or [])])
+    return _split([*grid, *words])
+
+
+def _split(words: Sequence[str]) -> list[list[str]]:
+    overrides = OverridesParser.create().parse_overrides(list(words))
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 

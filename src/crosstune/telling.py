@@ -34,6 +34,8 @@ MEANT = (
     r".*Experiment logs directory .* exists and is not empty.*",
     r".*Trainer already configured with model summary callbacks.*",
     r".*`is_gradient_checkpointing` is deprecated.*",
+    r".*Unsupported layer type .*LayerNorm.*",  # peft, of layers that a method does adapt
+    r"The following rank_pattern keys did not match.*",  # peft, of AdaLoRA's pattern
 )
 
 

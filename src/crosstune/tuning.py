@@ -34,6 +34,16 @@ class Choice(NamedTuple):
     validation: float  # its headline score
     tried: list[dict[str, Any]]  # every trial: values, run_id, and validation if it finished
 
+    @property
+    def told(self) -> str:
+        """The choice in a line."""
+        config = self.arm["config"]
+        data = config["data"]
+        languages = "+".join([data["language"], *data["further_languages"]])
+        names = (config["method"]["name"], config["model"]["name"], data["name"], languages)
+        values = ", ".join(f"{key}={value}" for key, value in self.values.items())
+        return f"{' · '.join(names)}: {values}, validation {self.validation:.3f}"
+
 
 def candidates(run: Run, trials: int) -> list[dict[str, Any]]:
     """Return the values of each trial of an arm: what the run has by itself, first.

@@ -7,15 +7,20 @@ fine-tuning is the absence of a peft config. Called by `run.py`.
 from collections.abc import Sequence
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig, get_peft_model
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from transformers import PreTrainedModel
 
 from crosstune.build import build
 from crosstune.errors import ConfigError
+from crosstune.methods.adalora import callbacks_of, compact, penalty_of
 from crosstune.methods.anatomy import choose_targets, find_layers
+from crosstune.methods.madx import learn_languages
+from crosstune.methods.prompts import count_places, fit_prompt, restore
 from crosstune.models import Loaded
 from crosstune.schema import Method
+
+__all__ = ["adapt", "callbacks_of", "compact", "count_places", "head_only", "penalty_of"]
 
 
 def adapt(
@@ -37,11 +42,21 @@ def adapt(
     config: Any = build(node, "method.peft", allow, **arguments)
     if not isinstance(config, PeftConfig):
         raise ConfigError(f"method.peft: {node['_target_']} is no peft config.")
+    if isinstance(config, PromptLearningConfig):
+        fit_prompt(loaded.model, config)
     try:
         adapted: Any = get_peft_model(loaded.model, config)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"method={method.name} on this encoder: {reason}") from error
+    adapted = restore(adapted)
+    learn_languages(adapted, method.language_adapters or {})
+    if not any(parameter.requires_grad for parameter in adapted.parameters()):
+        raise ConfigError(
+            f"method={method.name}: {loaded.model.config.model_type} has no head of its own to "
+            "train, because its output layer shares the embeddings. Take a method that adds "
+            "weights (lora), or method=full."
+        )
     return adapted.train()
 
 

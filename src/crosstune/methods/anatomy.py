@@ -100,7 +100,7 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     kind = kind or config.model_type
     if kind not in ANATOMIES:
         raise ConfigError(
-            f"the layers of a {kind} encoder are not known here, but those of "
+            f"the layers of {kind} models are not known here, but those of "
             f"{', '.join(ANATOMIES)}. Name the modules in method.peft.target_modules=[…], "
             "or use method=full or head_only."
         )

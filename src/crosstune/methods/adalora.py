@@ -1,0 +1,158 @@
+"""What AdaLoRA needs beside peft: ranks allocated over the run's own steps, and its penalty.
+
+Zhang et al. 2023, https://arxiv.org/abs/2303.10512. peft holds the layers and says which ranks
+matter; here is when it is asked, the term of the training loss, and the end of ranks that were
+given up. Called by `learner.py` and `run.py`, for models of every method: others get nothing.
+"""
+
+import logging
+import math
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from peft import AdaLoraModel
+from peft.tuners.adalora import AdaLoraLayer
+from pytorch_lightning.callbacks import EarlyStopping
+from torch import Tensor, nn
+
+from crosstune.errors import ConfigError, RunError
+
+FEWEST_STEPS = 3  # one for the first importances, one to reduce the ranks, one to train the last
+log = logging.getLogger(__name__)
+
+
+class Best(Protocol):
+    """What of `callbacks.KeepBest` matters here."""
+
+    score: float
+
+
+def callbacks_of(model: nn.Module, best: Best) -> list[pl.Callback]:
+    """Return what the model's method does beside the loop."""
+    return [AllocateRanks(tuner, best)] if (tuner := _tuner_of(model)) else []
+
+
+def penalty_of(model: nn.Module) -> Tensor | float:
+    """Return what the model's method adds to the training loss.
+
+    For AdaLoRA the weighted mean of ‖P Pᵀ - I‖ over the left and right factors of all matrices, the
+    norm not squared, as the authors' program has it.
+    """
+    tuner = _tuner_of(model)
+    if tuner is None:
+        return 0.0
+    name = tuner.trainable_adapter_name
+    factors: list[Tensor] = []
+    for layer in tuner.modules():
+        if isinstance(layer, AdaLoraLayer):
+            factors += [layer.lora_A[name], layer.lora_B[name].T]
+    gaps = [torch.linalg.matrix_norm(p @ p.T - torch.eye(len(p)).to(p)) for p in factors]
+    return _config_of(tuner).orth_reg_weight * torch.stack(gaps).mean()
+
+
+def compact(model: nn.Module) -> None:
+    """Drop the ranks that the model's method has given up; what the model computes stays.
+
+    A matrix that has lost all keeps one of zeros, because peft takes an empty one for damage.
+    """
+    tuner = _tuner_of(model)
+    if tuner is None or _config_of(tuner).rank_pattern is None:
+        return
+    kept = {name: (values != 0).flatten() for name, values in _singular_values(tuner)}
+    ranks = [int(mask.sum()) for mask in kept.values()]
+    for mask in kept.values():
+        mask[0] |= not mask.any()
+    pattern = {name: mask.tolist() for name, mask in kept.items()}
+    tuner.resize_modules_by_rank_pattern(pattern, tuner.trainable_adapter_name)
+    _config_of(tuner).rank_pattern = pattern
+    told = (sum(ranks), len(ranks), min(ranks), max(ranks))
+    log.info("ranks: %d in %d matrices, from %d to %d", *told)
+
+
+class AllocateRanks(pl.Callback):
+    """Lets peft move the budget after every step of the optimizer, from its first to its last.
+
+    Only what holds the last budget can be the best checkpoint. Of several stages of training the
+    first allocates; later ones train the ranks that it has left.
+    """
+
+    def __init__(self, tuner: AdaLoraModel, best: Best):
+        self.tuner, self.best, self.config = tuner, best, _config_of(tuner)
+        self.step = 0  # of the optimizer, at the last allocation
+        self.active = False
+        if self.config.init_r <= self.config.target_r:
+            raise ConfigError(
+                f"method.peft.init_r={self.config.init_r}: AdaLoRA comes down to target_r="
+                f"{self.config.target_r} ranks a matrix, so it must begin with more."
+            )
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Plan the run's own steps.
+
+        Raises:
+            ConfigError: training may stop before the plan does.
+        """
+        if any(isinstance(callback, EarlyStopping) for callback in vars(trainer)["callbacks"]):
+            raise ConfigError(
+                "trainer.patience: AdaLoRA plans its ranks over all steps, and cannot stop early."
+            )
+        steps = int(trainer.estimated_stepping_batches)
+        self.active = steps >= FEWEST_STEPS and self.config.rank_pattern is None
+        if self.active:
+            shares = (self.config.tinit, self.config.tfinal, self.config.total_step)
+            self.config.tinit, self.config.tfinal = plan(*shares, steps)
+            self.config.total_step = steps
+        elif 0 < steps < FEWEST_STEPS:
+            log.warning("%d steps are too few to allocate ranks: all stay as they begin", steps)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Allocate once the optimizer has made a step; its gradients are still there."""
+        if not self.active or trainer.global_step == self.step:
+            return
+        done, self.step = self.step, trainer.global_step  # peft counts from 0
+        self.tuner.update_and_allocate(done)
+        if done == self.config.total_step - self.config.tfinal:
+            self.best.score = -math.inf
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raise RunError if more ranks are in use than the budget has."""
+        used = sum(int((values != 0).sum()) for _, values in _singular_values(self.tuner))
+        budget = self.tuner.rankallocator.target_bgt
+        if self.active and used > budget:
+            raise RunError(f"AdaLoRA: {used} ranks in use after training, in a budget of {budget}.")
+
+
+def plan(tinit: int, tfinal: int, total: int, steps: int) -> tuple[int, int]:
+    """Return a schedule's first and last phase for another number of steps, 3 at the least.
+
+    Two steps or more come before the last allocation: after one, most importances are still 0.
+
+    >>> plan(15, 50, 100, 4000)
+    (600, 2000)
+    >>> plan(15, 50, 100, 3)
+    (0, 1)
+    """
+    last = min(max(1, round(tfinal / total * steps)), steps - 2)
+    return min(round(tinit / total * steps), steps - last - 1), last
+
+
+def _tuner_of(model: nn.Module) -> AdaLoraModel | None:
+    tuner = getattr(model, "base_model", None)
+    return tuner if isinstance(tuner, AdaLoraModel) else None
+
+
+def _config_of(tuner: AdaLoraModel) -> Any:
+    return tuner.peft_config[tuner.trainable_adapter_name]
+
+
+def _singular_values(tuner: AdaLoraModel) -> list[tuple[str, Tensor]]:
+    ending = f"lora_E.{tuner.trainable_adapter_name}"
+    return [(n, p.detach()) for n, p in tuner.model.named_parameters() if n.endswith(ending)]

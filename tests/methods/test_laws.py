@@ -1,0 +1,527 @@
+"""Laws that every tuning method keeps, whatever the kind of task: a new YAML is held to them too.
+
+The methods are those of `conf/method`. What differs by method stands in literal tables below, so a
+new method must say what it trains, whether it starts as the base model, and whether it merges.
+"""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from crosstune.config import compose_run, find_conf
+from crosstune.data.module import LanguageData
+from crosstune.data.split import Split
+from crosstune.errors import ConfigError, CrosstuneError
+from crosstune.learner import Learner
+from crosstune.methods import adapt, callbacks_of, compact
+from crosstune.methods.anatomy import find_layers
+from crosstune.models import Loaded, keep_base, load_model
+from crosstune.schema import Data, Kind, Method, Model, Optimizer, Origin
+from crosstune.tasks import TASKS
+from crosstune.telling import quiet
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*"),
+    pytest.mark.filterwarnings("ignore:Unsupported layer type"),  # LNTuning is made for norms
+]
+
+D, F, LAYERS, WORDS, PLACES = 32, 64, 2, 400, 64  # hidden, feed-forward, layers, vocabulary, length
+METHODS = sorted(path.stem for path in (find_conf() / "method").glob("*.yaml"))
+PEFT = [method for method in METHODS if method != "full"]
+
+# ---- what differs by method ----------------------------------------------------------------------
+
+ALL_LINEAR = 4 * 2 * D + 2 * (D + F)  # inputs and outputs of a layer's matrices
+LAYER = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D
+ADAPTER: dict[str, int] = {  # trained numbers beside the head's
+    "full": WORDS * D + PLACES * D + 2 * D + 2 * D + LAYERS * LAYER,
+    "head_only": 0,
+    "top_layers": 2 * LAYER,
+    "bitfit": D + LAYERS * (4 * D + F + D + 2 * D),
+    "layernorm": 2 * D + LAYERS * 2 * 2 * D,
+    "lora": LAYERS * 2 * 8 * 2 * D,
+    "rslora": LAYERS * 64 * ALL_LINEAR,
+    "dora": LAYERS * (16 * ALL_LINEAR + 4 * D + F + D),  # and the length of each output's weights
+    "adalora": LAYERS * 12 * (ALL_LINEAR + 6),  # and a singular value a rank
+    "ia3": LAYERS * (2 * D + F),
+    "vera": LAYERS * 2 * (1024 + D),
+    "loha": LAYERS * 2 * 2 * 8 * 2 * D,
+    "oft": LAYERS * (5 * D + F) // 16 * (16 * 15 // 2),  # a skew matrix for each block of inputs
+    "fourierft": LAYERS * 2 * 1000,
+    "prompt_tuning": 20 * D,
+    "prefix_tuning": 20 * 2 * LAYERS * D,
+    "p_tuning": 20 * D + 3 * (D * D + D),  # the prompt and an MLP of three layers
+    "houlsby": LAYERS * 2 * (2 * 64 * D + 64 + D) + 2 * D + LAYERS * 2 * 2 * D,  # and the norms
+    "pfeiffer": LAYERS * (2 * 2 * D + 2 + D),
+    "parallel_adapter": LAYERS * (2 * 64 * D + 64 + D),
+    "madx": LAYERS * (2 * 2 * D + 2 + D),
+    "madx_language": LAYERS * (2 * 16 * D + 16 + D) + 2 * (2 * 8 * 16 + 8 + 16),  # and embeddings'
+}
+BASE_TRAINED: dict[str, Callable[[Any], list[str]]] = {  # modules of the base, beside the head
+    "full": lambda model: [name for name, _ in model.named_children()],
+    "top_layers": lambda model: find_layers(model)[-2:],
+    "layernorm": lambda model: norms_of(model),
+    "houlsby": lambda model: norms_of(model),
+}
+OTHER_AT_START = {"fourierft", "prompt_tuning", "prefix_tuning", "p_tuning"}
+OWN_DROPOUT = {"lora", "rslora", "dora", "adalora", "parallel_adapter"}
+ROUNDED = {"p_tuning"}  # peft saves what its MLP gave for one row; a batch rounds otherwise
+COPIES = ".ln_tuning_layers.default"  # what peft trains in place of a norm
+UNMERGEABLE = {"prompt_tuning", "prefix_tuning", "p_tuning"}
+UNMERGEABLE |= {"houlsby", "pfeiffer", "parallel_adapter", "madx", "madx_language"}
+
+# ---- a tiny run of each kind ---------------------------------------------------------------------
+
+TEXTS = (
+    "El niño come una manzana",
+    "la niña bebe agua fresca",
+    "小明喝茶",
+    "the film was wonderful",
+)
+SPANISH = {"templates": {"es": "Trata de {label} ."}, "names": {"es": {"a": "agua", "b": "York"}}}
+GAPS = {"patterns": {"es": "{text} : {mask} ."}, "verbalizers": {"es": {"a": "agua", "b": "York"}}}
+CELLS: dict[str, tuple[Kind, dict[str, Any], list[dict[str, Any]]]] = {
+    "classification": (Kind.classification, {}, [{"label": one} for one in "abab"]),
+    "multilabel": (
+        Kind.classification,
+        {"separator": ","},
+        [{"label": one} for one in ("a,b", "", "c", "a")],
+    ),
+    "tagging": (Kind.tagging, {}, [{"tags": tags} for tags in ("OBI", "BOO", "OOB", "BIO")]),
+    "crf": (Kind.tagging, {"crf": True}, [{"tags": tags} for tags in ("OBI", "BOO", "OOB", "BIO")]),
+    "extraction": (
+        Kind.extraction,
+        {},
+        [{"question": "?", "context": text, "answers": [text.split()[-1]]} for text in TEXTS],
+    ),
+    "relation": (
+        Kind.relation,
+        {},
+        [{"head": [0, 1], "tail": [2, 4], "label": one} for one in "abba"],
+    ),
+    "regression": (Kind.regression, {}, [{"label": one} for one in ("1", "2.5", "-3", "0")]),
+    "generation": (
+        Kind.generation,
+        {"max_target_tokens": 8, "beams": 2},
+        [{"target": one} for one in ("film", "agua", "una", "New York")],
+    ),
+    "masked_lm": (Kind.masked_lm, {"mask_rate": 0.3}, [{}] * 4),
+    "cloze": (Kind.cloze, GAPS, [{"label": one} for one in "abab"]),
+    "entailment": (Kind.entailment, SPANISH, [{"label": one} for one in "abab"]),
+}
+COMMON = ("classification", "tagging")  # the kinds that every method is tried on at once
+PAIRS = [(kind, method) for kind in COMMON for method in METHODS]
+PAIRS += [(kind, method) for kind in CELLS if kind not in COMMON for method in ("full", "lora")]
+PAIRS += [(kind, "bitfit") for kind in CELLS if kind not in COMMON]
+REFUSED = [("generation", "head_only"), ("generation", "madx_language")]  # no head, two embeddings
+SLOW = [
+    (kind, method)
+    for kind in CELLS
+    for method in METHODS
+    if (kind, method) not in [*PAIRS, *REFUSED]
+]
+every_pair = pytest.mark.parametrize(
+    ("kind", "method"), [*PAIRS, *(pytest.param(*p, marks=pytest.mark.slow) for p in SLOW)]
+)
+every_adapter = pytest.mark.parametrize(
+    ("kind", "method"),
+    [(kind, method) for kind in COMMON for method in PEFT],
+)
+BERT = {
+    "_target_": "transformers.BertConfig",
+    "hidden_size": D,
+    "intermediate_size": F,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "max_position_embeddings": PLACES,
+}
+BART = {"_target_": "transformers.BartConfig", "d_model": D, "max_position_embeddings": PLACES}
+BART |= {f"{half}_layers": LAYERS for half in ("encoder", "decoder")}
+BART |= {f"{half}_attention_heads": 2 for half in ("encoder", "decoder")}
+BART |= {f"{half}_ffn_dim": F for half in ("encoder", "decoder")}
+NLI = {0: "contradiction", 1: "entailment", 2: "neutral"}
+
+
+def rows_of(kind: str) -> list[dict[str, Any]]:
+    """Return eight rows of a kind."""
+    rows = []
+    for number, (text, own) in enumerate(zip(TEXTS * 2, CELLS[kind][2] * 2, strict=True)):
+        row = {"id": str(number), "where": f"a:{number}", "language": "es", "text": text, **own}
+        if "tags" in own:
+            tags = [tag if tag == "O" else f"{tag}-PER" for tag in own["tags"]]
+            row |= {"words": ["María", "vive", "aquí"], "tags": tags}
+        if "answers" in own:
+            row["answers"] = [{"text": a, "start": text.index(a)} for a in own["answers"]]
+        rows.append(row)
+    return rows
+
+
+class Shop:
+    """Makes tiny models of every kind and method, each once."""
+
+    def __init__(self, folder: Path, tokenizer: Any):
+        self.folder, self.tokenizer = folder, tokenizer
+        self.data, self.base, self.trained = map(cache, (self._data, self._base, self._trained))
+        self.fresh = cache(self.adapted)  # to look at, not to change
+
+    def _data(self, kind: str) -> LanguageData:
+        family, options, _ = CELLS[kind]
+        rows = rows_of(kind)
+        task = TASKS[family].from_rows(rows, **options)
+        data = Data(name=kind, kind=family, language="es", batch_size=4, max_tokens=40)
+        splits = {name: {"es": Split(rows, {})} for name in ("train", "validation")}
+        return LanguageData(splits, task, self.tokenizer, data, 1, self.folder)
+
+    def _base(self, kind: str) -> Loaded:
+        torch.manual_seed(0)
+        config = BART if kind == "generation" else BERT
+        model = Model(name="mini", origin=Origin.scratch, config=config)
+        if kind == "entailment":
+            options = {key: value for key, value in BERT.items() if key != "_target_"}
+            plain = transformers.BertConfig(vocab_size=len(self.tokenizer), id2label=NLI, **options)
+            transformers.BertForSequenceClassification(plain).save_pretrained(self.folder / "nli")
+            self.tokenizer.save_pretrained(self.folder / "nli")
+            model = Model(name="nli", origin=Origin.local, path=str(self.folder / "nli"))
+        loaded = load_model(model, self.data(kind).task, self.tokenizer, [])
+        with torch.no_grad():
+            for parameter in loaded.model.parameters():  # no bias or norm is what it began as
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        if kind != "entailment":
+            keep_base(loaded.model, model, self.tokenizer, self.folder)
+        return loaded
+
+    def adapted(self, kind: str, method: str, dropout: bool = True) -> Any:
+        """Return a fresh adapter on a copy of the base."""
+        base = self.base(kind)
+        model = copy.deepcopy(base.model)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout) and not dropout:
+                module.p = 0.0
+        torch.manual_seed(1)
+        chosen = method_of(method)
+        return adapt(Loaded(model, list(base.head)), chosen, self.data(kind).task.peft_type, [])
+
+    def fit(self, kind: str, model: Any) -> pl.Trainer:
+        """Train three steps as a run does."""
+        algorithm = {"_target_": "torch.optim.AdamW"}
+        optimizer = Optimizer(algorithm=algorithm, learning_rate=1e-2, schedule="constant")
+        data = self.data(kind)
+        learner = Learner(model, data.task, data, optimizer, [], 1)
+        options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+        options |= {"enable_progress_bar": False, "enable_model_summary": False}
+        trainer = pl.Trainer(
+            max_steps=3,
+            limit_val_batches=0,
+            callbacks=callbacks_of(model, SimpleNamespace(score=0.0)),
+            **options,
+        )
+        with quiet():
+            trainer.fit(learner, data)
+        return trainer
+
+    def _trained(self, kind: str, method: str) -> "Trained":
+        model = self.adapted(kind, method)
+        trainer = self.fit(kind, model)
+        trainable = {id(p) for p in model.parameters() if p.requires_grad}
+        held = {id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]}
+        compact(model)
+        folder = self.folder / f"{kind}-{method}"
+        model.save_pretrained(folder)
+        return Trained(model.eval(), folder, held == trainable)
+
+    def batch(self, kind: str) -> dict[str, Any]:
+        """Return the batch that models are asked about."""
+        data = self.data(kind)
+        encoded = data.encoded["validation"]["es"]
+        batch = data.task.collate(encoded, list(range(4)), self.tokenizer, (0, 0))
+        return {**batch, "windows": list(range(4))}
+
+    def says(self, kind: str, model: Any) -> Any:
+        """Return all that a model says of the batch: the loss and what is read off."""
+        task, batch = self.data(kind).task, self.batch(kind)
+        with torch.no_grad():
+            total, count = task.loss(model.eval(), batch)
+            return total.item(), int(count), task.read_off(model, batch)
+
+
+class Trained(NamedTuple):
+    """A model after three steps, and where it was saved."""
+
+    model: Any
+    folder: Path
+    optimizer_holds_what_is_trainable: bool
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, byte_bpe):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Shop(tmp_path_factory.mktemp("laws"), byte_bpe)
+    torch.set_num_threads(threads)
+
+
+@cache
+def method_of(name: str) -> Method:
+    return compose_run(["data=demo_sentiment", "data.language=es", f"method={name}"]).method
+
+
+def plain(name: str) -> tuple[str, str]:
+    """Return the names that a weight may have had before: prompts add one prefix less."""
+    for inner in (".base_layer", ".original_module", ".modules_to_save.default", COPIES):
+        name = name.replace(inner, "")
+    return name.removeprefix("base_model.model."), name.removeprefix("base_model.")
+
+
+def changed(base: nn.Module, model: nn.Module) -> list[str]:
+    """Return the base's weights and buffers that are gone or other in an adapted model."""
+    now = {
+        before: tensor
+        for name, tensor in model.state_dict().items()
+        if ".modules_to_save." not in name and COPIES not in name
+        for before in plain(name)
+    }
+    was = base.state_dict()
+    return [n for n, t in was.items() if n not in now or not torch.equal(t, now[n])]
+
+
+def norms_of(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+
+
+def belongs(name: str, modules: list[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def logits(shop: Shop, kind: str, model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**shop.batch(kind)["inputs"]).logits
+
+
+# ---- the laws ------------------------------------------------------------------------------------
+
+
+def test_the_tables_name_every_method():
+    assert set(ADAPTER) == set(METHODS)
+
+
+@every_pair
+def test_a_fresh_adapter_is_the_base_model_to_the_last_bit_where_the_method_says_so(
+    shop, kind, method
+):
+    same = shop.says(kind, shop.fresh(kind, method)) == shop.says(kind, shop.base(kind).model)
+    assert same == (method not in OTHER_AT_START)
+
+
+def test_an_adapter_that_starts_elsewhere_would_show(shop):
+    model = shop.adapted("classification", "lora")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(1e-4)
+    base = shop.base("classification").model
+    assert shop.says("classification", model) != shop.says("classification", base)
+
+
+@pytest.mark.parametrize(("kind", "method"), REFUSED)
+def test_a_method_without_a_place_in_a_kind_is_refused(shop, kind, method):
+    with pytest.raises(ConfigError):
+        shop.adapted(kind, method)
+
+
+@every_pair
+def test_training_leaves_the_base_as_it_was(shop, kind, method):
+    base, model = shop.base(kind).model, shop.trained(kind, method).model
+    assert bool(changed(base, model)) == (method == "full")
+
+
+def test_a_base_weight_that_is_trained_would_show(shop):
+    model = shop.adapted("classification", "lora")
+    bias = model.base_model.model.bert.embeddings.LayerNorm.bias
+    bias.requires_grad_(True)
+    shop.fit("classification", model)
+    assert changed(shop.base("classification").model, model) == ["bert.embeddings.LayerNorm.bias"]
+
+
+@every_pair
+def test_training_changes_what_the_model_says(shop, kind, method):
+    fresh, trained = shop.fresh(kind, method), shop.trained(kind, method).model
+    assert shop.says(kind, fresh) != shop.says(kind, trained)
+
+
+@every_pair
+def test_the_trained_base_weights_are_the_head_and_what_the_table_says(shop, kind, method):
+    base, model = shop.base(kind), shop.fresh(kind, method)
+    whole = [*base.head, *BASE_TRAINED.get(method, lambda model: [])(base.model)]
+    names = {name for name, p in base.model.named_parameters() if p.requires_grad}
+    trained = {one for n, p in model.named_parameters() if p.requires_grad for one in plain(n)}
+    assert trained & names == {name for name in names if belongs(name, whole)}
+
+
+@pytest.mark.parametrize("kind", COMMON)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_number_of_trained_parameters_is_the_closed_formula(shop, kind, method):
+    classes = len(shop.data(kind).task.labels)
+    pooler = D * D + D if kind == "classification" else 0
+    trained = sum(p.numel() for p in shop.fresh(kind, method).parameters() if p.requires_grad)
+    assert trained == ADAPTER[method] + pooler + D * classes + classes
+
+
+@every_pair
+def test_the_optimizer_holds_what_is_trainable_and_nothing_else(shop, kind, method):
+    assert shop.trained(kind, method).optimizer_holds_what_is_trainable
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dropout_of_the_base_is_on_while_a_method_trains(shop, method):
+    assert not passes_agree(shop, shop.fresh("classification", method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_drops_what_its_table_says(shop, method):
+    model = shop.adapted("classification", method, dropout=False)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "original" not in name:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    assert passes_agree(shop, model) == (method not in OWN_DROPOUT)
+    model.eval()
+    first = shop.says("classification", model)
+    assert first == shop.says("classification", model)
+
+
+def passes_agree(shop: Shop, model: Any) -> bool:
+    """Say whether two passes in training mode give the same."""
+    batch = shop.batch("classification")
+    with torch.no_grad():
+        first, second = (model.train()(**batch["inputs"]).logits for _ in range(2))
+    return torch.equal(first, second)
+
+
+@every_adapter
+def test_the_saved_folder_holds_no_weight_of_the_base(shop, kind, method):
+    base, saved = shop.base(kind), load_file(adapter_file(shop, kind, method))
+    names = {name for name, _ in base.model.named_parameters() if not belongs(name, base.head)}
+    whole = {before for name in saved for before in plain(name)}
+    if method in BASE_TRAINED:  # these save what they trained, under its own name
+        frozen = {n: base.model.get_parameter(n) for n in names & whole}
+        assert not [n for n, p in frozen.items() for t in saved.values() if torch.equal(p, t)]
+    else:
+        assert not names & whole
+
+
+def adapter_file(shop: Shop, kind: str, method: str) -> Path:
+    return shop.trained(kind, method).folder / "adapter_model.safetensors"
+
+
+@every_adapter
+def test_merging_keeps_what_the_model_says_or_is_refused(shop, kind, method):
+    model = copy.deepcopy(shop.trained(kind, method).model)
+    if method in UNMERGEABLE:
+        with pytest.raises((AttributeError, TypeError, ValueError, CrosstuneError)):
+            model.merge_adapter()
+    else:
+        before = logits(shop, kind, model)
+        model.merge_adapter()
+        torch.testing.assert_close(logits(shop, kind, model), before, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_that_is_left_out_of_the_merge_would_show(shop):
+    model = copy.deepcopy(shop.trained("tagging", "lora").model)
+    before = logits(shop, "tagging", model)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(
+            logits(shop, "tagging", model.unload()), before, atol=1e-5, rtol=0
+        )
+
+
+# ---- what a new process reads --------------------------------------------------------------------
+
+READ = """
+import json, sys, warnings
+from pathlib import Path
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")
+warnings.filterwarnings("ignore", "The following rank_pattern keys")  # peft reads them as LoRA's
+warnings.filterwarnings("ignore", "Unsupported layer type")
+import torch, transformers
+from safetensors.torch import load_file
+from peft import PeftModel
+from crosstune.methods import bitfit, bottleneck, restore
+found = {}
+torch.set_num_threads(1)
+for name, auto, base, folder, sizes in json.loads(Path(sys.argv[1]).read_text()):
+    kept = load_file(f"{folder}/asked.safetensors")
+    said = kept.pop("logits")
+    auto = getattr(transformers, auto)
+    if base is None:
+        model = auto.from_pretrained(folder)
+    else:
+        model = auto.from_pretrained(base)
+        with torch.no_grad():
+            for own in sizes:
+                for parameter in model.get_submodule(own).parameters():
+                    parameter.normal_()
+        model = restore(PeftModel.from_pretrained(model, folder))
+    with torch.no_grad():
+        found[name] = (model.eval()(**kept).logits - said).abs().max().item()
+print(json.dumps(found))
+"""
+
+
+def read_in_a_new_process(shop: Shop, spoil: Callable[[Path], None]) -> dict[str, float]:
+    """Return, by kind and method, how far a saved model is from what it said before."""
+    cases = []
+    for kind in COMMON:
+        base = shop.base(kind)
+        for method in METHODS:
+            trained = shop.trained(kind, method)
+            asked = {key: t.contiguous() for key, t in shop.batch(kind)["inputs"].items()}
+            asked["logits"] = logits(shop, kind, trained.model)
+            save_file(asked, trained.folder / "asked.safetensors")
+            spoil(trained.folder)
+            where = None if method == "full" else base.model.name_or_path
+            auto = shop.data(kind).task.auto_class
+            cases.append([f"{kind}-{method}", auto, where, str(trained.folder), base.head])
+    plan = shop.folder / "cases.json"
+    plan.write_text(json.dumps(cases))
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(plan)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_new_process_reads_every_method_to_the_last_bit_on_a_base_with_another_head(shop):
+    wrong = shop.trained("tagging", "lora").folder
+
+    def spoil(folder: Path) -> None:
+        """Move one trained number of one case: the control."""
+        if folder == wrong:
+            saved = load_file(folder / "adapter_model.safetensors")
+            name = next(name for name in saved if "lora_B" in name)
+            saved[name][0, 0] += 0.1
+            save_file(saved, folder / "adapter_model.safetensors")
+
+    found = read_in_a_new_process(shop, spoil)
+    assert len(found) == len(COMMON) * len(METHODS)
+    assert {case for case, gap in found.items() if gap > 1e-6} == {"tagging-lora"}
+    assert {c for c, gap in found.items() if gap} - {"tagging-lora"} <= {
+        f"{kind}-{method}" for kind in COMMON for method in ROUNDED
+    }
