@@ -1,24 +1,46 @@
 """The command line as a user meets it: what it prints, how it ends, how long it takes."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from crosstune.cli import main
 
 PAIR = "text\tlabel\nbueno\tyes\nmalo\tno\n"
 
 
-def crosstune(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "crosstune", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "100"},
-    )
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def crosstune(*arguments: str, cwd: Path | None = None) -> Done:
+    """Run a command in this process, which has loaded torch already."""
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["crosstune", *arguments]
+    try:
+        with contextlib.chdir(cwd or "."), redirect_stdout(out), redirect_stderr(err):
+            code = main()
+    finally:
+        sys.argv = before
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: str) -> Done:
+    """Run a command as a shell does."""
+    command = [sys.executable, "-m", "crosstune", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -31,7 +53,7 @@ def files(tmp_path: Path) -> list[str]:
     return ["data=files_classification", *splits, *columns, f"outputs={tmp_path / 'outputs'}"]
 
 
-def assert_one_paragraph(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+def assert_one_paragraph(done: Done, *parts: str) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("crosstune ")
     assert done.stderr.count("\n") == 1
@@ -74,7 +96,7 @@ def test_a_missing_file_ends_in_one_paragraph_and_exit_1(files: list[str]) -> No
 
 def test_a_ragged_row_ends_in_one_paragraph_with_its_line(files: list[str], tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text(PAIR + "solo\n")
-    done = crosstune("train", *files)
+    done = start("train", *files)
     assert done.returncode == 1
     assert_one_paragraph(done, "train.tsv:4: 1 columns where the header has 2")
 
@@ -142,7 +164,7 @@ def test_a_run_or_file_that_is_not_there_ends_in_one_paragraph_and_exit_2(
 
 
 def test_debug_shows_the_traceback(files: list[str]) -> None:
-    assert "Traceback" in crosstune("train", *files, "foo=1", "--debug").stderr
+    assert "Traceback" in start("train", *files, "foo=1", "--debug").stderr
 
 
 @pytest.mark.parametrize(
@@ -158,7 +180,7 @@ def test_debug_shows_the_traceback(files: list[str]) -> None:
 def test_help_is_quick(arguments: list[str], seconds: float) -> None:
     def cpu_seconds() -> float:
         before = os.times()
-        assert crosstune(*arguments).returncode == 0
+        assert start(*arguments).returncode == 0
         after = os.times()
         return after.children_user + after.children_system - before[2] - before[3]
 

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import transformers
-from peft import AdaLoraConfig, IA3Config, LoraConfig, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoraConfig, PrefixTuningConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 
 from crosstune.data.batching import Batches, TrainingOrder
@@ -18,11 +18,12 @@ from crosstune.methods.bitfit import BitFitConfig
 from crosstune.models import load_model, load_tokenizer
 from crosstune.prepare import Prepared, prepare
 from crosstune.run import train
-from tiny import DATA, METHODS, tiny_run
+from tiny import METHODS, tiny_run
 
 STEPS = 8
-CASES = [(method, kind) for method in METHODS for kind in DATA]
-CASES += [("ia3", "tagging"), ("adalora", "tagging"), ("adalora", "classification")]
+CASES = [(name, "classification") for name in (*METHODS, "ia3", "adalora", "prefix_tuning")]
+CASES += [(name, "tagging") for name in ("full", "lora", "ia3", "adalora")]
+CASES += [("full", "masked_lm")]
 FEED_FORWARD = ["bert.encoder.layer.0.output.dense"]
 SELF = "bert.encoder.layer.0.attention.self"
 
@@ -54,6 +55,9 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> tuple[list[float],
             feedforward_modules=FEED_FORWARD,
             task_type=task.peft_type,
             modules_to_save=head,
+        ),
+        "prefix_tuning": lambda: PrefixTuningConfig(
+            num_virtual_tokens=20, task_type=task.peft_type, modules_to_save=head
         ),
         "adalora": lambda: AdaLoraConfig(
             target_modules=["query", "key", "value", "intermediate.dense", "output.dense"],

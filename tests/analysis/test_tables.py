@@ -5,14 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from crosstune.analysis.derived import build_costs, render_costs
 from crosstune.analysis.frame import COSTS
-from crosstune.analysis.tables import (
-    build_costs,
-    render_costs,
-    render_csv,
-    render_latex,
-    render_markdown,
-)
+from crosstune.analysis.tables import render_csv, render_latex, render_markdown
 
 HOSTILE = [
     "<script>alert(1)</script>",

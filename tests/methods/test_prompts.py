@@ -543,6 +543,7 @@ def reloaded(trained) -> Path:
     return root
 
 
+@pytest.mark.slow  # test_laws.py has one process for all methods
 @every_case
 def test_a_new_process_reloads_prompt_and_head_to_the_last_bit(trained, reloaded, case):
     said = torch.load(reloaded / "-".join(case) / "logits.pt")

@@ -301,6 +301,7 @@ def run_rank(rank, folder):
     Path(folder, f"{rank}.json").write_text(json.dumps(results))
 
 
+@pytest.mark.slow
 def test_each_of_two_ranks_computes_the_result_of_one_process(tmp_path):
     multiprocessing.spawn(run_rank, args=(str(tmp_path),), nprocs=2)
     expected = [score(many_items(), tune) for tune in (False, True)] * 2

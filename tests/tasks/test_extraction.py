@@ -1,8 +1,6 @@
 """Answers as spans: none is lost, moved or cut short on the way to the encoder and back."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
+from crosstune.config import compose_run
 from crosstune.data.encoded import IGNORE, Encoded
 from crosstune.data.module import LanguageData
 from crosstune.data.readers import read_squad
@@ -21,6 +20,7 @@ from crosstune.errors import ConfigError
 from crosstune.metrics.answers import score_answer
 from crosstune.models import load_tokenizer
 from crosstune.record import read_record
+from crosstune.run import train
 from crosstune.schema import Data, Kind, Model, Origin
 from crosstune.tasks.extraction import Extraction
 from crosstune.tasks.passages import OUTSIDE, trim
@@ -561,10 +561,8 @@ def test_a_run_on_a_user_s_own_file_trains_tests_and_leaves_its_answers(write, t
     test = f"data.test={{es: {path}, zh: {path}}}"
     options = ["trainer=cpu", "trainer.max_steps=2", "data.batch_size=8", "data.max_tokens=96"]
     outputs = f"outputs={tmp_path / 'out'}"
-    command = ["data=files_extraction", "data.language=es", *files, test, *MODEL, *options]
-    subprocess.run(
-        [sys.executable, "-m", "crosstune", "train", *command, "logger=none", outputs], check=True
-    )
+    words = ["data=files_extraction", "data.language=es", *files, test, *MODEL, *options]
+    train(compose_run([*words, "logger=none", outputs]))
     (record,) = (tmp_path / "out").rglob("record.json")
     found = read_record(record)
     assert found["status"] == "finished"
