@@ -79,7 +79,6 @@ BASE_TRAINED: dict[str, Callable[[Any], list[str]]] = {  # modules of the base, 
 }
 OTHER_AT_START = {"fourierft", "prompt_tuning", "prefix_tuning", "p_tuning"}
 OWN_DROPOUT = {"lora", "rslora", "dora", "adalora", "parallel_adapter"}
-ROUNDED = {"p_tuning"}  # peft saves what its MLP gave for one row; a batch rounds otherwise
 COPIES = ".ln_tuning_layers.default"  # what peft trains in place of a norm
 UNMERGEABLE = {"prompt_tuning", "prefix_tuning", "p_tuning"}
 UNMERGEABLE |= {"houlsby", "pfeiffer", "parallel_adapter", "madx", "madx_language"}
@@ -521,7 +520,4 @@ def test_a_new_process_reads_every_method_to_the_last_bit_on_a_base_with_another
 
     found = read_in_a_new_process(shop, spoil)
     assert len(found) == len(COMMON) * len(METHODS)
-    assert {case for case, gap in found.items() if gap > 1e-6} == {"tagging-lora"}
-    assert {c for c, gap in found.items() if gap} - {"tagging-lora"} <= {
-        f"{kind}-{method}" for kind in COMMON for method in ROUNDED
-    }
+    assert {case for case, gap in found.items() if gap} == {"tagging-lora"}

@@ -115,6 +115,10 @@ def restore(model: Any) -> Any:
     soft = config.peft_type != PeftType.PREFIX_TUNING
     prompt = Prompt(config.num_virtual_tokens if soft else 0)
     model.register_forward_pre_hook(prompt.enter, with_kwargs=True)
+    if config.peft_type == PeftType.P_TUNING:
+        network: Any = model.prompt_encoder[model.active_adapter]
+        network.register_forward_pre_hook(prompt.narrow)
+        network.register_forward_hook(prompt.widen)
     if base.config.is_encoder_decoder:
         encoder = base.get_encoder()
         if _scale not in encoder._forward_pre_hooks.values():  # of another adapter of this base
@@ -137,6 +141,7 @@ class Prompt:
         self.size = size
         self.inside = False
         self.types: Tensor | None = None
+        self.rows = 1  # of the batch
 
     def enter(self, model: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Begin a call; hold the segments back, which peft does not hand on for every kind."""
@@ -146,6 +151,15 @@ class Prompt:
     def leave(self, model: Any, args: Any, outputs: Any) -> None:
         """End a call, failed ones too."""
         self.inside, self.types = False, None
+
+    def narrow(self, network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        """Make the prompt once for all rows: it rounds as what is saved, and costs less."""
+        self.rows = len(args[0])
+        return (args[0][:1],)
+
+    def widen(self, network: nn.Module, args: Any, made: Tensor) -> Tensor:
+        """Give every row the prompt."""
+        return made.expand(self.rows, -1, -1)
 
     def place(self, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Put the prompt, which peft put first, behind the first piece; hand segments on."""
