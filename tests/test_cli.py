@@ -96,7 +96,7 @@ def test_a_missing_file_ends_in_one_paragraph_and_exit_1(files: list[str]) -> No
 
 def test_a_ragged_row_ends_in_one_paragraph_with_its_line(files: list[str], tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text(PAIR + "solo\n")
-    done = start("train", *files)
+    done = crosstune("train", *files)
     assert done.returncode == 1
     assert_one_paragraph(done, "train.tsv:4: 1 columns where the header has 2")
 

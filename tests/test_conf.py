@@ -14,7 +14,10 @@ from crosstune.schema import Origin
 from crosstune.sweep import expand
 
 CONF = find_conf()
-FACTS = {"published"}  # folders of facts, which are no groups of choices: `analysis/` reads them
+FACTS = {
+    "published",
+    "table",
+}  # folders of facts, which are no groups of choices: `analysis/` reads them
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in FACTS)
 STUDIES = [path for path in FILES if path.parent.name == "experiment"]
 DATA = ["data=demo_sentiment", "data.language=es"]

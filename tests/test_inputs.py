@@ -74,7 +74,13 @@ def trained(folder: Path, data: str) -> tuple[Path, dict[str, list[str]]]:
     return train(compose_run([*own, *splits, *options, *model, *COMMON])), columns
 
 
-@pytest.mark.parametrize("data", CASES)
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(name, marks=() if name == "files_generation" else pytest.mark.slow)
+        for name in CASES
+    ],
+)
 def test_a_table_without_its_label_column_gives_the_runs_own_predictions(
     data: str, tmp_path: Path
 ) -> None:

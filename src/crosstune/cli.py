@@ -99,14 +99,21 @@ def status(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """Print and write the table of a study."""
-    options = _options(arguments, {"experiment": None, "outputs": "outputs"})
-    from crosstune.analysis.report import print_report, write_report
+    allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
+    options = _options(arguments, allowed | {"seeds_to_print": "5", "seeds_to_claim": "10"})
+    from crosstune.analysis.differences import read_comparison
+    from crosstune.analysis.layouts import read_target
+    from crosstune.analysis.report import Wanted, print_report, write_report
+    from crosstune.config import find_conf
     from crosstune.sweep import find_missing
 
     outputs, experiment = Path(options["outputs"]), options["experiment"]
+    seeds = (options["seeds_to_print"], options["seeds_to_claim"])
+    target = read_target(find_conf(), options["table"]) if options["table"] else None
+    wanted = Wanted(read_comparison(options["baseline"], *seeds), target)
     command = " ".join(["crosstune report", *arguments])
     missing = find_missing(outputs, experiment)
-    print_report(write_report(outputs, experiment, missing, command))
+    print_report(write_report(outputs, experiment, missing, command, wanted))
     return 0
 
 
@@ -258,6 +265,6 @@ def _help(verb: str) -> str:
     groups = [
         f"  {folder.name:10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
         for folder in sorted(conf.iterdir())
-        if folder.is_dir() and folder.name != "published"  # facts, no choices
+        if folder.is_dir() and folder.name not in ("published", "table")  # facts, no choices
     ]
     return TRAIN_HELP.format(groups="".join(groups)).rstrip()

@@ -37,8 +37,12 @@ Sweep: crosstune train -m method=full,lora seed=1,2,3 …     See a run's option
 OTHER_HELP = {
     "status": "crosstune status experiment=NAME [outputs=outputs]\n\nPlanned, finished, failed "
     "and missing runs of a study.",
-    "report": "crosstune report experiment=NAME [outputs=outputs]\n\nPrints the table of a study "
-    "and writes it as Markdown, LaTeX, CSV and one HTML page\nto outputs/NAME/report.",
+    "report": """crosstune report experiment=NAME [outputs=outputs] [table=NAME] [baseline=full]
+                 [seeds_to_print=5] [seeds_to_claim=10]
+
+Prints the table of a study and writes it as Markdown, LaTeX, CSV and one HTML page to
+outputs/NAME/report, with each arm's difference to the baseline, a method or an arm. table=NAME
+fills a printed table (conf/table) and sets the published numbers beside ours.""",
     "check": "crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]\n\nReports "
     "every fault of a data set with file:line; exit 1 if one is an error. Splits that are\nnot "
     "given are not examined. With model=NAME the cuts and unknown pieces of its tokenizer are\n"

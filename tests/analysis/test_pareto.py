@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from crosstune.analysis.pareto import MAX_PANELS, Arm, draw_pareto, find_front
+from crosstune.analysis.pareto import MAX_NAMED, MAX_PANELS, Arm, draw_pareto, find_front
 
 
 def texts(study):
@@ -110,7 +110,24 @@ def test_a_study_without_parameters_has_no_plot(study):
 def test_a_plot_of_more_panels_than_fit_says_so(study):
     for number in range(MAX_PANELS + 1):
         add(study, "full", 1000, 0.7, data=f"data{number}")
-    assert draw_pareto(study.table()).cut == f"The first {MAX_PANELS} of {MAX_PANELS + 1} panels."
+    cut = f"The first {MAX_PANELS} of {MAX_PANELS + 1} panels."
+    assert draw_pareto(study.table()).cut == cut
+
+
+def test_of_many_methods_the_front_full_and_the_best_are_named(study):
+    add(study, "full", 1000, 0.1)
+    add(study, "small", 1, 0.2)
+    for number in range(MAX_NAMED + 3):
+        add(study, f"method{number}", 500, 0.5 + number / 100)
+    named = set(texts(study))
+    assert {"full", "small", f"method{MAX_NAMED + 2}"} <= named
+    assert not {"method0", "method1", "method2", "method3"} & named
+
+
+def test_a_plot_in_which_not_every_dot_is_named_says_so(study):
+    for number in range(MAX_NAMED + 1):
+        add(study, f"method{number}", 500, 0.5 + number / 100)
+    assert draw_pareto(study.table()).cut == "Not every dot is named; the table holds all."
 
 
 def test_the_same_study_gives_the_same_bytes(study):
@@ -138,5 +155,5 @@ def test_no_two_names_stand_on_each_other(study, count):
     svg = draw_pareto(study.table()).svg
     found = re.findall(r"<!-- arm\d+ -->\s*<g [^>]*translate\(([\d.]+) ([\d.]+)\)", svg)
     heights = sorted(float(y) for _, y in found)
-    assert len(heights) == count
+    assert len(heights) == min(count, MAX_NAMED)
     assert all(b - a > 8 for a, b in pairwise(heights))

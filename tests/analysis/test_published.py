@@ -204,7 +204,7 @@ def test_five_published_seeds_have_the_mean_that_is_printed_beside_them():
 
 
 def test_one_cell_of_a_table_is_found_by_its_names():
-    (row,) = choose_table(TABLES, "beto2020_table1_glues").find(
+    (row,) = choose_table(FOLDER, "beto2020_table1_glues").find(
         model="BETO cased", method="full fine-tuning", dataset="XNLI", language="es", split="test"
     )
     assert (row.value, row.unit, row.score) == (82.01, "percent", pytest.approx(0.8201))
@@ -238,7 +238,7 @@ def test_what_is_not_there_is_answered_with_what_is(where, message):
 
 def test_a_table_that_is_not_known_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean beto2020_table1_glues"):
-        choose_table(TABLES, "beto2020_table1_glue")
+        choose_table(FOLDER, "beto2020_table1_glue")
 
 
 # --- the verdict

@@ -29,11 +29,11 @@ def test_a_thousand_records_are_reported_in_three_seconds_and_500_mebibytes(stud
     numbers = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3}
     part = {"classes": {f"C{i}": numbers for i in range(9)}}
     part |= {"micro": numbers, "macro": numbers, "weighted": numbers}
-    metrics = dict.fromkeys(("f1", "precision", "recall", "accuracy"), 0.5)
     languages = ("es", "zh", "en")
     for number in range(1000):
+        metrics = dict.fromkeys(("f1", "precision", "recall", "accuracy"), 0.5 + number % 7 / 99)
         study.add(
-            method=f"method{number // 50}",
+            method=f"method{number // 50}" if number >= 50 else "full",
             data=f"data{number // 5 % 10}",
             seed=number % 5,
             scores={split: dict.fromkeys(languages, metrics) for split in ("validation", "test")},

@@ -196,6 +196,7 @@ def test_spanish_contracts_its_articles_and_softens_y_before_i():
     assert not [text for text in texts if re.search(r"\b(?:[Dd]e|[Aa]) el\b|\by h?[ií]", text)]
 
 
+@pytest.mark.slow
 @each_language
 def test_bags_of_words_do_not_solve_the_sentiment(language):
     train, test = read_all(read_demo_sentiment, language, ENDS, {"test": 2001})

@@ -304,6 +304,7 @@ def test_a_new_process_reloads_adapter_and_head_to_the_last_bit(trained, reloade
     assert not torch.equal(expected, logits(trained[case].base))
 
 
+@pytest.mark.slow
 def test_without_the_import_peft_does_not_know_the_method(reloaded):
     assert "BITFIT" in (reloaded / "unknown.txt").read_text()
 

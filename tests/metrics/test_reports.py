@@ -359,6 +359,7 @@ def ranks(tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["class", "span", "token"])
 @pytest.mark.parametrize("split", [50, 60], ids=["uneven", "one-empty"])
 @pytest.mark.parametrize("rank", [0, 1])

@@ -26,7 +26,7 @@ from crosstune.analysis.tables import Table
 
 Point = tuple[float, float]
 
-MAX_PANELS = 24
+MAX_PANELS = 12  # text takes most of a figure's time
 MAX_ARMS = 40
 INK = "#24292f"  # text and axes; a page may replace it to suit a dark background
 DOT = "#2f7fc1"  # legible on white and on black
@@ -59,7 +59,7 @@ def draw_scores(table: Table) -> Drawing:
     """Return small multiples of a table: a dot per seed, a stroke at the mean, arms on the y axis.
 
     Scores are in percentage points. An arm without a finished run is labelled with what became of
-    it. At most 24 columns and 40 arms are drawn.
+    it. At most 12 columns and 40 arms are drawn.
     """
     cells = [cell for cell in list_rows(table.cells) if cell["row"] < MAX_ARMS]
     with styled():

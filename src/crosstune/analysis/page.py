@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crosstune.analysis.arms import name_plan
 from crosstune.analysis.costs import ABSENT, name_cost, show_cost
+from crosstune.analysis.details import explain_cells
+from crosstune.analysis.differences import Comparison
 from crosstune.analysis.errors import Errors
 from crosstune.analysis.escape import plain
 from crosstune.analysis.figures import INK, Drawing
@@ -31,9 +32,12 @@ _ORDER = ("failed", "diverged", "unreadable", "unfinished", "missing", "supersed
 
 @dataclass(frozen=True)
 class Content:
-    """What was computed for a page; `pareto` and `transfer` are None where a study has none."""
+    """What was computed for a page; None stands for what a study does not have."""
 
     table: Table
+    comparison: Comparison
+    differences: Table | None
+    published: Table | None
     costs: Table
     drawing: Drawing
     pareto: Drawing | None
@@ -41,9 +45,20 @@ class Content:
     stages: tuple[Table, ...]
     errors: Errors
 
+    @property
+    def more(self) -> list[tuple[str, Table]]:
+        """Return the tables after the study's own, with their headings."""
+        named = [
+            (f"Differences to {self.comparison.baseline}", self.differences),
+            ("Beside the published numbers", self.published),
+            ("Transfer", self.transfer),
+            *(("Training in turn", stage) for stage in self.stages),
+        ]
+        return [(title, table) for title, table in named if table]
+
 
 def render_page(content: Content, scores: pd.DataFrame, records: Records, command: str) -> str:
-    """Return the page: tables, figure, costs, runs in no mean, classes, errors and provenance."""
+    """Return the page: tables with what is under each cell, figures, costs, mistakes, the rest."""
     table, drawing = content.table, content.drawing
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -55,10 +70,8 @@ def render_page(content: Content, scores: pd.DataFrame, records: Records, comman
     )
     return environment.get_template("report.html.j2").render(
         table=table,
-        more=[
-            *([("Transfer", content.transfer)] if content.transfer else []),
-            *(("Training in turn", table) for table in content.stages),
-        ],
+        more=content.more,
+        details=explain_cells(table, content.comparison),
         svg=_inline(drawing),
         cut=drawing.cut,
         pareto=content.pareto and {"svg": _inline(content.pareto), "cut": content.pareto.cut},
@@ -68,7 +81,6 @@ def render_page(content: Content, scores: pd.DataFrame, records: Records, comman
         problems=_problems(scores, records),
         classes=_classes(table, summarise_classes(scores, records.records)),
         errors=show_errors(content.errors),
-        provenance=_provenance(table),
         command=command,
     )
 
@@ -148,13 +160,3 @@ def _points(value: float, std: float = math.nan) -> str:
     if math.isnan(value):
         return ABSENT
     return f"{100 * value:.1f}" + ("" if math.isnan(std) else f" ± {100 * std:.1f}")
-
-
-def _provenance(table: Table) -> list[dict[str, Any]]:
-    groups: dict[int, list[Sequence[Any]]] = defaultdict(list)
-    for cell in sorted(list_rows(table.cells), key=lambda cell: (cell["row"], cell["column"])):
-        column = table.columns[cell["column"]]
-        numbers = [f"{cell['mean']:.6f}", f"{cell['std']:.6f}" if cell["n"] > 1 else ABSENT]
-        for seed, score, run in zip(cell["seeds"], cell["scores"], cell["run_ids"], strict=True):
-            groups[cell["row"]].append([column, *numbers, seed, score, run])
-    return [{"title": table.rows[row][0], "rows": rows} for row, rows in groups.items()]

@@ -31,6 +31,7 @@ from crosstune.analysis.tables import Table
 _WIDE = 2  # panels in a row
 _WIDTH, _NAMES, _LEFT = 190, 170, 40  # points: a plot, the names to its right, its ticks
 _LINE = 11  # points that a name takes
+MAX_NAMED = 12  # arms that are named in a panel
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ def draw_pareto(table: Table) -> Drawing | None:
 
     A dot is an arm's mean over seeds; the stepped line joins the arms that no other beats, which
     are named in ink like full fine-tuning, the others grey. Arms are named at the right of a panel,
-    the best on top.
+    the best on top; of many these and the next best are. At most 12 panels are drawn.
     """
     panels = [panel for panel in _gather(table) if panel[1]]
     if not panels:
         return None
     shown = panels[:MAX_PANELS]
-    tallest = max(len(arms) for _, arms in shown)
+    tallest = max(len(choose_named(arms)) for _, arms in shown)
     high = max(130, _LINE * tallest)
     step = (_LEFT + _WIDTH + _NAMES, high + 70)
     wide = min(_WIDE, len(shown))
@@ -78,8 +79,29 @@ def draw_pareto(table: Table) -> Drawing | None:
         for number, (title, arms) in enumerate(shown):
             x, y = (number % wide) * step[0] + _LEFT, (number // wide) * step[1] + 30
             _Panel(axes, (x, y), high, arms).draw(title)
-        cut = f"The first {len(shown)} of {len(panels)} panels." if len(panels) > len(shown) else ""
-        return render_drawing(figure, cut)
+        return render_drawing(figure, _cut(panels))
+
+
+def _cut(panels: Sequence[tuple[str, Sequence[Arm]]]) -> str:
+    shown = panels[:MAX_PANELS]
+    parts = [f"The first {len(shown)} of {len(panels)} panels."] * (len(panels) > len(shown))
+    if any(len(choose_named(arms)) < len(arms) for _, arms in shown):
+        parts.append("Not every dot is named; the table holds all.")
+    return " ".join(parts)
+
+
+def choose_named(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms that are named, the best first: the front, full fine-tuning, the next best.
+
+    >>> arms = [Arm(f"arm{i}", i, -i) for i in range(1, 30)]
+    >>> [arm.name for arm in choose_named([*arms, Arm("full", 99, -99, full=True)])][::11]
+    ['arm1', 'full']
+    """
+    front = {arm.name for arm in find_front(arms)}
+    ranked = sorted(arms, key=lambda arm: -arm.score)
+    first = sorted(ranked, key=lambda arm: not (arm.full or arm.name in front))
+    kept = {arm.name for arm in first[:MAX_NAMED]}
+    return [arm for arm in ranked if arm.name in kept]
 
 
 def _gather(table: Table) -> list[tuple[str, list[Arm]]]:
@@ -160,7 +182,7 @@ class _Panel:
     def _name(self, front: Sequence[Arm]) -> None:
         """Write the names at the right, each led to its dot."""
         x, lowest = self.corner[0] + _WIDTH + 24, self.corner[1] + self.high
-        ranked = sorted(self.arms, key=lambda arm: -arm.score)
+        ranked = choose_named(self.arms)
         leads, y = [], self.corner[1] - _LINE
         for below, arm in enumerate(ranked, start=1 - len(ranked)):
             dot = self.place(arm.parameters, arm.score)

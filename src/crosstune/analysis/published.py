@@ -59,15 +59,21 @@ def read_published(folder: Path) -> dict[str, PublishedTable]:
     return {name: table for name, table in tables.items() if table}
 
 
-def choose_table(tables: Mapping[str, PublishedTable], name: str) -> PublishedTable:
-    """Return the table of that name.
+def choose_table(folder: Path, name: str) -> PublishedTable:
+    """Return the one table of that name of a folder.
 
     Raises:
         ConfigError: there is none.
+        DataError: its file is unreadable or malformed.
     """
-    if name not in tables:
-        raise ConfigError(f"published={name} is not known. {suggest(name, list(tables))}")
-    return tables[name]
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"published={name} is not known. {suggest(name, known)}")
+    faults: list[str] = []
+    table = _read_table(folder / f"{name}.yaml", faults)
+    if table is None or faults:
+        raise DataError(faults)
+    return table
 
 
 def _read_table(path: Path, faults: list[str]) -> PublishedTable | None:

@@ -8,7 +8,7 @@ numbers come from `stats.py`, `transfer.py` and `errors.py`, the texts from `tab
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,20 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from crosstune.analysis.derived import build_costs, build_differences, render_costs
+from crosstune.analysis.differences import Comparison
 from crosstune.analysis.errors import gather_errors, render_counts, render_items
 from crosstune.analysis.escape import plain
 from crosstune.analysis.figures import draw_scores
 from crosstune.analysis.frame import frame, read_records
+from crosstune.analysis.layouts import Target
 from crosstune.analysis.page import Content, render_page
 from crosstune.analysis.pareto import draw_pareto
+from crosstune.analysis.replication import build_replication, render_replication
 from crosstune.analysis.stages import build_stage_tables
 from crosstune.analysis.tables import (
     Table,
-    build_costs,
     build_table,
-    render_costs,
     render_csv,
     render_latex,
     render_markdown,
@@ -38,11 +40,13 @@ from crosstune.analysis.transfer import build_transfer, render_transfer
 from crosstune.errors import RunError
 
 # What only some studies have.
+_PUBLISHED = ("published.md", "published.tex", "published.csv")
+_DIFFERENCES = ("differences.md", "differences.tex")
 _TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
 _STAGES = "stages.md"
 _PARETO = ("pareto.svg", "pareto.png")
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
-_SOMETIMES = {*_TRANSFER, *_ERRORS, *_PARETO, _STAGES}
+_SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_PARETO, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
 _LABEL = 36  # columns that a row's label may take before it is folded
 _GAP = 3  # columns between two columns of the table
@@ -52,8 +56,9 @@ _GAP = 3  # columns between two columns of the table
 class Report:
     """What `write_report` left: the folder, the path of each file by its name, and the tables.
 
-    The first table is the study's own; transfer and the stages of continual learning follow, where
-    there are any. The table of costs is in its files and on the page alone.
+    The first table is the study's own; differences, a printed table, transfer and the stages of
+    continual learning follow, where there are any. The table of costs is in its files and on the
+    page alone.
     """
 
     folder: Path
@@ -62,14 +67,26 @@ class Report:
     tables: tuple[Table, ...]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a report is asked for: what scores are compared with, and a printed table if any."""
+
+    comparison: Comparison = field(default_factory=Comparison)
+    target: Target | None = None
+
+
 def write_report(
-    outputs: Path, experiment: str, missing: Sequence[Mapping[str, Any]], command: str
+    outputs: Path,
+    experiment: str,
+    missing: Sequence[Mapping[str, Any]],
+    command: str,
+    wanted: Wanted | None = None,
 ) -> Report:
     """Write `outputs/<experiment>/report/` from the local records of a study.
 
     `missing` are the planned runs that left no record, as `frame.Records` describes them. Each
     file is replaced as a whole; the same records give the same bytes. The Pareto plot, transfer and
-    errors have files only where there are any.
+    errors have files only where there are any, and so have differences and a printed table.
 
     Raises:
         ConfigError: the study has no run.
@@ -77,9 +94,14 @@ def write_report(
     """
     records = replace(read_records(outputs, experiment), missing=missing)
     scores = frame(records)
-    table = build_table(experiment, scores, records)
+    wanted = wanted or Wanted()
+    comparison, target = wanted.comparison, wanted.target
+    table = build_table(experiment, scores, records, comparison)
     content = Content(
         table=table,
+        comparison=comparison,
+        differences=build_differences(table, comparison),
+        published=target and build_replication(table, scores, records, target, comparison),
         costs=build_costs(table),
         drawing=draw_scores(table),
         pareto=draw_pareto(table),
@@ -99,7 +121,7 @@ def write_report(
     except OSError as error:
         raise RunError(f"The report cannot be written to {folder}: {error}.") from error
     paths = {name: folder / name for name in files}
-    more = ([content.transfer] if content.transfer else []) + [*content.stages]
+    more = (other for _, other in content.more)
     return Report(folder, paths, files["table.md"].decode(), (table, *more))
 
 
@@ -118,9 +140,14 @@ def _render(content: Content) -> dict[str, bytes]:
     }
     if content.pareto:
         files |= zip(_PARETO, (content.pareto.svg.encode(), content.pareto.png), strict=True)
-    if content.transfer:
-        renderers = (render_markdown, render_latex, render_transfer)
-        files |= zip(_TRANSFER, (to(content.transfer).encode() for to in renderers), strict=True)
+    both = (render_markdown, render_latex)
+    for names, other, renderers in (
+        (_DIFFERENCES, content.differences, both),
+        (_PUBLISHED, content.published, (*both, render_replication)),
+        (_TRANSFER, content.transfer, (*both, render_transfer)),
+    ):
+        if other:
+            files |= zip(names, (to(other).encode() for to in renderers), strict=True)
     if content.stages:
         files[_STAGES] = "\n".join(map(render_markdown, content.stages)).encode()
     if content.errors.sections:

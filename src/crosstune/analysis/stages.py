@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from crosstune.analysis.frame import Records, list_rows, list_runs
-from crosstune.analysis.tables import Table
-from crosstune.analysis.transfer import cell_text, moments
+from crosstune.analysis.tables import Table, cell_text
+from crosstune.analysis.transfer import moments
 
 
 def build_stage_tables(

@@ -60,6 +60,13 @@ def summarise_scores(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(summary, columns=[*_CELL, *UNSCORED, *COSTS])
 
 
+def list_validation(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Return the headline metric of each run on validation, by (run_id, language)."""
+    aimed = frame.query("split == 'validation' and metric == headline", engine="python")
+    columns = (aimed[name].tolist() for name in ("run_id", "language", "value"))
+    return {(run, language): value for run, language, value in zip(*columns, strict=True)}
+
+
 def _counts(row: Mapping[str, Any]) -> bool:
     return row["status"] == "finished" and not row["superseded_by"]
 
@@ -92,7 +99,7 @@ def _columns(
 def _moments(cell: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     cell = sorted(cell, key=lambda row: row["seed"])
     values = [row["value"] for row in cell]
-    mean, std = _mean_std(values)
+    mean, std = mean_std(values)
     return {
         "mean": mean,
         "std": std,
@@ -103,17 +110,20 @@ def _moments(cell: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _mean_std(values: Sequence[float]) -> tuple[float, float]:
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
     """Return mean and sample standard deviation; NaN where too few values define them.
 
-    >>> _mean_std([1, 2, 3])
+    >>> mean_std([1, 2, 3])
     (2.0, 1.0)
     """
-    n = len(values)
-    mean = math.fsum(values) / n if n else math.nan
+    n, mean = len(values), _mean(values)
     if n < 2:
         return mean, math.nan
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def _outcome(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def _outcome(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     outcome: dict[str, Any] = {name: status[name] for name in UNSCORED}
     for cost in COSTS:
         measured = [row[cost] for row in members if _counts(row) and not math.isnan(row[cost])]
-        outcome[cost], _ = _mean_std(measured)
+        outcome[cost] = _mean(measured)
     return outcome
 
 
@@ -147,9 +157,9 @@ def summarise_classes(frame: pd.DataFrame, records: Sequence[Mapping[str, Any]])
         row |= {"average": place > 0, "label": label, "n": len(members)}
         for measure in MEASURES:
             measured = [numbers[measure] for numbers in members if numbers.get(measure) is not None]
-            row[measure], std = _mean_std(measured)
+            row[measure] = _mean(measured)
             if measure == "f1":
-                row["f1_std"] = std
+                row["f1_std"] = mean_std(measured)[1]
         summary.append(row)
     names = [*ARM, "language", "average", "label", "n", *MEASURES, "f1_std"]
     return pd.DataFrame(summary, columns=names)

@@ -1,33 +1,45 @@
-"""The comparison table of a study and its table of costs, in Markdown, LaTeX and CSV.
+"""The comparison table of a study, and any table of plain text in Markdown and LaTeX.
 
 Rows are arms, columns data set x language x headline metric. Every text may come from data, so
-each form escapes all of it. Numbers come from `stats.py`; files are written by `report.py`.
+each form escapes all of it. Numbers come from `stats.py` and `differences.py`, further tables from
+`derived.py`; files are written by `report.py`.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from crosstune.analysis.conditions import Conditions, Row, compare_conditions
 from crosstune.analysis.costs import ABSENT, average_costs, name_cost, show_cost
+from crosstune.analysis.differences import (
+    COMPARED,
+    MARK,
+    TOLD,
+    Comparison,
+    compare_cells,
+    explain_mark,
+)
 from crosstune.analysis.escape import escape_latex, escape_markdown
 from crosstune.analysis.frame import COSTS, Records, list_rows
 from crosstune.analysis.lines import render_lines
 from crosstune.analysis.notes import list_notes
-from crosstune.analysis.stats import UNSCORED, summarise_scores
+from crosstune.analysis.stats import UNSCORED, list_validation, mean_std, summarise_scores
 
 _SHOWN = ("trainable_parameters", "train_seconds", "peak_memory_bytes")
 COST_HEADERS = tuple(map(name_cost, _SHOWN))
-_ROW = ("model", "method", "arm")
+ARM_KEY = ("model", "method", "arm")
 _PLACED = ("row", "column", "text", "conditions")
+_VALIDATION = ("validation_mean", "validation_std", "validation_scores")
 _COLUMN = ("dataset", "train_language", "split", "language", "metric")
-_CSV = {name: name for name in (*_ROW, *_COLUMN, "mean", "std", "n", "planned", "seeds", *UNSCORED)}
+_CSV = {
+    name: name for name in (*ARM_KEY, *_COLUMN, "mean", "std", "n", "planned", "seeds", *UNSCORED)
+}
 _CSV |= {name: name if name.endswith("_parameters") else f"{name}_mean" for name in COSTS}
-_CSV |= {"conditions": "conditions"}
+_CSV |= {name: name for name in ("scores", *TOLD, *_VALIDATION, "conditions")}
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,11 @@ class Table:
     """A table as plain, unescaped text, with the numbers behind it.
 
     `headers` and each row are: label, one cell per score column, the three costs. `cells` is
-    `summarise_scores` with `row` and `column` (positions in `rows` and `columns`), `text` and
-    `conditions`. `flags` say in what rows differ that should not. `groups` pairs conditions with
-    the rows that stand under them; without groups all rows are one comparison.
+    `summarise_scores` with `row` and `column` (positions in `rows` and `columns`), `text`,
+    `conditions`, the fields of `differences.COMPARED`, and each seed's score on validation, NaN
+    where there is none, with mean and std. `flags` say in what rows differ that should not.
+    `groups` pairs conditions with the rows that stand under them; without groups all rows are one
+    comparison.
     """
 
     experiment: str
@@ -61,26 +75,34 @@ class Table:
         return tuple((name, [self.rows[row] for row in rows]) for name, rows in groups)
 
 
-def build_table(experiment: str, frame: pd.DataFrame, records: Records) -> Table:
+def build_table(
+    experiment: str, frame: pd.DataFrame, records: Records, comparison: Comparison | None = None
+) -> Table:
     """Return the table of a study: arms x (data set, language, headline metric), and costs.
 
     A cell is "mean ± std (n)" in percentage points, "(n of planned)" where seeds are lacking, or
-    what became of the runs if none finished. Costs are means over data sets.
+    what became of the runs if none finished; a mark is behind it where it may be claimed to differ
+    from the baseline. Costs are means over data sets.
     """
+    comparison = comparison or Comparison()
     summary = summarise_scores(frame)
     cells = list_rows(summary)
-    row_keys = sorted({_key(cell, _ROW) for cell in cells}, key=_natural)
-    column_keys = sorted({_key(cell, _COLUMN) for cell in cells}, key=_column_order)
+    row_keys = sorted({key_of(cell, ARM_KEY) for cell in cells}, key=_natural)
+    column_keys = sorted({key_of(cell, _COLUMN) for cell in cells}, key=_column_order)
     models = sorted({key[0] for key in row_keys})
     labels = {key: " · ".join(key[:1] * (len(models) > 1) + key[2:]) for key in row_keys}
     row_of, column_of = _positions(row_keys), _positions(column_keys)
     conditions = compare_conditions(frame, records, labels)
     labels, names = _mark(labels, conditions)
-    grid = [[ABSENT] * len(column_keys) for _ in row_keys]
+    _add_validation(cells, list_validation(frame))
     for cell in cells:
-        cell["row"], cell["column"] = row_of[_key(cell, _ROW)], column_of[_key(cell, _COLUMN)]
-        cell["text"] = grid[cell["row"]][cell["column"]] = _cell_text(cell)
-        cell["conditions"] = names.get(_key(cell, _ROW), "")
+        cell["row"], cell["column"] = (
+            row_of[key_of(cell, ARM_KEY)],
+            column_of[key_of(cell, _COLUMN)],
+        )
+        cell["conditions"] = names.get(key_of(cell, ARM_KEY), "")
+    compare_cells(cells, comparison)
+    grid = _fill(cells, len(row_keys), len(column_keys))
     caption = f"{experiment}: mean ± standard deviation over seeds (number of seeds), in percentage"
     caption += f" points. Model: {models[0]}." if len(models) == 1 else " points."
     start = "method" if len(models) == 1 else "model · method"
@@ -88,19 +110,39 @@ def build_table(experiment: str, frame: pd.DataFrame, records: Records) -> Table
     shown = {row: [show_cost(*cost) for cost in means.items()] for row, means in costs.items()}
     return Table(
         experiment=experiment,
-        caption=caption,
-        headers=(start, *map(_column_label, column_keys), *COST_HEADERS),
+        caption=caption + explain_mark(cells, comparison),
+        headers=(start, *map(column_label, column_keys), *COST_HEADERS),
         rows=tuple(
             (labels[key], *line, *shown[row_of[key]])
             for key, line in zip(row_keys, grid, strict=True)
         ),
         notes=tuple(list_notes(frame, records, labels)),
-        cells=pd.DataFrame(cells, columns=[*summary.columns, *_PLACED]),
+        cells=pd.DataFrame(cells, columns=[*summary.columns, *_PLACED, *COMPARED, *_VALIDATION]),
         flags=conditions.flags,
         groups=tuple(
             (name, tuple(row_of[key] for key in keys)) for name, keys in conditions.groups
         ),
     )
+
+
+def _add_validation(
+    cells: Sequence[dict[str, Any]], found: Mapping[tuple[str, str], float]
+) -> None:
+    for cell in cells:
+        scores = tuple(found.get((run, cell["language"]), math.nan) for run in cell["run_ids"])
+        measured = [score for score in scores if not math.isnan(score)]
+        mean, std = mean_std(measured)
+        scores = scores if measured else ()
+        cell |= {"validation_mean": mean, "validation_std": std, "validation_scores": scores}
+
+
+def _fill(cells: Sequence[dict[str, Any]], high: int, wide: int) -> list[list[str]]:
+    """Return the grid of texts; the mark is in the grid alone, as is its legend in the caption."""
+    grid = [[ABSENT] * wide for _ in range(high)]
+    for cell in cells:
+        cell["text"] = cell_text(cell)
+        grid[cell["row"]][cell["column"]] = cell["text"] + (MARK if cell["claimed"] else "")
+    return grid
 
 
 def _mark(
@@ -115,45 +157,8 @@ def _mark(
     return marked, names
 
 
-def build_costs(table: Table) -> Table:
-    """Return the table of every cost that some arm of a study measured.
-
-    `cells` has the row's model, method and arm, and its costs in full under their names.
-    """
-    means = average_costs(list_rows(table.cells), COSTS)
-    names = [cost for cost in COSTS if any(not math.isnan(costs[cost]) for costs in means.values())]
-    arms = {cell["row"]: _key(cell, _ROW) for cell in list_rows(table.cells)}
-    return replace(
-        table,
-        caption=f"{table.experiment}: costs, means over finished runs, then over data sets.",
-        headers=(table.headers[0], *map(name_cost, names)),
-        rows=tuple(
-            (line[0], *(show_cost(name, means[row][name]) for name in names))
-            for row, line in enumerate(table.rows)
-        ),
-        notes=(
-            "Embeddings are the tables of tokens, positions and segments; head and adapter are "
-            "trained. Rates leave warm-up batches out. A token is a sub-word that is no padding. "
-            "Operations (FLOPs) are those of matrix products, measured on one batch, "
-            "its padding included; training is forward and backward.",
-            "Peak memory on a GPU is that of the device's tensors, on a CPU the resident set of "
-            "the whole process, libraries among it. – was not measured.",
-        ),
-        cells=pd.DataFrame(
-            [dict(zip(_ROW, arms[row], strict=True)) | means[row] for row in sorted(arms)],
-            columns=[*_ROW, *COSTS],
-        ),
-    )
-
-
-def render_costs(costs: Table) -> str:
-    """Return a table of costs as CSV, under the names of a record, one line per arm."""
-    names = costs.cells.columns.tolist()
-    rows = list_rows(costs.cells)
-    return render_lines(names, ([_number(row[name]) for name in names] for row in rows))
-
-
-def _key(row: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+def key_of(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the named fields of a row."""
     return tuple(row[name] for name in names)
 
 
@@ -177,16 +182,22 @@ def _column_order(key: tuple[str, ...]) -> tuple[Any, ...]:
     return dataset, metric, train, language != train, language, split
 
 
-def _column_label(key: tuple[str, ...]) -> str:
+def column_label(key: tuple[str, ...]) -> str:
+    """Return the header of a score column: data set, languages, metric, and an unusual split.
+
+    >>> column_label(("xnli", "en", "test", "es", "accuracy"))
+    'xnli en→es accuracy'
+    """
     dataset, train, split, language, metric = key
     languages = language if language == train else f"{train}→{language}"
     unusual = "" if split == "test" else f"({split})"
     return " ".join(part for part in (dataset, languages, metric, unusual) if part)
 
 
-def _cell_text(cell: dict[str, Any]) -> str:
+def cell_text(cell: Mapping[str, Any]) -> str:
+    """Return "mean ± std (n)" in percentage points, or what became of the runs if none finished."""
     if not cell["n"]:
-        return ", ".join(f"{name} ({cell[name]})" for name in UNSCORED if cell[name]) or ABSENT
+        return ", ".join(f"{name} ({cell[name]})" for name in UNSCORED if cell.get(name)) or ABSENT
     spread = "" if math.isnan(cell["std"]) else f" ± {100 * cell['std']:.1f}"
     seeds = f"{cell['n']} of {cell['planned']}" if cell["n"] < cell["planned"] else str(cell["n"])
     return f"{100 * cell['mean']:.1f}{spread} ({seeds})"
@@ -246,15 +257,21 @@ def _latex_line(cells: Sequence[str]) -> str:
 def render_csv(table: Table) -> str:
     """Return one line per arm x data set x language, numbers in full, absent ones empty.
 
-    Scores are fractions; `seeds` are separated by spaces. A text that a spreadsheet would run as a
-    formula gets a leading apostrophe.
+    Scores are fractions; `seeds` and what is told seed by seed are separated by spaces. A text
+    that a spreadsheet would run as a formula gets a leading apostrophe.
     """
     rows = list_rows(table.cells)
-    return render_lines([*_CSV.values()], ([_number(row[name]) for name in _CSV] for row in rows))
+    return render_lines(
+        [*_CSV.values()], ([plain_number(row[name]) for name in _CSV] for row in rows)
+    )
 
 
-def _number(value: Any) -> Any:
-    """Return a whole number without a decimal point."""
+def plain_number(value: Any) -> Any:
+    """Return a whole number without a decimal point.
+
+    >>> plain_number(1024.0), plain_number(0.5)
+    (1024, 0.5)
+    """
     if isinstance(value, float) and value.is_integer() and abs(value) > 1:
         return int(value)
     return value

@@ -4,7 +4,6 @@ They become a `Table` of plain text, which `tables.py` renders and `report.py` w
 are those of `stats.py`, seed by seed.
 """
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ import pandas as pd
 
 from crosstune.analysis.frame import list_rows
 from crosstune.analysis.lines import render_lines
-from crosstune.analysis.tables import ABSENT, Table
+from crosstune.analysis.stats import mean_std
+from crosstune.analysis.tables import ABSENT, Table, cell_text
 
 _MEASURES = {
     "train_languages": "train languages",
@@ -136,19 +136,8 @@ def _derive(cells: Mapping[str, _Cell], train_language: str) -> dict[str, _Cell]
 
 def moments(values: Sequence[float]) -> dict[str, Any]:
     """Return n, the mean and the sample standard deviation; NaN where too few values give none."""
-    n = len(values)
-    mean = math.fsum(values) / n if n else math.nan
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return {"mean": mean, "std": math.sqrt(squares / (n - 1)) if n > 1 else math.nan, "n": n}
-
-
-def cell_text(cell: Mapping[str, Any]) -> str:
-    """Return mean ± std (n) in percentage points, with the seeds planned where some are missing."""
-    if not cell["n"]:
-        return ABSENT
-    spread = "" if math.isnan(cell["std"]) else f" ± {100 * cell['std']:.1f}"
-    seeds = f"{cell['n']} of {cell['planned']}" if cell["n"] < cell["planned"] else cell["n"]
-    return f"{100 * cell['mean']:.1f}{spread} ({seeds})"
+    mean, std = mean_std(values)
+    return {"mean": mean, "std": std, "n": len(values)}
 
 
 def render_transfer(transfer: Table) -> str:
