@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/crosstune report experiment=demo
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal -q
+	$(BIN)/python -m pytest -n auto --dist loadfile -q
 
 check: $(TEST_STAMP)
 	$(BIN)/ruff check .

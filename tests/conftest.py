@@ -1,5 +1,9 @@
 """Small real things that many tests share: three kinds of tokenizer and files in `tmp_path`."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads; a worker has a core
+
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast

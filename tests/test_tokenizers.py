@@ -72,6 +72,7 @@ def test_a_text_that_was_trained_on_comes_back(algorithm):
     assert tokenizer.decode(ids).strip() == "la niña come pan"
 
 
+@pytest.mark.slow
 def test_the_texts_alone_decide_the_vocabulary():
     names = ("bpe", "wordpiece")
     here = [train_tokenizer(SPANISH + CHINESE, SIZE[n], n).get_vocab() for n in names]
