@@ -11,6 +11,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+import yaml
 
 from crosstune.analysis.printed import Procedure
 from crosstune.analysis.published import choose_table, read_published
@@ -90,10 +91,21 @@ def test_a_table_says_what_else_is_known_to_be_wrong_with_it(table):
         assert table.verified_scope
 
 
-def test_all_are_read_in_a_moment():
-    begun = time.process_time()
-    read_published(FOLDER)
-    assert time.process_time() - begun < 1  # 0.2 s on a free core
+def cpu_seconds(work):
+    """Return the least of three measurements: other processes share the cores."""
+
+    def measure():
+        begun = time.process_time()
+        work()
+        return time.process_time() - begun
+
+    return min(measure() for _ in range(3))
+
+
+def test_checking_every_row_costs_little_beside_parsing_the_files():
+    texts = [path.read_text("utf-8") for path in FOLDER.glob("*.yaml")]
+    parsing = cpu_seconds(lambda: [yaml.load(text, yaml.CSafeLoader) for text in texts])  # noqa: S506
+    assert cpu_seconds(lambda: read_published(FOLDER)) < 5 * parsing
 
 
 # --- averages that are printed beside their cells
