@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/crosstune report experiment=demo
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile -q
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -q
 
 check: $(TEST_STAMP)
 	$(BIN)/ruff check .
