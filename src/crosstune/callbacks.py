@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from crosstune.cost import Pace, PeakMemory, count_flops, measure_state, name_device
+from crosstune.tasks.task import add_up
 from crosstune.whole import whole_file
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,6 @@ def _trainable(module: pl.LightningModule) -> dict[str, torch.Tensor]:
 
 def _differentiate(task: Any, model: Any, batch: dict[str, Any]) -> None:
     """Go forward and back once, and leave no gradient behind."""
-    total, _ = task.loss(model, batch)
+    total, _ = add_up(task, model, batch["parts"])
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     torch.autograd.grad(total, weights, allow_unused=True)

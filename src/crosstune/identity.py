@@ -18,7 +18,7 @@ from crosstune.errors import ConfigError
 from crosstune.record import read_record
 from crosstune.schema import Method, Model, Origin, Precision, Run
 
-RESULT_FORMAT = 3  # raise when a change of the code changes what the same run gives
+RESULT_FORMAT = 4  # raise when a change of the code changes what the same run gives
 ADAPTER = "adapter_model.safetensors"
 INDIFFERENT = {
     "experiment": (),

@@ -13,12 +13,14 @@ from torch import distributed
 
 from crosstune.build import build
 from crosstune.data.module import LanguageData
+from crosstune.dropout import make_cheap
 from crosstune.errors import ConfigError, RunError
 from crosstune.methods import penalty_of
 from crosstune.methods.madx import speak
 from crosstune.schema import Optimizer
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.task import add_up
 
 HEADLINE = "validation/headline"  # mean of the headline metric over the languages trained on
 
@@ -50,6 +52,7 @@ class Learner(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Switch dropout on: loaded checkpoints come in evaluation mode."""
         self.model.train()
+        make_cheap(self.model)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """Return the mean loss over the whole batch, all ranks together, and the method's penalty.
@@ -57,7 +60,7 @@ class Learner(pl.LightningModule):
         What is logged is the loss of the task alone.
         """
         speak(self.model, self.data.stage[0])
-        total, count = self.task.loss(self.model, batch)
+        total, count = add_up(self.task, self.model, batch["parts"])
         world = self.trainer.world_size
         if world > 1:
             distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms

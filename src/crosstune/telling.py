@@ -30,6 +30,7 @@ MEANT = (
     r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*GPU available but not used.*",
+    r".*The `srun` command is available on your system but is not used.*",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Experiment logs directory .* exists and is not empty.*",
     r".*Trainer already configured with model summary callbacks.*",

@@ -15,7 +15,13 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.batching import Batches, EvaluationOrder, Mixture, TrainingOrder
+from crosstune.data.batching import (
+    Batches,
+    EvaluationOrder,
+    Mixture,
+    Parts,
+    TrainingOrder,
+)
 from crosstune.data.encoded import Encoded
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits, merge
@@ -24,6 +30,8 @@ from crosstune.schema import Data
 from crosstune.tasks import Task
 
 CACHE_FORMAT = 2  # raise when the arrays of an encoded split change their meaning
+# what a further part of a batch costs, in sub-words: a pass through the model that moves nothing
+PART_COSTS = {"cpu": 48, "cuda": 8192, "mps": 8192}
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +102,8 @@ class LanguageData(pl.LightningDataModule):
         trainer: Any = self.trainer
         world, rank = trainer.world_size, trainer.global_rank
         order = TrainingOrder(len(encoded), self.data.batch_size, self.seed, rank, world, mixture)
-        return self._loader(encoded, order, self.seed)
+        cost = PART_COSTS[trainer.strategy.root_device.type]
+        return _loader(Parts(encoded, self.task, self.tokenizer, self.seed, cost), order)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a validation language."""
@@ -109,15 +118,12 @@ class LanguageData(pl.LightningDataModule):
         world, rank = trainer.world_size, trainer.global_rank
         size = max(1, self.data.batch_size // world)
         return [
-            self._loader(encoded, EvaluationOrder(encoded, size, rank, world), None)
+            _loader(
+                Batches(encoded, self.task, self.tokenizer, None),
+                EvaluationOrder(encoded, size, rank, world),
+            )
             for encoded in self.encoded[name].values()
         ]
-
-    def _loader(self, encoded: Encoded, order: Any, seed: int | None) -> DataLoader[Any]:
-        batches: Any = Batches(encoded, self.task, self.tokenizer, seed)
-        # a loader draws a seed whenever it starts: from a generator of its own, so that dropout
-        # does not depend on how often data was looped over
-        return DataLoader(batches, sampler=order, batch_size=None, generator=torch.Generator())
 
     def _encode(self, name: str, split: Split, fingerprint: str) -> Encoded:
         rows = [{k: v for k, v in row.items() if k != "where"} for row in split.rows]
@@ -135,3 +141,9 @@ class LanguageData(pl.LightningDataModule):
             limit = self.data.max_tokens
             log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
         return encoded
+
+
+def _loader(batches: Any, order: Any) -> DataLoader[Any]:
+    # a loader draws a seed whenever it starts: from a generator of its own, so that dropout
+    # does not depend on how often data was looped over
+    return DataLoader(batches, sampler=order, batch_size=None, generator=torch.Generator())

@@ -22,14 +22,7 @@ from crosstune.errors import ConfigError
 from crosstune.metrics.tokens import TokenLoss
 from crosstune.tasks.boundary import BY_PLACE, NAME, add_boundary, boundary_loss, see
 from crosstune.tasks.lines import lay_out, read_lines
-from crosstune.tasks.masking import (
-    MASKINGS,
-    choose,
-    cut_lines,
-    join_words,
-    pack_lines,
-    pair_lines,
-)
+from crosstune.tasks.masking import MASKINGS, choose, cut_lines, join_words, pack_lines, pair_lines
 from crosstune.tasks.pieces import special_pieces
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
@@ -153,6 +146,11 @@ class MaskedLM(Task):
         flat = [label for window in labels for label in window]
         return join(ids, types, [parts[0].line for parts in parted], flat, cut, **extra)
 
+    @property
+    def divisible(self) -> bool:
+        """Next-sentence prediction is weighed by the sub-words of the whole batch."""
+        return not self.next_sentence
+
     def collate(
         self,
         encoded: Encoded,
@@ -160,10 +158,7 @@ class MaskedLM(Task):
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
     ) -> dict[str, Any]:
-        """Return masked inputs (B, L) and labels (B, L); `draw` seeds the choice.
-
-        With next-sentence prediction also `random` (B,): 1 where the second line is a random one.
-        """
+        """Return masked inputs and labels, each (B, L), and `random` (B,): is line two so?"""
         pad_id: Any = tokenizer.pad_token_id
         mask_id: Any = tokenizer.mask_token_id
         inputs = encoded.pad(windows, pad_id)
@@ -182,16 +177,15 @@ class MaskedLM(Task):
             random = places[torch.from_numpy(dice >= 0.9)]
             pieces = rng.integers(0, len(tokenizer), len(random))
             inputs["input_ids"][row, random] = torch.from_numpy(pieces)
-        pairs = {}
+        batch = {"inputs": inputs, "labels": labels}
         if self.next_sentence:
-            pairs["random"] = torch.from_numpy(encoded.extra["random"][list(windows)])
-        return {"inputs": inputs, "labels": labels, **pairs}
+            batch["random"] = torch.from_numpy(encoded.extra["random"][list(windows)])
+        return batch
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy over masked sub-words and their number.
 
-        The span-boundary objective adds its own for the same sub-words; next-sentence prediction
-        its mean over the pairs, times the number of sub-words.
+        The span-boundary loss is added to it, and next-sentence prediction's mean times the number.
         """
         labels = batch["labels"]
         masked = labels != IGNORE

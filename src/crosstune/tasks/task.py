@@ -35,6 +35,11 @@ class Task(Protocol):
         """Names of the scores that `measure` gives."""
         ...
 
+    @property
+    def divisible(self) -> bool:
+        """Say whether the loss of a batch is the sum of the losses of its windows."""
+        return True
+
     def unmeasured(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         """Return those of `metrics` for which such rows hold no item."""
         return ()
@@ -108,3 +113,12 @@ class Task(Protocol):
     def tuned(self, report: dict[str, Any]) -> Self:
         """Return the task with what the best validation's report decided, for the test."""
         return self
+
+
+def add_up(task: Task, model: Any, parts: Sequence[dict[str, Any]]) -> Any:
+    """Return the summed loss of a batch that comes in parts, and the number of its terms."""
+    total, count = task.loss(model, parts[0])
+    for part in parts[1:]:
+        more, terms = task.loss(model, part)
+        total, count = total + more, count + terms
+    return total, count
