@@ -29,7 +29,7 @@ def main() -> int:
     try:
         if verb not in VERBS:
             raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
-        if "-h" in rest or "--help" in rest:
+        if {"-h", "--help"} & set(rest):
             print(_help(verb))
             return 0
         return VERBS[verb](rest)
@@ -38,53 +38,84 @@ def main() -> int:
             raise
         print(f"crosstune {verb}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(
-            f"crosstune {verb}: interrupted; the same command goes on from here.", file=sys.stderr
-        )
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning makes an exit of its own of Ctrl-C
+        if not isinstance(error.__context__ or error, KeyboardInterrupt):
+            raise
+        told = "interrupted; the same command goes on from here."
+        print(f"crosstune {verb}: {told}", file=sys.stderr)
         return 130
 
 
 def train(arguments: list[str]) -> int:
     """Train one run, or a sweep of runs; print the folder of each."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
 
-    from crosstune.config import COMPOSE_ERRORS, explain, find_conf, register_schema, typed
-    from crosstune.telling import tell_terminal
+    from crosstune.config import COMPOSE_ERRORS, explain, find_conf
 
-    tell_terminal()
-    register_schema()
+    _prepare_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of Hydra's own printing
     sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
-    codes: list[int] = []
-    errors: list[CrosstuneError] = []
-
-    def job(config: Any) -> None:
-        try:
-            run = typed(config, HydraConfig.get().overrides.task)
-            from crosstune.run import train as train_run
-
-            print(train_run(run), flush=True)
-            codes.append(0)
-        except CrosstuneError as error:
-            if not str(HydraConfig.get().launcher._target_).endswith("BasicLauncher"):
-                raise  # in another process: only the launcher can tell
-            errors.append(error)
-            codes.append(error.exit_code)
-            if sweeping:
-                print(f"crosstune train: {error}", file=sys.stderr)
-
+    jobs = Jobs(sweeping)
     sys.argv = ["crosstune train", *_flags_first(arguments)]
     try:
-        hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(job)()
+        hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(jobs.do)()
     except COMPOSE_ERRORS as error:
         raise explain(error) from error
-    if errors and not sweeping:
-        raise errors[0]
-    if errors:
-        print(f"crosstune train: {len(errors)} of {len(codes)} runs failed.", file=sys.stderr)
-    return min((error.exit_code for error in errors), default=0)
+    if jobs.errors:
+        if not sweeping:
+            raise jobs.errors[0]
+        print(f"crosstune train: {len(jobs.errors)} of {jobs.count} runs failed.", file=sys.stderr)
+    return min((error.exit_code for error in jobs.errors), default=0)
+
+
+class Jobs:
+    """What Hydra calls for every run: in this process, or in one that a launcher started."""
+
+    def __init__(self, sweeping: bool):
+        self.sweeping = sweeping
+        self.count = 0
+        self.errors: list[CrosstuneError] = []
+
+    def do(self, config: Any) -> float | None:
+        """Do a run, print its folder and return its headline score; None: it failed."""
+        from hydra.core.hydra_config import HydraConfig
+
+        from crosstune.config import typed
+
+        _prepare_process()
+        self.count += 1
+        try:
+            run = typed(config, HydraConfig.get().overrides.task)
+            from crosstune.job import do as do_run
+
+            folder, headline = do_run(run)
+        except CrosstuneError as error:
+            self._keep(error, HydraConfig.get())
+            return None
+        print(folder, flush=True)
+        return headline
+
+    def _keep(self, error: CrosstuneError, chosen: Any) -> None:
+        """Keep an error for the end of the sweep, or raise it for another process or a search."""
+        plugins = (str(chosen.launcher._target_), str(chosen.sweeper._target_))
+        ours = plugins[0].endswith("BasicLauncher") and plugins[1].endswith("BasicSweeper")
+        if self.sweeping and not ours:
+            told = CrosstuneError(str(error))  # others of ours do not survive the way back
+            told.exit_code = error.exit_code
+            raise told from error
+        self.errors.append(error)
+        if self.sweeping:
+            print(f"crosstune train: {error}", file=sys.stderr)
+
+
+def _prepare_process() -> None:
+    """Make this process know the schema, and tell what it does."""
+    from crosstune.config import register_schema
+    from crosstune.telling import tell_terminal
+
+    register_schema()
+    tell_terminal()
 
 
 def status(arguments: list[str]) -> int:
@@ -218,7 +249,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "export": export,
     "serve": serve,
 }
-
 
 PATHS = {"run": "DIR", "input": "FILE", "output": "PATH"}
 

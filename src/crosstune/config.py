@@ -33,6 +33,7 @@ from crosstune.languages import check_language
 from crosstune.schema import Data, Run
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin's name -> our extra
 
 
 def find_conf() -> Path:
@@ -176,6 +177,8 @@ def _explain_missing(error: MissingConfigException) -> ConfigError:
     missing = str(error.missing_cfg_file)
     group, _, name = missing.rpartition("/")
     options = list(error.options or [])
+    if group.startswith("hydra/") and (extra := EXTRAS.get(name.partition("_")[0])):
+        return ConfigError(f"{group}={name} needs: pip install 'crosstune[{extra}]'")
     where = f"in conf/{group} or a folder given with --config-dir" if group else "in conf"
     return ConfigError(f"{group}={name}: no such option {where}. {suggest(name, options)}")
 
@@ -247,6 +250,15 @@ def _check_values(run: Run) -> None:
         raise ConfigError(f"optimizer.warmup_ratio={run.optimizer.warmup_ratio}: at most 1.")
     if run.model.attention not in ("sdpa", "eager"):
         raise ConfigError(f"model.attention={run.model.attention}. Allowed: sdpa, eager.")
+    _check_devices(run)
+
+
+def _check_devices(run: Run) -> None:
+    if run.trainer.strategy not in ("auto", "ddp"):
+        raise ConfigError(
+            f"trainer.strategy={run.trainer.strategy}. Allowed: auto, ddp. Others share out the "
+            "weights or start processes of their own, and what a run leaves would not be whole."
+        )
     if run.data.batch_size % run.trainer.devices:
         raise ConfigError(
             f"data.batch_size={run.data.batch_size} is the batch of one optimizer step over all "

@@ -32,6 +32,9 @@ Your own files:
   data=files_tagging data.train=F data.validation=F data.test=F data.language=es
   any split by language: 'data.test={{es: F, zh: G}}'
 Sweep: crosstune train -m method=full,lora seed=1,2,3 …     See a run's options: --cfg job
+  hydra/launcher=pool                   runs side by side, one a GPU, or hydra.launcher.jobs=N
+  hydra/launcher=submitit_slurm         a cluster (pip install 'crosstune[slurm]')
+  hydra/sweeper=optuna                  a search (pip install 'crosstune[optuna]')
 """
 
 OTHER_HELP = {

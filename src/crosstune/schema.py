@@ -9,7 +9,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+
+
+def by(name: str, values: dict[str, Any], otherwise: Any) -> Any:
+    """Return the value that stands under a name, in a study whose runs need different ones.
+
+    In YAML: `max_epochs: "${by:${data.name},{wikiann: 10},3}"`.
+
+    >>> by("wikiann", {"wikiann": 10}, 3), by("xquad", {"wikiann": 10}, 3)
+    (10, 3)
+    """
+    return values.get(name, otherwise)
+
+
+OmegaConf.register_new_resolver("by", by, replace=True)
 
 
 class Kind(Enum):
@@ -57,6 +71,13 @@ class Unseen(Enum):
     miss = "miss"
 
 
+class Batching(Enum):
+    """Which windows share a training batch."""
+
+    uniform = "uniform"  # any: padding is saved by training a batch in parts of like length
+    bucketed = "bucketed"  # those of like length; measured: faster still, and worse scores
+
+
 class Targets(Enum):
     """What a method adapts in each layer; `methods/anatomy.py` knows the modules by model type."""
 
@@ -102,6 +123,7 @@ class Data:
     allowed: list[str] = field(default_factory=list)  # rules that `check` tolerates: id or name
     metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
     batch_size: int = 32  # examples per batch, over all devices
+    batching: Batching = Batching.uniform
     max_tokens: int = 128  # sub-words per input
     limit: int | None = None  # use the first N training rows of each language
     shots: int | None = None  # use N training rows of each label and language, drawn by the seed
@@ -185,6 +207,7 @@ class Trainer:
     gradient_clip_val: float | None = 1.0
     patience: int | None = None  # epochs without a better headline score before stopping
     log_every_n_steps: int = 10
+    stand_in: bool = False  # generated rows in place of the data set's: a rehearsal, no result
 
 
 @dataclass

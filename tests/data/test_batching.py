@@ -5,7 +5,14 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from crosstune.data.batching import Batches, EvaluationOrder, Mixture, Share, TrainingOrder
+from crosstune.data.batching import (
+    Batches,
+    BucketedOrder,
+    EvaluationOrder,
+    Mixture,
+    Share,
+    TrainingOrder,
+)
 from crosstune.data.encoded import IGNORE, join
 from crosstune.tasks.classification import Classification
 
@@ -131,6 +138,32 @@ def test_the_order_of_a_mixture_is_that_of_its_seed_and_epoch():
     assert list(first) == list(again)
     again.set_epoch(1)
     assert list(first) != list(again)
+
+
+# --- batches of like length
+
+LENGTHS = np.random.default_rng(0).integers(1, 200, 1000)
+
+
+@pytest.mark.parametrize("windows", SIZES)
+def test_bucketed_batches_hold_every_window_once(windows):
+    shares = list(BucketedOrder(LENGTHS[:windows], 4, seed=1))
+    assert sorted(window for share in shares for window in share.windows) == list(range(windows))
+
+
+def padding(order):
+    held = [LENGTHS[share.windows] for share in order]
+    return sum(len(batch) * batch.max() for batch in held) - LENGTHS.sum()
+
+
+def test_bucketed_batches_need_a_tenth_of_the_padding():
+    uniform = padding(TrainingOrder(len(LENGTHS), 8, seed=1))
+    assert padding(BucketedOrder(LENGTHS, 8, seed=1)) < uniform / 10
+
+
+def test_bucketed_batches_do_not_come_by_length():
+    longest = [LENGTHS[share.windows].max() for share in BucketedOrder(LENGTHS, 8, seed=1)]
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
 
 
 # --- evaluation

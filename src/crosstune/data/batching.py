@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from crosstune.data.encoded import IGNORE, Encoded
 from crosstune.tasks import Task
 
+POOL = 50  # batches whose windows are sorted together where batches are bucketed
+
 
 class Share(NamedTuple):
     """One rank's part of a batch."""
@@ -75,11 +77,43 @@ class TrainingOrder(Sampler[Share]):
     def __iter__(self) -> Iterator[Share]:
         rng = np.random.default_rng([self.seed, self.epoch])
         drawn = self.mixture.draw(rng) if self.mixture else rng.permutation(self.windows)
-        order = drawn.tolist()
-        for start in range(0, self.windows, self.batch_size):
-            batch = order[start : start + self.batch_size]
+        for batch in self.cut(drawn, rng):
             share = batch[self.rank :: self.world]
             yield Share(share or batch[:1], self.epoch, counted=bool(share))
+
+    def cut(self, drawn: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
+        """Return the batches of windows that come in this order."""
+        starts = range(0, len(drawn), self.batch_size)
+        return [drawn[start : start + self.batch_size].tolist() for start in starts]
+
+
+class BucketedOrder(TrainingOrder):
+    """Batches of like length: POOL batches at a time are sorted, then all batches shuffled.
+
+    Less padding, but no batch is a fair sample of the data any more.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        mixture: Mixture | None = None,
+    ):
+        super().__init__(len(lengths), batch_size, seed, rank, world, mixture)
+        self.lengths = lengths
+
+    def cut(self, drawn: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
+        """Return the batches of windows that come in this order."""
+        size = POOL * self.batch_size
+        pools = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+        by_length = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
+        batches = [
+            batch for pool in by_length for batch in super(BucketedOrder, self).cut(pool, rng)
+        ]
+        return [batches[place] for place in rng.permutation(len(batches))]
 
 
 class EvaluationOrder(Sampler[Share]):

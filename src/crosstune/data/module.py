@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from crosstune.data.batching import (
     Batches,
+    BucketedOrder,
     EvaluationOrder,
     Mixture,
     Parts,
@@ -26,7 +27,7 @@ from crosstune.data.encoded import Encoded
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits, merge
 from crosstune.errors import ConfigError
-from crosstune.schema import Data
+from crosstune.schema import Batching, Data
 from crosstune.tasks import Task
 
 CACHE_FORMAT = 2  # raise when the arrays of an encoded split change their meaning
@@ -101,7 +102,12 @@ class LanguageData(pl.LightningDataModule):
             mixture = Mixture(groups, self.data.sampling_temperature)
         trainer: Any = self.trainer
         world, rank = trainer.world_size, trainer.global_rank
-        order = TrainingOrder(len(encoded), self.data.batch_size, self.seed, rank, world, mixture)
+        rest = (self.data.batch_size, self.seed, rank, world, mixture)
+        order = (
+            BucketedOrder(encoded.lengths, *rest)
+            if self.data.batching is Batching.bucketed
+            else TrainingOrder(len(encoded), *rest)
+        )
         cost = PART_COSTS[trainer.strategy.root_device.type]
         return _loader(Parts(encoded, self.task, self.tokenizer, self.seed, cost), order)
 

@@ -1,0 +1,84 @@
+"""One run of a sweep: its score, and how a process of its own does it.
+
+`python -m crosstune.job CONFIG ANSWER` is what `pool.py` starts: it does the run of a frozen
+configuration and answers with a file. With a third word it trains nothing: it records that the
+run died of that.
+"""
+
+import json
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from crosstune.config import read_run, to_plain
+from crosstune.errors import CrosstuneError, RunError
+from crosstune.pool import end_with_parent
+from crosstune.prepare import prepare
+from crosstune.record import now, read_record, write_record
+from crosstune.run import train
+from crosstune.schema import Run
+from crosstune.telling import tell_terminal
+from crosstune.whole import whole_file
+
+
+def read_headline(folder: Path) -> float:
+    """Read a run's score: the mean of its headline metric over the languages trained on."""
+    record = read_record(folder / "record.json")
+    scores = record["scores"]["validation"]
+    data = record["config"]["data"]
+    trained = [data["language"], *data["further_languages"]]
+    metric = record["headline"]["metric"]
+    return sum(float(scores[language][metric]) for language in trained) / len(trained)
+
+
+def do(run: Run) -> tuple[Path, float]:
+    """Do a run, or find it finished; return its folder and its score."""
+    folder = train(run)
+    return folder, read_headline(folder)
+
+
+def record_death(run: Run, why: str) -> None:
+    """Leave a failed record of a run whose process died, unless it left one itself."""
+    prepared = prepare(run)
+    if read_record(prepared.folder / "record.json")["status"] != "unreadable":
+        return
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    facts = {"run_id": prepared.run_id, "status": "failed", "error": why}
+    facts |= {"experiment": run.experiment, "seed": run.seed}
+    facts |= {"data": run.data.name, "model": run.model.name, "method": run.method.name}
+    facts |= {"train_language": run.data.trained_on, "finished": now()}
+    write_record(prepared.folder, {**facts, "config": to_plain(prepared.run)})
+
+
+def answer(run: Run, died: str = "") -> dict[str, Any]:
+    """Do the run, or record what it died of; return its folder and score, or what went wrong."""
+    try:
+        if died:
+            record_death(run, died)
+            raise RunError(died)
+        folder, headline = do(run)
+        return {"folder": str(folder), "headline": headline}
+    except CrosstuneError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    except Exception as error:  # whatever it is, the sweep must learn of it
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
+
+
+def main(config: Path, target: Path, *died: str) -> int:
+    """Answer for the run of a frozen configuration and return the exit code."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    tell_terminal()
+    said = answer(read_run(config), *died)
+    with whole_file(target) as partial:
+        partial.write_text(json.dumps(said), "utf-8")
+    return int(said.get("exit_code", 0))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
