@@ -1,6 +1,7 @@
 """Every file of `conf/`, found by its place: a new one is tested with no edit here."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,12 @@ NODES = ("data.reader", "model.config", "method.peft", "optimizer.algorithm")
 
 
 def name_of(path):
-    return f"{path.parent.name}/{path.stem}"
+    return path.relative_to(CONF).with_suffix("").as_posix()
+
+
+def group_of(path):
+    """Return the group of a file; a method as a paper set it lies in a folder of its group."""
+    return path.relative_to(CONF).parts[0] if path.parent != CONF else path.parent.name
 
 
 def missing_values(path):
@@ -34,7 +40,7 @@ def missing_values(path):
     return [
         f"{key}={'es' if key.endswith('.language') else 'given'}"
         for key in open_keys(
-            PLACES.get(path.parent.name, path.parent.name), yaml.safe_load(path.read_text("utf-8"))
+            PLACES.get(group_of(path), group_of(path)), yaml.safe_load(path.read_text("utf-8"))
         )
     ]
 
@@ -51,9 +57,15 @@ def open_keys(where, node):
 
 def choose(path):
     """Return the overrides of a run in which the file has a part."""
-    group, name = path.parent.name, path.stem
+    group = group_of(path)
+    name = path.relative_to(CONF / group).with_suffix("").as_posix()
     needed = DATA if group not in ("data", "experiment") else []
     return [*needed, f"{group}={name}", *missing_values(path)]
+
+
+@cache
+def composed(path):
+    return compose_run(choose(path))
 
 
 def faults_of_the_text(path):
@@ -89,18 +101,19 @@ def test_a_file_says_its_purpose_first_and_bears_its_own_name(path):
     "path", [path for path in FILES if path.parent not in (CONF, CONF / "experiment")], ids=name_of
 )
 def test_an_option_composes_and_all_that_it_names_can_be_built(path):
-    run = compose_run(choose(path))
+    run = composed(path)
     check_nodes(run)
-    group = getattr(run, path.parent.name)
+    group = getattr(run, group_of(path))
     assert getattr(group, "name", path.stem) == path.stem
 
 
 def covering(jobs):
     """Return few of the jobs of a grid, in which each of its values has a part.
 
-    The first, and what else is no option with a file, which has a test of its own.
+    The first, and what else is no option with a file, which has a test of its own, nor a seed.
     """
-    seen = {f"{path.parent.name}={path.stem}" for path in FILES} | set(jobs[0])
+    seen = {f"{group_of(path)}={path.stem}" for path in FILES if path.parent != CONF}
+    seen |= {f"seed={number}" for number in range(2, 11)} | set(jobs[0])
     yield jobs[0]
     for job in jobs:
         if set(job) - seen:
@@ -129,7 +142,7 @@ def test_the_jobs_that_are_tried_hold_every_value():
     "path", [path for path in FILES if path.parent.name == "model"], ids=name_of
 )
 def test_a_checkpoint_of_the_hub_is_pinned(path):
-    model = compose_run(choose(path)).model
+    model = composed(path).model
     if model.origin is Origin.hub:
         assert resolve(model) == model
         assert model.hub_id.count("/") == 1

@@ -189,6 +189,55 @@ def test_the_survey_counts_and_names_what_is_not_finished(tmp_path, study):
     ]
 
 
+def test_a_record_that_the_plan_has_under_another_id_is_stale(tmp_path, study):
+    write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb")])
+    study("bb")
+    study("old", data="d", train_language="es", model="m", method="full", seed=1)
+    study("own", data="d", train_language="es", model="m", method="lora", seed=1)
+    statuses = {entry.get("method") + status for entry, status in survey(tmp_path, "study")}
+    assert statuses == {"fullmissing", "fullfinished", "fullstale", "lorafinished"}
+
+
+def test_the_seeds_of_an_arm_stand_in_one_line_under_the_cells_of_the_table(tmp_path):
+    more = {**line(1, "cc"), "overrides": ["method=lora"], "method": "lora"}
+    write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), more])
+    text = render_survey("study", survey(tmp_path, "study"))
+    assert text.splitlines() == [
+        "study: 3 runs, 3 missing",
+        "  finished/planned  d es",
+        "  m · full          0/2",
+        "  m · lora          0/1",
+        "  missing  d · es · m · full · 1,2  ",
+        "  missing  d · es · m · lora · 1  cc",
+    ]
+
+
+def test_a_rehearsal_is_planned_as_one_and_reads_no_file(files):
+    (entry,) = plan([[*files, "data.train=nowhere.tsv", "trainer=smoke"]])
+    assert (entry["stand_in"], "run_id" in entry) == (True, True)
+
+
+def test_what_is_finished_on_stand_in_data_is_told_apart(tmp_path, study):
+    write_plan(tmp_path / "study", [{**line(1, "aa"), "stand_in": True}])
+    study("aa")
+    assert render_survey("study", survey(tmp_path, "study")) == "study: 1 runs, 1 rehearsed"
+
+
+def test_what_the_data_lacks_is_told_once(tmp_path):
+    broken = [
+        {
+            k: v
+            for k, v in {**line(seed, ""), "error": "a.tsv: no such file"}.items()
+            if k != "run_id"
+        }
+        for seed in (1, 2)
+    ]
+    write_plan(tmp_path / "study", broken)
+    said = render_survey("study", survey(tmp_path, "study"))
+    assert said.count("no such file") == 1
+    assert said.endswith("Not at hand:\n  data d: a.tsv: no such file")
+
+
 def test_two_sweeps_that_start_side_by_side_lose_no_line_of_the_plan(tmp_path):
     def write(half: int) -> None:
         for number in range(20):

@@ -65,7 +65,7 @@ def render_card(card: Card) -> str:
     parts = {
         f"{names[2]} · {names[1]} · {names[0]}": [card.form],
         "Load": ["```python", *card.load.splitlines(), "```"],
-        "Scores": [_scores_intro(card), "", *_score_lines(card)],
+        "Scores": [*_rehearsed(config), _scores_intro(card), "", *_score_lines(card)],
         "Task": _options(card.options),
         "Data": _table(
             ["file", "sha256"],
@@ -92,6 +92,12 @@ def render_card(card: Card) -> str:
     ]
     front = yaml.safe_dump(_front(card), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(body) + "\n"
+
+
+def _rehearsed(config: dict[str, Any]) -> list[str]:
+    if not config["trainer"].get("stand_in"):
+        return []
+    return ["**A rehearsal on generated stand-in data: the scores mean nothing.**", ""]
 
 
 def _front(card: Card) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import numpy as np
 from crosstune.build import check
 from crosstune.data.duplicates import count_leakage
 from crosstune.data.split import Split
-from crosstune.data.splits import Splits, find_faults, find_unseen, merge, read_splits
+from crosstune.data.splits import Splits, find_faults, find_unseen, merge
+from crosstune.data.standin import read_data
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.identity import identify, settle
 from crosstune.schema import Data, Run, Unseen
@@ -60,7 +61,9 @@ def prepare(run: Run) -> Prepared:
     for where in ("data.reader", "model.config", "method.peft", "optimizer.algorithm"):
         group, key = where.split(".")
         check(getattr(getattr(run, group), key), where, run.allow)
-    splits = read_splits(run.data, run.allow)
+    splits = read_data(run)
+    if run.trainer.stand_in:
+        log.warning("stand-in data: a rehearsal, no score of this run means anything")
     _check_spoken(run, splits)
     run, tuning = take_tuned(run, splits)
     task = _build_task(run.data, splits)

@@ -17,11 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from crosstune.athand import find_lacking_weights, offline, tell_data
 from crosstune.config import COMPOSE_ERRORS, compose_run, compose_whole, explain, find_conf
-from crosstune.data.splits import Splits, read_splits
+from crosstune.data.splits import Splits
+from crosstune.data.standin import read_data
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.identity import identify, settle
 from crosstune.record import read_record
+from crosstune.schema import Origin, Run
 from crosstune.tuning import take_tuned
 from crosstune.whole import whole_file
 
@@ -82,7 +85,7 @@ def _split(words: Sequence[str]) -> list[list[str]]:
 def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """Return one line a job: its overrides, its names and its run id, or what is wrong with it."""
     lines: list[dict[str, Any]] = []
-    seen: dict[str, Splits] = {}
+    seen: dict[str, Splits | CrosstuneError] = {}
     for overrides in jobs:
         line: dict[str, Any] = {"overrides": list(overrides)}
         try:
@@ -94,16 +97,33 @@ def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
                 "method": run.method.name,
                 "seed": run.seed,
             }
-            data = run.data
-            sources = [data.reader, data.train_languages, data.languages]
-            sources += [data.train, data.validation, data.test]
-            key = json.dumps(sources, sort_keys=True)
-            seen[key] = seen.get(key) or read_splits(data, run.allow)
-            line["run_id"] = identify(take_tuned(run, seen[key])[0], seen[key])
+            if run.trainer.stand_in:
+                line["stand_in"] = True
+            if run.model.origin is Origin.hub:
+                line["weights"] = f"{run.model.hub_id}@{run.model.revision}"
+            splits = _read_once(run, seen)
+            line["run_id"] = identify(take_tuned(run, splits)[0], splits)
         except CrosstuneError as error:
             line["error"] = str(error)
         lines.append(line)
     return lines
+
+
+def _read_once(run: Run, seen: dict[str, Splits | CrosstuneError]) -> Splits:
+    """Return the splits of a run, of which others of the study may have read the same."""
+    data = run.data
+    sources = [data.reader, data.train_languages, data.languages]
+    sources += [data.train, data.validation, data.test, run.trainer.stand_in]
+    key = json.dumps([*sources, data.name], sort_keys=True)
+    if key not in seen:
+        try:
+            seen[key] = read_data(run)
+        except CrosstuneError as error:
+            seen[key] = error
+    found = seen[key]
+    if isinstance(found, CrosstuneError):
+        raise found
+    return found
 
 
 def write_plan(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
@@ -130,19 +150,29 @@ def read_plan(folder: Path) -> list[dict[str, Any]]:
 
 def find_missing(outputs: Path, experiment: str) -> list[dict[str, Any]]:
     """Return the planned runs that left neither a finished nor a failed record."""
-    return [line for line, status in survey(outputs, experiment) if status == "missing"]
+    lines = read_plan(outputs / experiment) or _plan_of_file(experiment)
+    return [line for line, status in _hold(lines, outputs, experiment) if status == "missing"]
 
 
 def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
     """Return every run of the study with its status; runs outside the plan are in it too.
 
+    A record is stale where the plan has its run under another id: settings, data or code changed.
+
     Raises:
         ConfigError: there is no such study, neither run nor in conf/experiment.
     """
+    lines = read_plan(outputs / experiment)
+    if all(line.get("stand_in") for line in lines):  # a rehearsal is not the study
+        lines += _plan_of_file(experiment)
+    return _hold(lines, outputs, experiment)
+
+
+def _hold(
+    lines: Sequence[dict[str, Any]], outputs: Path, experiment: str
+) -> list[tuple[dict[str, Any], str]]:
+    """Return the planned runs with the status of their records, then what was not planned."""
     folder = outputs / experiment
-    lines = read_plan(folder)
-    if not lines and (find_conf() / "experiment" / f"{experiment}.yaml").is_file():
-        lines = plan(expand(compose_whole([f"experiment={experiment}"])))
     found = {path.parent.name: read_record(path) for path in sorted(folder.glob("*/record.json"))}
     if not lines and not found:
         studies = {path.parent.name for path in outputs.glob("*/plan.jsonl")}
@@ -159,23 +189,85 @@ def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
         counted |= {run_id} - {""}
         record = found.pop(run_id, None)
         result.append((line, record["status"] if record else "missing"))
-    result += [
-        ({**record, "language": record.get("train_language")}, record["status"])
-        for record in found.values()
-    ]
+    planned = {_names(line) for line in lines if "run_id" in line}
+    for record in found.values():
+        line = {**record, "language": record.get("train_language")}
+        result.append((line, "stale" if _names(line) in planned else record["status"]))
     return result
 
 
+def _plan_of_file(experiment: str) -> list[dict[str, Any]]:
+    """Return the plan that a study's file holds, of what this machine has; nothing is fetched."""
+    if not (find_conf() / "experiment" / f"{experiment}.yaml").is_file():
+        return []
+    with offline():
+        return plan(expand(compose_whole([f"experiment={experiment}"])))
+
+
+def _names(line: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a run is called by, in the order of a line of the survey."""
+    return tuple(str(line.get(key, "?")) for key in ("data", "language", "model", "method", "seed"))
+
+
 def render_survey(experiment: str, lines: Sequence[tuple[dict[str, Any], str]]) -> str:
-    """Return the study's state in words: the counts, then every run that is not finished."""
-    counts = Counter(status for _, status in lines)
+    """Return the study's state in words.
+
+    The counts; how many runs of each row and column of a table are finished; what is not finished,
+    the seeds of an arm in one line; and what this machine lacks for it.
+    """
+    counts = Counter(_status(line, status) for line, status in lines)
     parts = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
-    text = [f"{experiment}: {len(lines)} runs, {parts}"]
+    text = [f"{experiment}: {len(lines)} runs, {parts}", *_render_cells(lines)]
+    arms: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for line, status in lines:
         if status != "finished":
-            names = [
-                str(line.get(key, "?")) for key in ("data", "language", "model", "method", "seed")
-            ]
-            why = f": {line['error']}" if line.get("error") else ""
-            text.append(f"  {status}  {' · '.join(names)}  {line.get('run_id', '')}{why}")
-    return "\n".join(text)
+            names = _names(line)
+            why = line.get("error", "")
+            key = (status, *names[:-1], why if names == ("?",) * len(names) else "")
+            arms.setdefault(key, []).append(line)
+    for (status, *names, why), found in arms.items():
+        seeds = ",".join(dict.fromkeys(str(line.get("seed", "?")) for line in found))
+        run_id = found[0].get("run_id", "") if len(found) == 1 else ""
+        told = f": {why}" if why else ""
+        text.append(f"  {status}  {' · '.join([*names, seeds])}  {run_id}{told}")
+    return "\n".join([*text, *_render_lacking(lines)])
+
+
+def _status(line: dict[str, Any], status: str) -> str:
+    """Return the status to count: what is finished on stand-in data is none of the study's."""
+    stands_in = line.get("stand_in") or _stood_in(line)
+    return "rehearsed" if stands_in and status == "finished" else status
+
+
+def _stood_in(record: dict[str, Any]) -> bool:
+    return bool(record.get("config", {}).get("trainer", {}).get("stand_in"))
+
+
+def _render_cells(lines: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
+    """Return finished/planned by model and method, and by data and language; one cell: nothing."""
+    cells: dict[tuple[str, str], Counter[bool]] = {}
+    for line, status in lines:
+        if "data" in line and status != "stale" and not (line.get("stand_in") or _stood_in(line)):
+            data, language, model, method, _ = _names(line)
+            place = f"{model} · {method}", f"{data} {language}"
+            cells.setdefault(place, Counter())[status == "finished"] += 1
+    if len(cells) < 2:
+        return []
+    rows, columns = (dict.fromkeys(names) for names in zip(*cells, strict=True))
+    grid = [["finished/planned", *columns]]
+    for row in rows:
+        counts = [cells.get((row, column), Counter()) for column in columns]
+        grid.append([row, *(f"{c[True]}/{c.total()}" if c else "–" for c in counts)])
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in grid]
+
+
+def _render_lacking(lines: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
+    """Return what the missing runs need and this machine lacks, each once, with what to do."""
+    missing = [line for line, status in lines if status == "missing"]
+    faults = {line["data"]: line["error"] for line in missing if {"data", "error"} <= line.keys()}
+    told = [f"  data {name}: {tell_data(name, error)}" for name, error in faults.items()]
+    weights = {line["weights"]: line["model"] for line in missing if "weights" in line}
+    lacking = ((name, find_lacking_weights(where, name)) for where, name in weights.items())
+    told += [f"  model {name}: {fault}" for name, fault in lacking if fault]
+    return ["Not at hand:", *told] if told else []

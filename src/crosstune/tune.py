@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from crosstune.config import compose_run
-from crosstune.data.splits import read_splits
+from crosstune.data.standin import read_data
 from crosstune.errors import ConfigError, CrosstuneError
 from crosstune.identity import settle
-from crosstune.record import read_record
+from crosstune.job import read_headline
 from crosstune.run import train
 from crosstune.schema import Run
 from crosstune.tuning import (
@@ -62,25 +62,16 @@ def _search(run: Run, trials: int) -> Choice:
         tuned=False,
         data=replace(run.data, test=None),
     )
-    arm = arm_of(run, read_splits(blind.data, run.allow))
+    arm = arm_of(run, read_data(blind))
     tried: list[dict[str, Any]] = []
     for values in candidates(run, trials):
         trial: dict[str, Any] = {"values": values}
         try:
             folder = train(with_values(blind, values))
-            trial |= {"run_id": folder.name, "validation": _headline(folder)}
+            trial |= {"run_id": folder.name, "validation": read_headline(folder)}
         except ConfigError:
             raise
         except CrosstuneError as error:
             log.warning("this trial counts, without a score: %s", error)
         tried.append(trial)
     return best_of(arm, run.seed, tried)
-
-
-def _headline(folder: Path) -> float:
-    record = read_record(folder / "record.json")
-    scores = record["scores"]["validation"]
-    languages = record["config"]["data"]["further_languages"]
-    trained = [record["config"]["data"]["language"], *languages]
-    metric = record["headline"]["metric"]
-    return sum(float(scores[language][metric]) for language in trained) / len(trained)

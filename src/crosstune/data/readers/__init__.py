@@ -7,6 +7,7 @@ names a reader as `crosstune.data.readers.read_…`; `build` calls it.
 """
 
 from crosstune.data.readers.brat import read_brat
+from crosstune.data.readers.clue import read_clue
 from crosstune.data.readers.conll import read_conll
 from crosstune.data.readers.conllu import read_conllu, read_segmented
 from crosstune.data.readers.hub import read_hub
@@ -14,10 +15,12 @@ from crosstune.data.readers.markers import read_marked, read_relation_table, rea
 from crosstune.data.readers.parallel import read_parallel
 from crosstune.data.readers.squad import read_squad
 from crosstune.data.readers.tables import read_label_sets, read_table
+from crosstune.data.readers.tacred import read_tacred
 from crosstune.data.readers.text import read_text
 
 __all__ = [
     "read_brat",
+    "read_clue",
     "read_conll",
     "read_conllu",
     "read_hub",
@@ -29,5 +32,6 @@ __all__ = [
     "read_semeval",
     "read_squad",
     "read_table",
+    "read_tacred",
     "read_text",
 ]
