@@ -1,5 +1,6 @@
 """Small real things that many tests share: three kinds of tokenizer and files in `tmp_path`."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads; a worker has a core
@@ -22,6 +23,12 @@ TEXTS = (
 NAMES = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
 NAMES |= {"mask_token": "<mask>"}
 WORDS = ("El", "la", "en", "de", "mor", "the", "New", "York", "film", "music", "niñ", "##o", "##a")
+
+
+def pytest_collection_finish():
+    """Keep the libraries out of every later search for garbage: a run begins with one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """A run small enough for a test: a one-layer encoder on a few rows of the demo's own text."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,8 +37,14 @@ def tiny_overrides(outputs: Path, kind: str = "classification", *more: str) -> l
 
 
 def tiny_run(outputs: Path, kind: str = "classification", *more: str) -> Run:
-    """Return a tiny run of a kind."""
-    return compose_run(tiny_overrides(outputs, kind, *more))
+    """Return a tiny run of a kind, composed once whatever the folder."""
+    run = copy.deepcopy(_composed(kind, *more))
+    return replace(run, outputs=str(outputs))
+
+
+@cache
+def _composed(kind: str, *more: str) -> Run:
+    return compose_run(tiny_overrides(Path("outputs"), kind, *more))
 
 
 def saying(logits: torch.Tensor) -> Callable[..., Any]:

@@ -7,11 +7,12 @@ configuration, 1 for failed work or faulty data. `--debug` shows the traceback.
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from crosstune.errors import ConfigError, CrosstuneError, suggest
-from crosstune.manual import HELP, OTHER_HELP, TRAIN_HELP
+from crosstune.manual import HELP, OTHER_HELP, TRAIN_HELP, list_groups
 
 
 def main() -> int:
@@ -123,15 +124,16 @@ def status(arguments: list[str]) -> int:
     options = _options(arguments, {"experiment": None, "outputs": "outputs"})
     from crosstune.sweep import render_survey, survey
 
-    lines = survey(Path(options["outputs"]), options["experiment"])
-    print(render_survey(options["experiment"], lines))
+    found = survey(Path(options["outputs"]), options["experiment"])
+    print(render_survey(options["experiment"], found))
     return 0
 
 
 def report(arguments: list[str]) -> int:
     """Print and write the table of a study."""
     allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
-    options = _options(arguments, allowed | {"seeds_to_print": "5", "seeds_to_claim": "10"})
+    allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
+    options = _options(arguments, allowed)
     from crosstune.analysis.differences import read_comparison
     from crosstune.analysis.layouts import read_target
     from crosstune.analysis.report import Wanted, print_report, write_report
@@ -143,15 +145,19 @@ def report(arguments: list[str]) -> int:
     target = read_target(find_conf(), options["table"]) if options["table"] else None
     wanted = Wanted(read_comparison(options["baseline"], *seeds), target)
     command = " ".join(["crosstune report", *arguments])
-    missing = find_missing(outputs, experiment)
-    print_report(write_report(outputs, experiment, missing, command, wanted))
+    made = write_report(outputs, experiment, find_missing(outputs, experiment), command, wanted)
+    print_report(made)
+    if mode := options["wandb"]:
+        from crosstune.mirror import mirror_table
+
+        table = made.tables[0]
+        mirror_table(experiment, table.headers, table.rows, made.folder, mode)
     return 0
 
 
 def predict(arguments: list[str]) -> int:
     """Apply a finished run to a file; print where the answers are."""
-    names = {"run": None, "input": None, "output": None, "language": ""}
-    options = _options(arguments, names)
+    options = _options(arguments, {"run": None, "input": None, "output": None, "language": ""})
     from crosstune.predict import predict as predict_file
     from crosstune.telling import quiet, tell_terminal
 
@@ -193,10 +199,8 @@ def serve(arguments: list[str]) -> int:
 
     tell_terminal()
     paths = [Path(path) for path in options["run"].split(",")]
-    try:
+    with suppress(KeyboardInterrupt):  # how it is meant to end
         serve_runs(paths, options["host"], int(options["port"]))
-    except KeyboardInterrupt:
-        return 0  # how it is meant to end
     return 0
 
 
@@ -290,11 +294,4 @@ def _help(verb: str) -> str:
         return OTHER_HELP[verb] + render_rules()
     if verb != "train":
         return OTHER_HELP[verb]
-    package = Path(__file__).resolve().parent
-    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
-    groups = [
-        f"  {folder.name:10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
-        for folder in sorted(conf.iterdir())
-        if folder.is_dir() and folder.name not in ("published", "table")  # facts, no choices
-    ]
-    return TRAIN_HELP.format(groups="".join(groups)).rstrip()
+    return TRAIN_HELP.format(groups=list_groups()).rstrip()

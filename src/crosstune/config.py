@@ -10,6 +10,8 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -52,9 +54,22 @@ def scale(learning_rate: float, factor: float) -> float:
     return float(f"{learning_rate * factor:.12g}")
 
 
+def by(name: str, values: dict[str, Any], otherwise: Any) -> Any:
+    """Return the value that stands under a name, in a study whose runs need different ones.
+
+    In YAML: `max_epochs: "${by:${data.name},{wikiann: 10},3}"`.
+
+    >>> by("wikiann", {"wikiann": 10}, 3), by("xquad", {"wikiann": 10}, 3)
+    (10, 3)
+    """
+    return values.get(name, otherwise)
+
+
+@cache
 def register_schema() -> None:
     """Make the typed root known to Hydra under the name that conf/train.yaml starts with."""
     OmegaConf.register_new_resolver("scale", scale, replace=True)
+    OmegaConf.register_new_resolver("by", by, replace=True)
     ConfigStore.instance().store(name="run_schema", node=Run, provider="crosstune")
 
 
@@ -136,10 +151,15 @@ def from_plain(plain: dict[str, Any]) -> Run:
     return run
 
 
-def to_plain(run: Run) -> dict[str, Any]:
-    """Return the run as nested dicts of plain values, enums by name."""
-    plain: Any = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
-    return plain
+def to_plain(value: Any) -> Any:
+    """Return a run, or a part of it, as nested dicts of plain values, enums by name."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, dict):
+        return {to_plain(key): to_plain(one) for key, one in value.items()}
+    return [to_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def write_run(run: Run, path: Path) -> None:

@@ -3,6 +3,8 @@
 Texts alone, so that help comes at once. Called by `cli.py`.
 """
 
+from pathlib import Path
+
 HELP = """crosstune: compare ways of fine-tuning transformer encoders across languages.
 
   crosstune train [overrides]           one run; with -m a sweep over comma-separated values
@@ -41,11 +43,12 @@ OTHER_HELP = {
     "status": "crosstune status experiment=NAME [outputs=outputs]\n\nPlanned, finished, failed "
     "and missing runs of a study.",
     "report": """crosstune report experiment=NAME [outputs=outputs] [table=NAME] [baseline=full]
-                 [seeds_to_print=5] [seeds_to_claim=10]
+                 [seeds_to_print=5] [seeds_to_claim=10] [wandb=online|offline]
 
 Prints the table of a study and writes it as Markdown, LaTeX, CSV and one HTML page to
 outputs/NAME/report, with each arm's difference to the baseline, a method or an arm. table=NAME
-fills a printed table (conf/table) and sets the published numbers beside ours.""",
+fills a printed table (conf/table) and sets the published numbers beside ours. wandb=online sends
+the table to Weights & Biases too.""",
     "check": "crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]\n\nReports "
     "every fault of a data set with file:line; exit 1 if one is an error. Splits that are\nnot "
     "given are not examined. With model=NAME the cuts and unknown pieces of its tokenizer are\n"
@@ -90,3 +93,15 @@ names its run. A run of full fine-tuning is served alone. Needs: pip install 'cr
 There is no password: another host than 127.0.0.1 lets in whoever reaches it. port=0 takes a free
 one. The address is printed; Ctrl-C ends it.""",
 }
+
+
+def list_groups() -> str:
+    """Return the options of each group of choices, a line a group."""
+    package = Path(__file__).resolve().parent
+    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
+    groups = [
+        f"  {folder.name:10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
+        for folder in sorted(conf.iterdir())
+        if folder.is_dir() and folder.name not in ("published", "table")  # facts, no choices
+    ]
+    return "".join(groups)

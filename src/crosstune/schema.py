@@ -9,21 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-
-
-def by(name: str, values: dict[str, Any], otherwise: Any) -> Any:
-    """Return the value that stands under a name, in a study whose runs need different ones.
-
-    In YAML: `max_epochs: "${by:${data.name},{wikiann: 10},3}"`.
-
-    >>> by("wikiann", {"wikiann": 10}, 3), by("xquad", {"wikiann": 10}, 3)
-    (10, 3)
-    """
-    return values.get(name, otherwise)
-
-
-OmegaConf.register_new_resolver("by", by, replace=True)
+from omegaconf import MISSING
 
 
 class Kind(Enum):

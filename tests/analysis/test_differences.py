@@ -14,7 +14,6 @@ from analysis.test_tables import HOSTILE, check_csv, check_latex, check_markdown
 from crosstune.analysis.compare import Rule
 from crosstune.analysis.derived import build_differences
 from crosstune.analysis.differences import Comparison, compare_cells, read_comparison
-from crosstune.analysis.frame import list_rows
 from crosstune.analysis.report import Wanted, write_report
 from crosstune.analysis.tables import render_latex, render_markdown
 from crosstune.errors import ConfigError
@@ -285,6 +284,6 @@ def test_the_rule_of_a_comparison_is_five_and_ten_seeds():
 
 def test_the_cells_of_a_table_hold_what_was_compared(study):
     add_arms(study, 2)
-    cells = {cell["arm"]: cell for cell in list_rows(study.table().cells)}
+    cells = {cell["arm"]: cell for cell in study.table().cells}
     pairs = zip(cells["lora"]["scores"], cells["full"]["scores"], strict=True)
     assert cells["lora"]["differences"] == pytest.approx([ours - theirs for ours, theirs in pairs])

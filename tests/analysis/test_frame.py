@@ -9,9 +9,7 @@ from crosstune.errors import ConfigError
 
 def scores_of(study, **wanted):
     rows = frame(study.read())
-    for column, value in wanted.items():
-        rows = rows[rows[column] == value]
-    return rows["value"].tolist()
+    return [row["value"] for row in rows if wanted.items() <= row.items()]
 
 
 def reasons(study):
@@ -30,7 +28,7 @@ def test_a_score_stands_in_the_row_of_its_split_language_and_metric(study):
 
 def test_a_run_without_scores_keeps_one_row(study):
     study.fail()
-    assert frame(study.read())["status"].tolist() == ["failed"]
+    assert [row["status"] for row in frame(study.read())] == ["failed"]
 
 
 def test_a_score_that_was_not_measured_has_no_row(study):
@@ -142,4 +140,4 @@ def test_the_same_run_in_two_folders_counts_once(study):
 
 def test_half_of_a_surrogate_pair_in_a_label_can_be_written_again(study):
     study.add(method="\ud800")
-    assert frame(study.read())["method"][0].encode("utf-8")
+    assert frame(study.read())[0]["method"].encode("utf-8")

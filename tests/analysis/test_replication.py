@@ -319,3 +319,28 @@ def test_every_fault_of_a_layout_is_told_at_once(conf):
 def test_a_train_language_that_is_not_given_is_the_tested_one(conf):
     (slot,) = read_target(conf(), "mine").slots
     assert (slot.ours["train_language"], set(slot.ours)) == ("es", set(NEEDED))
+
+
+def test_rehearsals_on_stand_in_data_are_compared_with_no_published_number(study, conf):
+    study.add(method="full", settings={"trainer.stand_in": True})
+    line = line_of(study, conf())
+    assert line[-2:] == ("–", "stand-in data, not the paper's")
+    assert line[2] == "–"
+
+
+def test_the_same_runs_on_the_paper_s_own_data_are_compared(study, conf):
+    study.add(method="full", settings={"trainer.stand_in": False})
+    assert line_of(study, conf())[-2] == "0.00"
+
+
+def test_the_numbers_of_rehearsals_hold_no_difference_to_a_published_number(study, conf):
+    study.add(method="full", settings={"trainer.stand_in": True})
+    text = report_of(study, conf()).paths["published.csv"].read_text("utf-8")
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert line["difference_to_published"] == ""
+    assert line["protocol"] == "stand-in data, not the paper's"
+
+
+def test_a_study_of_rehearsals_says_so_above_its_table(study):
+    study.add(settings={"trainer.stand_in": True})
+    assert "1 of 1 runs are rehearsals on stand-in data" in study.table().flags[0]

@@ -1,8 +1,11 @@
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
@@ -58,9 +61,12 @@ def printed(report, width=100):
 
 
 def check_page(text):
-    """Fail if the page holds a script, asks for the network, or has a tag left open."""
+    """Fail if the page holds a script of others, asks for the network, or has a tag left open."""
     page = Page(text)
-    assert not {"script", "iframe", "img", "link", "object", "b"} & set(page.tags)
+    assert not {"iframe", "img", "link", "object", "b"} & set(page.tags)
+    assert page.tags.count("script") == 1
+    digest = b64encode(sha256(text.split("<script>")[1].split("</script>")[0].encode()).digest())
+    assert f"script-src 'sha256-{digest.decode()}'" in text
     assert all(address.startswith("#") for address in page.addresses)
     assert not page.open
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", text)
@@ -172,7 +178,7 @@ def test_a_truncated_record_is_a_warning_and_no_crash(study):
     assert "Unreadable record in broken" in report_of(study).markdown
 
 
-def test_the_page_is_one_file_without_scripts_or_network(study):
+def test_the_page_is_one_file_with_one_script_and_no_network(study):
     check_page(page_of(study, full_study(study)))
 
 
@@ -224,7 +230,7 @@ def test_the_page_shows_the_command(study):
     study.add()
     report = report_of(study, command="crosstune train -m 'experiment=study'")
     text = Page(report.paths["index.html"].read_text("utf-8")).text
-    assert text.endswith("Command crosstune train -m 'experiment=study'")
+    assert "Command crosstune train -m 'experiment=study' \"use strict\";" in text
 
 
 def test_the_page_says_what_the_figure_left_out(study):
@@ -381,6 +387,50 @@ def test_the_terminal_gets_no_control_characters_from_data(study):
 def test_markup_of_the_terminal_is_shown_as_text(study):
     study.add(method="[bold]x[/bold]")
     assert "[bold]x[/bold]" in printed(report_of(study))
+
+
+def test_a_cell_names_configuration_data_and_versions(study):
+    study.add()
+    text = Page(page_of(study)).text
+    assert "data: a.tsv aa, b.tsv bb, c.tsv cc" in text
+    assert re.search(r"configuration: [0-9a-f]{12}", text)
+
+
+def test_what_differs_between_the_seeds_of_a_cell_is_told_by_seed(study):
+    study.add(seed=1, environment={"torch": "2.13.0"})
+    study.add(seed=2, environment={"torch": "2.14.0", "git_dirty": True})
+    text = Page(page_of(study)).text
+    assert "versions (seed 1): torch 2.13.0" in text
+    assert "versions (seed 2): torch 2.14.0, with changes not committed" in text
+
+
+def test_a_cell_gives_the_command_that_makes_its_runs_again(study):
+    runs = [study.add(seed=seed)["run_id"] for seed in (1, 2)]
+    lines = [
+        {"run_id": run, "overrides": ["method=lora", f"seed={seed}", "data.text=a b"]}
+        for seed, run in enumerate(runs, 1)
+    ]
+    plan = "".join(json.dumps(line) + "\n" for line in lines)
+    (study.folder / "plan.jsonl").write_text(plan + '{"run_id":', "utf-8")
+    text = Page(page_of(study)).text
+    assert "crosstune train -m method=lora 'data.text=a b' seed=1,2" in text
+
+
+def test_a_cell_whose_runs_were_not_planned_points_to_their_configuration(study):
+    study.add()
+    assert "config.yaml in the run's folder holds every option" in Page(page_of(study)).text
+
+
+def test_languages_and_methods_are_a_shaded_map(study):
+    study.add(scores=two_languages())
+    page = page_of(study)
+    assert '<td class="s9">80.0</td><td>50.0</td>' in page
+    assert "lora 80.0 50.0" in Page(page).text
+
+
+def test_a_study_of_one_language_has_no_map(study):
+    study.add()
+    assert "Languages and methods" not in page_of(study)
 
 
 def test_importing_the_report_loads_no_training_library():

@@ -2,7 +2,6 @@
 
 import math
 
-import pandas as pd
 import pytest
 
 from analysis.test_tables import check_markdown
@@ -17,14 +16,12 @@ from crosstune.analysis.tables import render_latex, render_markdown
 
 
 def matrix_frame(*matrices):
-    return pd.DataFrame(
-        [
-            {"stage": i, "tested": "abc"[j], "seed": seed, "value": value}
-            for seed, matrix in enumerate(matrices)
-            for i, row in enumerate(matrix, 1)
-            for j, value in enumerate(row)
-        ]
-    )
+    return [
+        {"stage": i, "tested": "abc"[j], "seed": seed, "value": value}
+        for seed, matrix in enumerate(matrices)
+        for i, row in enumerate(matrix, 1)
+        for j, value in enumerate(row)
+    ]
 
 
 FIRST = [[0.9, 0.1, 0.2], [0.7, 0.8, 0.3], [0.6, 0.7, 0.8]]
@@ -67,7 +64,7 @@ def test_the_notes_of_a_matrix_give_average_accuracy_and_backward_transfer():
 
 
 def test_a_score_that_was_not_measured_is_in_no_mean_of_a_matrix():
-    scores = matrix_frame(FIRST, SECOND).iloc[:-1]
+    scores = matrix_frame(FIRST, SECOND)[:-1]
     table = build_stages("study", "lora", scores, ["a", "b", "c"])
     assert table.rows[2][3:] == ("80.0 (1 of 2)", "70.0 (1 of 2)")
 

@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from crosstune.analysis.frame import frame, list_rows
+from crosstune.analysis.frame import frame
 from crosstune.analysis.stats import summarise_classes, summarise_scores
 
 
 def summary(study, missing=()):
-    return list_rows(summarise_scores(frame(study.read(missing))))
+    return summarise_scores(frame(study.read(missing)))
 
 
 def report(f1, **more):
@@ -123,7 +123,7 @@ def test_a_cost_that_no_run_measured_is_nan(study):
 
 def classes(study):
     records = study.read()
-    return list_rows(summarise_classes(frame(records), records.records))
+    return summarise_classes(frame(records), records.records)
 
 
 def test_a_class_is_averaged_over_seeds(study):

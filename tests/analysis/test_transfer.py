@@ -4,7 +4,6 @@ import io
 import pytest
 
 from analysis.test_tables import HOSTILE, check_csv, check_markdown
-from crosstune.analysis.frame import list_rows
 from crosstune.analysis.tables import render_latex, render_markdown
 from crosstune.analysis.transfer import (
     build_transfer,
@@ -165,5 +164,5 @@ def test_no_label_breaks_any_form_of_the_transfer_table(study, text):
 
 def test_the_numbers_behind_a_transfer_table_are_in_its_cells(study):
     study.add(scores=scored(es=0.75, zh=0.25))
-    gaps = [row for row in list_rows(transfer_of(study).cells) if row["measure"] == "transfer_gap"]
+    gaps = [row for row in transfer_of(study).cells if row["measure"] == "transfer_gap"]
     assert [(row["arm"], row["mean"]) for row in gaps] == [("lora", 0.5)]

@@ -25,10 +25,15 @@ each_language = pytest.mark.parametrize("language", LANGUAGES)
 each_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
 
 
-@pytest.fixture(autouse=True)
-def draw_anew():
-    """Forget the rows drawn before, and those of patched grammars afterwards."""
-    yield
+@pytest.fixture
+def patch(monkeypatch):
+    """Return a monkeypatch of the grammars: neither what they drew before nor after it is kept."""
+    forget_draws()
+    yield monkeypatch
+    forget_draws()
+
+
+def forget_draws():
     demo._draw_sentiment.cache_clear()
     demo._draw_entities.cache_clear()
 
@@ -122,8 +127,8 @@ def test_sources_share_no_sentence_however_many_rows_are_asked_for(language):
     assert not shared_sentences(language)
 
 
-def test_sources_that_draw_from_all_sentences_would_share_some(monkeypatch):
-    monkeypatch.setattr(demo, "_TENTHS", dict.fromkeys(SOURCES, range(10)))
+def test_sources_that_draw_from_all_sentences_would_share_some(patch):
+    patch.setattr(demo, "_TENTHS", dict.fromkeys(SOURCES, range(10)))
     assert shared_sentences("en")
 
 
@@ -204,10 +209,9 @@ def test_bags_of_words_do_not_solve_the_sentiment(language):
 
 
 @each_language
-def test_bags_of_words_solve_opinions_without_structure(language, monkeypatch):
-    demo._draw_sentiment.cache_clear()
-    monkeypatch.setattr(demo_grammars, "_SHAPES", {"plain": 1})
-    monkeypatch.setattr(demo_grammars, "_NEGATED", 0)
+def test_bags_of_words_solve_opinions_without_structure(language, patch):
+    patch.setattr(demo_grammars, "_SHAPES", {"plain": 1})
+    patch.setattr(demo_grammars, "_NEGATED", 0)
     train, test = read_all(read_demo_sentiment, language, ENDS)
     assert order_free_accuracy(train, test, language) > 0.9
 
@@ -219,9 +223,9 @@ def test_looking_names_up_does_not_solve_the_entities(language):
 
 
 @each_language
-def test_looking_names_up_solves_names_of_one_type_each(language, monkeypatch):
+def test_looking_names_up_solves_names_of_one_type_each(language, patch):
     names = {"per": "甲乙", "loc": "丙丁", "org": "戊己", "club": "庚辛"}
-    monkeypatch.setattr(demo_grammars, "_draw_name", lambda rng, tables, slot, *_: names[slot])
+    patch.setattr(demo_grammars, "_draw_name", lambda rng, tables, slot, *_: names[slot])
     train, test = read_all(read_demo_entities, language, ENDS, {"train": 200, "test": 60})
     assert lookup_f1(train, test) > 0.95
 

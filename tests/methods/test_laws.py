@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +19,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import transformers
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from crosstune.config import compose_run, find_conf
+from crosstune.config import find_conf
 from crosstune.data.module import LanguageData
 from crosstune.data.split import Split
 from crosstune.errors import ConfigError, CrosstuneError
@@ -41,7 +42,6 @@ pytestmark = [
 
 D, F, LAYERS, WORDS, PLACES = 32, 64, 2, 400, 64  # hidden, feed-forward, layers, vocabulary, length
 METHODS = sorted(path.stem for path in (find_conf() / "method").glob("*.yaml"))
-PEFT = [method for method in METHODS if method != "full"]
 
 # ---- what differs by method ----------------------------------------------------------------------
 
@@ -122,10 +122,12 @@ CELLS: dict[str, tuple[Kind, dict[str, Any], list[dict[str, Any]]]] = {
     "cloze": (Kind.cloze, GAPS, [{"label": one} for one in "abab"]),
     "entailment": (Kind.entailment, SPANISH, [{"label": one} for one in "abab"]),
 }
-COMMON = ("classification", "tagging")  # the kinds that every method is tried on at once
-PAIRS = [(kind, method) for kind in COMMON for method in METHODS]
-PAIRS += [(kind, method) for kind in CELLS if kind not in COMMON for method in ("full", "lora")]
-PAIRS += [(kind, "bitfit") for kind in CELLS if kind not in COMMON]
+COMMON = ("classification", "tagging")  # the kinds that every method is saved and merged on
+FEW = ("full", "lora", "bitfit")  # the methods that every kind is tried with at once
+AT_ONCE = dict.fromkeys(CELLS, FEW) | {"classification": tuple(METHODS)}
+AT_ONCE["tagging"] = (*FEW, "adalora", "houlsby", "madx_language")
+AT_ONCE["tagging"] += ("prefix_tuning", "prompt_tuning", "p_tuning")  # which move the places
+PAIRS = [(kind, method) for kind, methods in AT_ONCE.items() for method in methods]
 REFUSED = [("generation", "head_only"), ("generation", "madx_language")]  # no head, two embeddings
 SLOW = [
     (kind, method)
@@ -133,13 +135,17 @@ SLOW = [
     for method in METHODS
     if (kind, method) not in [*PAIRS, *REFUSED]
 ]
-every_pair = pytest.mark.parametrize(
-    ("kind", "method"), [*PAIRS, *(pytest.param(*p, marks=pytest.mark.slow) for p in SLOW)]
-)
-every_adapter = pytest.mark.parametrize(
-    ("kind", "method"),
-    [(kind, method) for kind in COMMON for method in PEFT],
-)
+
+
+def tried(pairs: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
+    """Return the parameters of a law: the pairs that are not tried at once are slow."""
+    marked = [pytest.param(*one, marks=[pytest.mark.slow] * (one in SLOW)) for one in pairs]
+    return pytest.mark.parametrize(("kind", "method"), marked)
+
+
+SHARED = [(kind, method) for kind in COMMON for method in METHODS]
+every_pair = tried([*PAIRS, *SLOW])
+every_adapter = tried(pair for pair in SHARED if pair[1] != "full")
 BERT = {
     "_target_": "transformers.BertConfig",
     "hidden_size": D,
@@ -275,7 +281,10 @@ def shop(tmp_path_factory, byte_bpe):
 
 @cache
 def method_of(name: str) -> Method:
-    return compose_run(["data=demo_sentiment", "data.language=es", f"method={name}"]).method
+    """Return what a file says, without the rest of a run."""
+    said = OmegaConf.load(find_conf() / "method" / f"{name}.yaml")
+    method: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Method), said))
+    return method
 
 
 def plain(name: str) -> tuple[str, str]:
@@ -370,8 +379,7 @@ def test_the_trained_base_weights_are_the_head_and_what_the_table_says(shop, kin
     assert trained & names == {name for name in names if belongs(name, whole)}
 
 
-@pytest.mark.parametrize("kind", COMMON)
-@pytest.mark.parametrize("method", METHODS)
+@tried(SHARED)
 def test_the_number_of_trained_parameters_is_the_closed_formula(shop, kind, method):
     classes = len(shop.data(kind).task.labels)
     pooler = D * D + D if kind == "classification" else 0
@@ -481,20 +489,20 @@ print(json.dumps(found))
 """
 
 
-def read_in_a_new_process(shop: Shop, spoil: Callable[[Path], None]) -> dict[str, float]:
+def read_in_a_new_process(
+    shop: Shop, pairs: list[tuple[str, str]], spoil: Callable[[Path], None]
+) -> dict[str, float]:
     """Return, by kind and method, how far a saved model is from what it said before."""
     cases = []
-    for kind in COMMON:
-        base = shop.base(kind)
-        for method in METHODS:
-            trained = shop.trained(kind, method)
-            asked = {key: t.contiguous() for key, t in shop.batch(kind)["inputs"].items()}
-            asked["logits"] = logits(shop, kind, trained.model)
-            save_file(asked, trained.folder / "asked.safetensors")
-            spoil(trained.folder)
-            where = None if method == "full" else base.model.name_or_path
-            auto = shop.data(kind).task.auto_class
-            cases.append([f"{kind}-{method}", auto, where, str(trained.folder), base.head])
+    for kind, method in pairs:
+        base, trained = shop.base(kind), shop.trained(kind, method)
+        asked = {key: t.contiguous() for key, t in shop.batch(kind)["inputs"].items()}
+        asked["logits"] = logits(shop, kind, trained.model)
+        save_file(asked, trained.folder / "asked.safetensors")
+        spoil(trained.folder)
+        where = None if method == "full" else base.model.name_or_path
+        auto = shop.data(kind).task.auto_class
+        cases.append([f"{kind}-{method}", auto, where, str(trained.folder), base.head])
     plan = shop.folder / "cases.json"
     plan.write_text(json.dumps(cases))
     done = subprocess.run(
@@ -507,7 +515,14 @@ def read_in_a_new_process(shop: Shop, spoil: Callable[[Path], None]) -> dict[str
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_new_process_reads_every_method_to_the_last_bit_on_a_base_with_another_head(shop):
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        pytest.param([pair for pair in SHARED if pair not in SLOW], id="at_once"),
+        pytest.param(SHARED, id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_a_new_process_reads_every_method_to_the_last_bit_on_a_base_with_another_head(shop, pairs):
     wrong = shop.trained("tagging", "lora").folder
 
     def spoil(folder: Path) -> None:
@@ -518,6 +533,6 @@ def test_a_new_process_reads_every_method_to_the_last_bit_on_a_base_with_another
             saved[name][0, 0] += 0.1
             save_file(saved, folder / "adapter_model.safetensors")
 
-    found = read_in_a_new_process(shop, spoil)
-    assert len(found) == len(COMMON) * len(METHODS)
+    found = read_in_a_new_process(shop, pairs, spoil)
+    assert len(found) == len(pairs)
     assert {case for case, gap in found.items() if gap} == {"tagging-lora"}

@@ -12,15 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # A run is the same run without these.
-_IRRELEVANT = ("seed", "experiment", "outputs", "allow", "logger", "trainer.log_every_n_steps")
-_IRRELEVANT += ("data.allowed",)  # of the checks alone
+_IRRELEVANT = ("seed.", "experiment.", "outputs.", "allow.", "logger.")
+_IRRELEVANT += ("trainer.log_every_n_steps.",)
+_IRRELEVANT += ("data.allowed.",)  # of the checks alone
 _NAMES = {"data", "language", "model", "method", "seed"}  # of a planned run
-_FILES = (
-    "data.root",
-    "data.train",
-    "data.validation",
-    "data.test",
-)  # judged by content, not by path
+_SPLITS = ("data.train", "data.validation", "data.test")
+_FILES = ("data.root.", *(f"{split}." for split in _SPLITS))  # judged by content, not by path
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
@@ -35,7 +32,7 @@ def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
     stack: list[tuple[str, Any]] = [("", nested)]
     while stack:
         path, value = stack.pop()
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             stack += [(f"{path}.{key}" if path else key, child) for key, child in value.items()]
         elif value is not None:
             flat[path] = _encode(value)
@@ -84,15 +81,15 @@ def _content(record: Mapping[str, Any]) -> frozenset[Any]:
     for key, text in flatten({"data": record["config"].get("data")}).items():
         if _under(key, _FILES) and text.startswith('"'):
             # one file for a split is short for {train_language: file}
-            role = f"{key}.{record['train_language']}" if key in _FILES else key
+            role = f"{key}.{record['train_language']}" if key in _SPLITS else key
             roles[json.loads(text)].append(role)
     digests = record["data_sha256"].items()
     pairs = Counter((*sorted(roles[path]), digest) for path, digest in digests)
     return frozenset((pair, copy) for pair, count in pairs.items() for copy in range(count))
 
 
-def _under(key: str, roots: Iterable[str]) -> bool:
-    return f"{key}.".startswith(tuple(f"{root}." for root in roots))
+def _under(key: str, roots: tuple[str, ...]) -> bool:
+    return f"{key}.".startswith(roots)
 
 
 def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+
+from crosstune.analysis.student import t_below, t_quantile
 
 Array = NDArray[np.float64]
 Measure = Callable[[Array], Array]
@@ -94,8 +95,8 @@ def estimate(
     error = math.sqrt(variance)
     if error <= 1e-12 * max(map(abs, scores)):  # equal but for rounding
         return unknown
-    half = float(stdtrit(freedom, (1 + level) / 2)) * error
-    p = 2 * float(stdtr(freedom, -abs(mean) / error))
+    half = t_quantile(freedom, (1 + level) / 2) * error
+    p = 2 * t_below(freedom, -abs(mean) / error)
     return Estimate(mean, mean - half, mean + half, p, n)
 
 

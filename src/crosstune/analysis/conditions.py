@@ -9,10 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from crosstune.analysis.arms import flatten, list_settings, show_setting
-from crosstune.analysis.frame import Records, list_runs
+from crosstune.analysis.frame import Records, Rows, list_runs
 
 Row = tuple[str, ...]  # model, method, arm
 Place = tuple[str, ...]  # data set, train language: what one comparison is about
@@ -48,9 +46,7 @@ class Conditions:
     groups: tuple[tuple[str, tuple[Row, ...]], ...]
 
 
-def compare_conditions(
-    frame: pd.DataFrame, records: Records, labels: Mapping[Row, str]
-) -> Conditions:
+def compare_conditions(frame: Rows, records: Records, labels: Mapping[Row, str]) -> Conditions:
     """Return in what the runs of a study differ, beside their methods and seeds.
 
     Compared are all settings, the contents of data of one name, and the environments. A learning

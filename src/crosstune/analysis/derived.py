@@ -6,11 +6,9 @@
 import math
 from dataclasses import replace
 
-import pandas as pd
-
 from crosstune.analysis.costs import ABSENT, average_costs, name_cost, show_cost
 from crosstune.analysis.differences import Comparison, count_tests, show_difference
-from crosstune.analysis.frame import COSTS, list_rows
+from crosstune.analysis.frame import COSTS
 from crosstune.analysis.lines import render_lines
 from crosstune.analysis.tables import ARM_KEY, Table, key_of, plain_number
 
@@ -20,9 +18,9 @@ def build_costs(table: Table) -> Table:
 
     `cells` has the row's model, method and arm, and its costs in full under their names.
     """
-    means = average_costs(list_rows(table.cells), COSTS)
+    means = average_costs(table.cells, COSTS)
     names = [cost for cost in COSTS if any(not math.isnan(costs[cost]) for costs in means.values())]
-    arms = {cell["row"]: key_of(cell, ARM_KEY) for cell in list_rows(table.cells)}
+    arms = {cell["row"]: key_of(cell, ARM_KEY) for cell in table.cells}
     return replace(
         table,
         caption=f"{table.experiment}: costs, means over finished runs, then over data sets.",
@@ -39,18 +37,14 @@ def build_costs(table: Table) -> Table:
             "Peak memory on a GPU is that of the device's tensors, on a CPU the resident set of "
             "the whole process, libraries among it. – was not measured.",
         ),
-        cells=pd.DataFrame(
-            [dict(zip(ARM_KEY, arms[row], strict=True)) | means[row] for row in sorted(arms)],
-            columns=[*ARM_KEY, *COSTS],
-        ),
+        cells=[dict(zip(ARM_KEY, arms[row], strict=True)) | means[row] for row in sorted(arms)],
     )
 
 
 def render_costs(costs: Table) -> str:
     """Return a table of costs as CSV, under the names of a record, one line per arm."""
-    names = costs.cells.columns.tolist()
-    rows = list_rows(costs.cells)
-    return render_lines(names, ([plain_number(row[name]) for name in names] for row in rows))
+    names = (*ARM_KEY, *COSTS)
+    return render_lines(names, ([plain_number(row[name]) for name in names] for row in costs.cells))
 
 
 def build_differences(table: Table, comparison: Comparison) -> Table | None:
@@ -59,7 +53,7 @@ def build_differences(table: Table, comparison: Comparison) -> Table | None:
     Rows are the arms that have one, columns those of the study's table. `cells` is unchanged but
     for `row`, which is the position here.
     """
-    cells = [cell for cell in list_rows(table.cells) if cell["difference_seeds"]]
+    cells = [dict(cell) for cell in table.cells if cell["difference_seeds"]]
     if not cells:
         return None
     kept = sorted({cell["row"] for cell in cells})
@@ -84,7 +78,7 @@ def build_differences(table: Table, comparison: Comparison) -> Table | None:
             "An interval is a t interval over seeds, and so about other seeds on the same test "
             "items, not about other test items.",
         ),
-        cells=pd.DataFrame(cells, columns=table.cells.columns),
+        cells=cells,
         flags=(),
         groups=tuple((name, rows) for name, rows in groups if rows),
     )

@@ -9,19 +9,29 @@ from typing import Any
 
 from crosstune.analysis.costs import ABSENT
 from crosstune.analysis.differences import Comparison, signed
-from crosstune.analysis.frame import list_rows
+from crosstune.analysis.frame import Records
+from crosstune.analysis.provenance import explain_origin
 from crosstune.analysis.tables import Table
 
 _HEADERS = ("seed", "score", "validation", "difference", "run")
 
 
-def explain_cells(table: Table, comparison: Comparison) -> dict[tuple[int, int], str]:
-    """Return the text under each cell with a score, by row and column; scores are fractions."""
+def explain_cells(
+    table: Table, comparison: Comparison, records: Records, commands: Mapping[str, Sequence[str]]
+) -> dict[tuple[int, int], str]:
+    """Return the text under each cell with a score, by row and column; scores are fractions.
+
+    `commands` are the overrides of every planned run, by run_id.
+    """
+    by_id = {record["run_id"]: record for record in records.records}
     return {
         (cell["row"], cell["column"]): "\n".join(
-            [*_summarise(cell, comparison), "", *_list_seeds(cell)]
+            [
+                *(*_summarise(cell, comparison), "", *_list_seeds(cell), ""),
+                *explain_origin([by_id[run] for run in cell["run_ids"]], commands),
+            ]
         )
-        for cell in list_rows(table.cells)
+        for cell in table.cells
         if cell["n"]
     }
 
@@ -33,6 +43,9 @@ def _summarise(cell: Mapping[str, Any], comparison: Comparison) -> Iterable[str]
         yield f"{comparison.percent} interval {cell['low']:.6f} to {cell['high']:.6f}"
     elif cell["n"] < rule.to_print:
         yield f"no interval: that takes {rule.to_print} seeds"
+    if not math.isnan(cell["low_over_items"]):
+        low, high = cell["low_over_items"], cell["high_over_items"]
+        yield f"over other test sets, too {low:.6f} to {high:.6f} ({cell['clusters']} clusters)"
     if cell["validation_scores"]:
         yield f"validation {_spread(cell['validation_mean'], cell['validation_std'])}"
     if cell["difference_seeds"]:
@@ -41,6 +54,9 @@ def _summarise(cell: Mapping[str, Any], comparison: Comparison) -> Iterable[str]
             low, high = signed(cell["difference_low"], 6), signed(cell["difference_high"], 6)
             yield f"{comparison.percent} interval {low} to {high}"
             yield f"p {cell['p']:.3g}, after Holm {cell['p_holm']:.3g}"
+        if not math.isnan(cell["difference_low_over_items"]):
+            ends = (cell[f"difference_{end}_over_items"] for end in ("low", "high"))
+            yield f"over other test sets, too {' to '.join(signed(end, 6) for end in ends)}"
 
 
 def _spread(mean: float, std: float) -> str:

@@ -15,7 +15,7 @@ from crosstune.errors import ConfigError
 
 Cell = dict[str, Any]
 MARK = "*"  # behind a score that may be claimed to differ from the baseline's
-COMPARED = (
+TOLD = (  # the fields that a comparison adds to a cell, but for `differences`
     "low",
     "high",
     "baseline",
@@ -23,12 +23,10 @@ COMPARED = (
     "difference_low",
     "difference_high",
     "difference_seeds",
-    "differences",
     "p",
     "p_holm",
     "claimed",
 )
-TOLD = tuple(name for name in COMPARED if name != "differences")  # they follow from the scores
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def read_comparison(baseline: str, to_print: str, to_claim: str) -> Comparison:
 
 
 def compare_cells(cells: Sequence[Cell], comparison: Comparison) -> None:
-    """Add the fields of `COMPARED` to every cell of a table; all its differences are one family.
+    """Add the fields of `TOLD` and `differences` to every cell; all differences are one family.
 
     The baseline of a cell is the arm in its column, of its model and under its conditions, that is
     named so or of a method named so; where there are several, or none, `baseline` is empty. What

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
-from crosstune.analysis.frame import Records, list_rows, list_runs
+from crosstune.analysis.frame import Records, Rows, list_runs
 from crosstune.analysis.lines import render_lines
 from crosstune.analysis.outcomes import (
     Outcome,
+    count_item,
     describe_gold,
     describe_predictions,
     judge,
@@ -37,13 +39,15 @@ class Arm:
     """The mistakes of one arm, summed over its runs (one a seed).
 
     `tally` counts (gold label or type, outcome); `wrong` are the items that no run got right, with
-    the prediction of each run; `mistakes` counts wrong items over all runs.
+    the prediction of each run; `mistakes` counts wrong items over all runs. `counts` has for each
+    run what `outcomes.count_item` says of every item, in the order of the section's golds.
     """
 
     run_ids: list[str] = field(default_factory=list)
     tally: Counter[Outcome] = field(default_factory=Counter)
     wrong: dict[Key, list[Any]] = field(default_factory=dict)
     mistakes: int = 0
+    counts: dict[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Section:
     form: str
     golds: dict[Key, Any]
     arms: dict[str, Arm] = field(default_factory=dict)
+    codes: dict[str, int] = field(default_factory=dict)
 
     def add(self, arm: str, run_id: str, answers: Answers) -> None:
         """Count one run.
@@ -71,15 +76,18 @@ class Section:
             raise DataError([f"{self.language}: it was tested on other items than the runs before"])
         tally: Counter[Outcome] = Counter()
         wrong: dict[Key, Any] = {}
+        counts = []
         for (key, gold), guess in zip(answers.golds.items(), answers.predictions, strict=True):
             outcomes, right = judge(self.form, gold, guess)
             tally.update(outcomes)
+            counts.append(count_item(self.form, outcomes, right, self.codes))
             if not right:
                 wrong[key] = guess
         mine = self.arms.setdefault(arm, Arm())
         first = not mine.run_ids
         mine.run_ids.append(run_id)
         mine.tally += tally
+        mine.counts[run_id] = np.array(counts, np.int32)
         mine.mistakes += len(wrong)
         before = dict.fromkeys(wrong, ()) if first else mine.wrong
         mine.wrong = {key: [*past, wrong[key]] for key, past in before.items() if key in wrong}
@@ -102,7 +110,7 @@ class Errors:
     notes: Sequence[str]
 
 
-def gather_errors(table: Table, scores: pd.DataFrame, records: Records) -> Errors:
+def gather_errors(table: Table, scores: Rows, records: Records) -> Errors:
     """Return the errors of all runs that count, arms in the order of the table.
 
     Runs of a task kind without right and wrong, or without predictions, are passed over.
@@ -133,11 +141,9 @@ def gather_errors(table: Table, scores: pd.DataFrame, records: Records) -> Error
     return Errors([section for _, section in sorted(sections.items())], notes)
 
 
-def _order_runs(table: Table, scores: pd.DataFrame) -> list[dict[str, Any]]:
+def _order_runs(table: Table, scores: Rows) -> list[dict[str, Any]]:
     """Return the runs that count, in the order of the table's rows, then of their seeds."""
-    place = {
-        (cell["model"], cell["method"], cell["arm"]): cell["row"] for cell in list_rows(table.cells)
-    }
+    place = {(cell["model"], cell["method"], cell["arm"]): cell["row"] for cell in table.cells}
     counted = [
         (place[run["model"], run["method"], run["arm"]], run["seed"], run["run_id"], run)
         for run in list_runs(scores)

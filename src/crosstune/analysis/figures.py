@@ -5,11 +5,14 @@ ever opened and no file written: `report.py` does that. The same table gives the
 """
 
 import io
+import logging
+import re
 import textwrap
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,10 +21,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from crosstune.analysis.escape import plain
-from crosstune.analysis.frame import list_rows
 from crosstune.analysis.tables import Table
 
 Point = tuple[float, float]
@@ -30,9 +33,11 @@ MAX_PANELS = 12  # text takes most of a figure's time
 MAX_ARMS = 40
 INK = "#24292f"  # text and axes; a page may replace it to suit a dark background
 DOT = "#2f7fc1"  # legible on white and on black
+log = logging.getLogger(__name__)
 # Fonts with Chinese characters, best first; DejaVu, which matplotlib brings along, has none.
 _CHINESE = (
     "Noto Sans CJK SC",
+    "Noto Sans CJK JP",  # by which matplotlib knows the collection of all of them
     "Noto Sans SC",
     "Source Han Sans SC",
     "Source Han Sans CN",
@@ -44,6 +49,7 @@ _CHINESE = (
     "Droid Sans Fallback",
     "Arial Unicode MS",
 )
+_CHINESE_FILES = re.compile(r"NotoSans(CJK|SC)-?.*Regular|wqy-|SourceHanSans.*Regular|simhei", re.I)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def draw_scores(table: Table) -> Drawing:
     Scores are in percentage points. An arm without a finished run is labelled with what became of
     it. At most 12 columns and 40 arms are drawn.
     """
-    cells = [cell for cell in list_rows(table.cells) if cell["row"] < MAX_ARMS]
+    cells = [cell for cell in table.cells if cell["row"] < MAX_ARMS]
     with styled():
         sheet = _Sheet([row[0] for row in table.rows[:MAX_ARMS]], table.columns[:MAX_PANELS])
         for column in range(len(sheet.titles)):
@@ -99,6 +105,12 @@ def open_axes(width: float, height: float) -> tuple[Figure, Axes]:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     return figure, axes
+
+
+def write_text(axes: Axes, place: Point, text: str, **style: Any) -> None:
+    """Write on an open axes; nothing is clipped, which would take as long as the text."""
+    artist = Text(*place, text, transform=axes.transData, **style)
+    axes.figure.add_artist(artist, clip=False)
 
 
 class _Sheet:
@@ -164,7 +176,7 @@ class _Sheet:
             self.axes.add_line(Line2D(x, y, linestyle="none", **style))
 
     def _write(self, x: float, y: float, text: str, **style: Any) -> None:
-        self.axes.text(x, y, text, **style)
+        write_text(self.axes, (x, y), text, **style)
 
 
 def round_ticks(scores: Sequence[float]) -> list[float]:
@@ -205,17 +217,39 @@ def drawable(text: str, glyphs: Container[int] | None = None) -> str:
     >>> print(drawable("es 标签", range(128)))
     es \u6807\u7b7e
     """
-    known = _glyphs() if glyphs is None else glyphs
-    return "".join(
-        char if ord(char) in known else char.encode("ascii", "backslashreplace").decode()
-        for char in plain(text)
-    )
+    known = _has_glyph if glyphs is None else glyphs.__contains__
+    shown = plain(text)
+    missing = {char for char in shown if not known(ord(char))}
+    if missing:
+        _tell_missing()
+    codes = {char: char.encode("ascii", "backslashreplace").decode() for char in missing}
+    return shown.translate(str.maketrans(codes))
 
 
 @cache
 def _families() -> list[str]:
     installed = {font.name for font in font_manager.fontManager.ttflist}
+    if installed.isdisjoint(_CHINESE):
+        installed |= _find_new()
     return ["DejaVu Sans", *[name for name in _CHINESE if name in installed][:1]]
+
+
+def _find_new() -> set[str]:
+    """Return Chinese fonts installed since matplotlib listed the fonts, which it does once."""
+    folders = (Path(folder).expanduser() for folder in font_manager.X11FontDirectories)
+    paths = (path for folder in folders for path in sorted(folder.rglob("*.[ot]t[cf]")))
+    for path in paths:
+        if _CHINESE_FILES.match(path.name):
+            font_manager.fontManager.addfont(path)
+    return {font.name for font in font_manager.fontManager.ttflist}
+
+
+@cache
+def _tell_missing() -> None:
+    log.warning(
+        "Pictures show some characters by their codes: no font here has them. "
+        "Debian's fonts-noto-cjk has Chinese."
+    )
 
 
 @cache
@@ -224,5 +258,5 @@ def _paths() -> list[str]:
 
 
 @cache
-def _glyphs() -> frozenset[int]:
-    return frozenset().union(*(font_manager.get_font(path).get_charmap() for path in _paths()))
+def _has_glyph(code: int) -> bool:
+    return any(font_manager.get_font(path).get_char_index(code) for path in _paths())

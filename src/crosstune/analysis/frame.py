@@ -1,16 +1,15 @@
-"""Run records -> one tidy data frame.
+"""Run records -> one tidy frame of rows.
 
 `read_records` reads and checks the records of a study; `frame` lays them out, one row per score,
 labelled by `arms.py` with what may be averaged. Nothing is averaged here: that is `stats.py`.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from crosstune.analysis.arms import (
     mark_superseded,
@@ -38,6 +37,9 @@ COSTS = (
 )
 AVERAGES = ("micro", "macro", "weighted")  # of a record's per-class report
 STATUSES = ("finished", "failed", "diverged")
+Row = dict[str, Any]
+Rows = list[Row]  # as a data frame: pandas.DataFrame(rows) is one
+
 _RUN = ("experiment", "run_id", "status", "seed", "data", "model", "method", "train_language")
 _SCORE = ("split", "language", "metric", "value")
 _LABELS = ("dataset", "arm", "headline", "finished", "superseded_by")
@@ -163,7 +165,8 @@ def _check_numbers(value: Any, depth: int, where: str, finite: bool) -> None:
         raise DataError([f"{where} is no object"])
     if depth:
         for key, child in value.items():
-            if depth > 1 or type(child) not in (int, float) or not abs(child) < 2**63:
+            plain = depth == 1 and (type(child) is float or type(child) is int)
+            if not (plain and -(2**63) < child < 2**63):
                 _check_numbers(child, depth - 1, f"{where}.{key}", finite)
     elif isinstance(value, bool) or not isinstance(value, int | float | None):
         raise DataError([f"{where} is {str(value)[:40]!r}, not a number"])
@@ -172,47 +175,51 @@ def _check_numbers(value: Any, depth: int, where: str, finite: bool) -> None:
         raise DataError([f"{where} is {str(value)[:40]}, not a finite number"])
 
 
-def frame(records: Records) -> pd.DataFrame:
+def frame(records: Records) -> Rows:
     """Return one row per run x split x language x metric; a run without scores keeps one row.
 
     A planned run without a record has status `missing`, `unfinished` or `unreadable`. `dataset`
     and `arm` are the names under which runs may be averaged; where even the seed is equal,
     `superseded_by` names the run that counts. `headline` is the metric of the table. Costs that
-    were not measured are NaN.
+    were not measured are NaN, and so is the value of a run without scores.
     """
-    runs = _runs(records)
-    scores: list[tuple[Any, ...]] = []
-    for position, record in enumerate(records.records):
-        rows = [
-            (position, split, language, metric, value)
-            for split, languages in record["scores"].items()
+    blank = {"split": "", "language": "", "metric": "", "value": math.nan}
+    rows = []
+    for position, run in enumerate(_runs(records)):
+        run |= {cost: _number(run.get(cost)) for cost in COSTS}
+        recorded = position < len(records.records)
+        scores = records.records[position]["scores"] if recorded else {}
+        found = [
+            run | {"split": split, "language": language, "metric": metric, "value": float(value)}
+            for split, languages in scores.items()
             for language, metrics in languages.items()
             for metric, value in metrics.items()
             if value is not None
         ]
-        scores += rows or [(position, "", "", "", None)]
-    scores += [(position, "", "", "", None) for position in range(len(records.records), len(runs))]
-    left = pd.DataFrame(runs, columns=[*_RUN, *_LABELS, *COSTS])
-    right = pd.DataFrame(scores, columns=["position", *_SCORE])
-    left = left.take(right.pop("position")).reset_index(drop=True)
-    numbers = dict.fromkeys((*COSTS, "value"), float)
-    columns = [*_RUN, *_SCORE, *_LABELS, *COSTS]
-    return left.join(right).reindex(columns=columns).astype(numbers)
+        rows += found or [run | blank]
+    return rows
 
 
-def list_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a data frame as dictionaries.
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
-    >>> list_rows(pd.DataFrame({"seed": [1, 2], "arm": ["lora", "full"]}))
-    [{'seed': 1, 'arm': 'lora'}, {'seed': 2, 'arm': 'full'}]
+
+def list_runs(rows: Rows) -> Rows:
+    """Return one row per run, whichever of its scores that row holds.
+
+    >>> list_runs([{"run_id": "a", "value": 1}, {"run_id": "a", "value": 2}])
+    [{'run_id': 'a', 'value': 1}]
     """
-    columns = {str(name): column.tolist() for name, column in table.items()}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    runs: dict[str, Row] = {}
+    for row in rows:
+        runs.setdefault(row["run_id"], row)
+    return list(runs.values())
 
 
-def list_runs(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row per run, whichever of its scores that row holds."""
-    return list_rows(frame.drop_duplicates("run_id"))
+def stands_in(record: Mapping[str, Any]) -> bool:
+    """Return whether a run was a rehearsal on made-up rows in place of its data set's."""
+    trainer = record["config"].get("trainer")
+    return isinstance(trainer, dict) and bool(trainer.get("stand_in"))
 
 
 def _runs(records: Records) -> list[dict[str, Any]]:

@@ -8,16 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from crosstune.analysis.arms import name_plan
-from crosstune.analysis.frame import Records, list_runs
+from crosstune.analysis.frame import Records, Rows, list_runs
 from crosstune.analysis.stats import ARM, UNSCORED
 
 Arm = tuple[str, ...]
 
 
-def list_notes(frame: pd.DataFrame, records: Records, labels: Mapping[Arm, str]) -> Iterable[str]:
+def list_notes(frame: Rows, records: Records, labels: Mapping[Arm, str]) -> Iterable[str]:
     """Yield the sentences below the table; `labels` names each (model, method, arm)."""
     runs = list_runs(frame)
     yield (

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
+from crosstune.analysis.compare import count_found
 from crosstune.errors import DataError
 from crosstune.tagspans import Span, spans
 
@@ -74,6 +75,27 @@ def judge(form: str, gold: Any, prediction: Any) -> tuple[list[Outcome], bool]:
         return list(zip(gold, prediction, strict=True)), gold == prediction
     true, guessed = _spans_of(gold), _spans_of(prediction)
     return compare_spans(true, guessed), true == guessed
+
+
+def count_item(
+    form: str, outcomes: Sequence[Outcome], right: bool, codes: dict[str, int]
+) -> tuple[int, ...]:
+    """Return what a score over items follows from: counts of one judged item, by its form.
+
+    The codes of the gold and the predicted label, which `codes` takes in; (right, all) of tags and
+    answers; (tp, fp, fn) of spans, words and sets; nothing of numbers.
+
+    >>> count_item("tags", [("DET", "DET"), ("NOUN", "VERB")], False, {})
+    (1, 2)
+    """
+    if form == "labels":
+        ((gold, guess),) = outcomes
+        return codes.setdefault(gold, len(codes)), codes.setdefault(guess, len(codes))
+    if form == "tags":
+        return sum(gold == guess for gold, guess in outcomes), len(outcomes)
+    if form == "answers":
+        return int(right), 1
+    return count_found(outcomes) if form != "numbers" else ()
 
 
 def _compare_sets(gold: set[str], guessed: set[str]) -> list[Outcome]:

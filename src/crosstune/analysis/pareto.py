@@ -16,7 +16,6 @@ from crosstune.analysis.figures import (
     DOT,
     INK,
     MAX_ARMS,
-    MAX_PANELS,
     Drawing,
     Point,
     fold,
@@ -24,13 +23,14 @@ from crosstune.analysis.figures import (
     render_drawing,
     round_ticks,
     styled,
+    write_text,
 )
-from crosstune.analysis.frame import list_rows
 from crosstune.analysis.tables import Table
 
 _WIDE = 2  # panels in a row
 _WIDTH, _NAMES, _LEFT = 190, 170, 40  # points: a plot, the names to its right, its ticks
 _LINE = 11  # points that a name takes
+MAX_PANELS = 6  # their names take most of a report's time
 MAX_NAMED = 12  # arms that are named in a panel
 
 
@@ -64,7 +64,7 @@ def draw_pareto(table: Table) -> Drawing | None:
 
     A dot is an arm's mean over seeds; the stepped line joins the arms that no other beats, which
     are named in ink like full fine-tuning, the others grey. Arms are named at the right of a panel,
-    the best on top; of many these and the next best are. At most 12 panels are drawn.
+    the best on top; of many these and the next best are. At most 6 panels are drawn.
     """
     panels = [panel for panel in _gather(table) if panel[1]]
     if not panels:
@@ -106,7 +106,7 @@ def choose_named(arms: Sequence[Arm]) -> list[Arm]:
 
 def _gather(table: Table) -> list[tuple[str, list[Arm]]]:
     """Return title and arms of each panel, at most 40 arms of it."""
-    cells = list_rows(table.cells)
+    cells = table.cells
     groups = table.groups or (("", tuple(range(len(table.rows)))),)
     panels = []
     for column, title in enumerate(table.columns):
@@ -197,7 +197,7 @@ class _Panel:
         self.axes.add_collection(LineCollection(lines, colors=color, **style), autolim=False)
 
     def _write(self, x: float, y: float, text: str, **style: Any) -> None:
-        self.axes.text(x, y, text, **style)
+        write_text(self.axes, (x, y), text, **style)
 
 
 def _power(decade: int) -> str:

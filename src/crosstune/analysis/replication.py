@@ -11,31 +11,30 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-import pandas as pd
-
 from crosstune.analysis.arms import flatten
 from crosstune.analysis.costs import ABSENT
 from crosstune.analysis.differences import (
-    COMPARED,
     MARK,
+    TOLD,
     Comparison,
     compare_cells,
     explain_mark,
     signed,
 )
-from crosstune.analysis.frame import Records, list_rows, list_runs
+from crosstune.analysis.frame import Records, Rows, list_runs, stands_in
 from crosstune.analysis.layouts import NEEDED, Slot, Target
 from crosstune.analysis.lines import render_lines
 from crosstune.analysis.printed import Procedure, Row
 from crosstune.analysis.stats import mean_std
 from crosstune.analysis.tables import Table, cell_text, plain_number
-from crosstune.analysis.verdict import Verdict, judge_published
+from crosstune.analysis.verdict import STAND_IN, Verdict, judge_published, withhold
 
 _ARM = ("model", "method", "data", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds", "scores", "run_ids")
 _THEIRS = ("published", "published_value", "published_unit", "published_aggregate")
 _THEIRS += ("published_seeds", "verified", "ours_as_published", "difference_to_published")
 _THEIRS += ("expected", "protocol")
+_CSV = (*NEEDED, "arm", *_NUMBERS, *TOLD, *_THEIRS, "row_label")
 _HEADERS = ("score", "ours", "ours as published", "published", "difference", "verdict")
 _SELECTED_ON = "validation"  # where every run of ours chooses its checkpoint
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -43,11 +42,32 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of a study: by arm, and the scores of those that count by what `NEEDED` names."""
+    """The runs of a study: by arm, and the scores of those that count by what `NEEDED` names.
+
+    `rehearsed` are the ids of those on stand-in data.
+    """
 
     runs: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
     scores: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
     settings: Mapping[str, Mapping[str, str]]
+    rehearsed: frozenset[str]
+
+    def find(
+        self,
+        rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]],
+        wanted: Sequence[str],
+        settings: Mapping[str, Any],
+    ) -> list[Mapping[str, Any]]:
+        """Return what fits; a rehearsal stands in for any model where no run of its own fits."""
+        fitting = [row for row in rows.get(tuple(wanted), ()) if self.holds(row, settings)]
+        real = [row for row in fitting if row["run_id"] not in self.rehearsed]
+        others = (found for key, found in rows.items() if key[1:] == tuple(wanted[1:]))
+        return real or [
+            row
+            for found in others
+            for row in found
+            if row["run_id"] in self.rehearsed and self.holds(row, settings)
+        ]
 
     def holds(self, run: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         """Return whether a run was configured so."""
@@ -56,7 +76,7 @@ class _Runs:
 
 
 def build_replication(
-    table: Table, frame: pd.DataFrame, records: Records, target: Target, comparison: Comparison
+    table: Table, frame: Rows, records: Records, target: Target, comparison: Comparison
 ) -> Table:
     """Return a printed table filled from a study, whose own table is `table`.
 
@@ -77,9 +97,10 @@ def build_replication(
         verdict = judge_published(
             cell["scores"], _procedure(cell, slot.theirs), slot.theirs, comparison.rule
         )
+        if runs.rehearsed.intersection(cell["run_ids"]):
+            verdict = withhold(verdict)
         cell |= _tell(verdict, slot.theirs)
         lines.append((slot.column, *_show(cell, verdict, slot.theirs, letters)))
-    names = [*NEEDED, "arm", *_NUMBERS, *COMPARED, *_THEIRS, "row", "row_label"]
     return Table(
         experiment=table.experiment,
         caption=f"{table.experiment} beside {_cite(target)}, in percentage points; ours: mean ± "
@@ -87,7 +108,7 @@ def build_replication(
         headers=_HEADERS,
         rows=tuple(lines),
         notes=tuple(_list_notes(target, cells, letters, comparison)),
-        cells=pd.DataFrame(cells, columns=names),
+        cells=cells,
         flags=table.flags,
         groups=tuple(
             (name, tuple(cell["row"] for cell in group))
@@ -96,31 +117,24 @@ def build_replication(
     )
 
 
-def _gather(frame: pd.DataFrame, records: Records) -> _Runs:
+def _gather(frame: Rows, records: Records) -> _Runs:
     runs, scores = defaultdict(list), defaultdict(list)
     for run in list_runs(frame):
         if not run["superseded_by"]:
             runs[tuple(run[key] for key in _ARM)].append(run)
-    counted = frame.query("status == 'finished' and superseded_by == ''", engine="python")
-    names = [*NEEDED, "run_id", "dataset", "arm", "seed", "value"]
-    for row in list_rows(pd.DataFrame(counted, columns=names)):
-        scores[tuple(row[key] for key in NEEDED)].append(row)
+    for row in frame:
+        if row["status"] == "finished" and not row["superseded_by"]:
+            scores[tuple(row[key] for key in NEEDED)].append(row)
     settings = {record["run_id"]: flatten(record["config"]) for record in records.records}
-    return _Runs(runs, scores, settings)
+    rehearsed = frozenset(record["run_id"] for record in records.records if stands_in(record))
+    return _Runs(runs, scores, settings, rehearsed)
 
 
 def _fill(slot: Slot, runs: _Runs) -> dict[str, Any]:
     """Return our part of a cell; without scores where several arms fit."""
-    fitting = [
-        row
-        for row in runs.scores.get(tuple(slot.ours[key] for key in NEEDED), ())
-        if runs.holds(row, slot.settings)
-    ]
-    planned = {
-        run["seed"]
-        for run in runs.runs.get(tuple(slot.ours[key] for key in _ARM), ())
-        if runs.holds(run, slot.settings)
-    }
+    fitting = runs.find(runs.scores, [slot.ours[key] for key in NEEDED], slot.settings)
+    arm = [slot.ours[key] for key in _ARM]
+    planned = {run["seed"] for run in runs.find(runs.runs, arm, slot.settings)}
     arms = sorted({(row["dataset"], row["arm"]) for row in fitting})
     kept = sorted(fitting, key=lambda row: row["seed"]) if len(arms) == 1 else []
     scores = tuple(row["value"] for row in kept)
@@ -163,6 +177,8 @@ def _show(
     if verdict.differs:
         judged += f" ({letters.setdefault(verdict.differs, _letter(len(letters)))})"
     ours = cell_text(cell) + (MARK if cell["claimed"] else "")
+    if STAND_IN in verdict.differs:
+        return [ours, ABSENT, printed, ABSENT, STAND_IN]
     if math.isnan(verdict.ours):
         return [ours, ABSENT, printed, ABSENT, judged]
     apart = signed(100 * verdict.difference, 2)
@@ -219,9 +235,8 @@ def _list_notes(
 
 def render_replication(filled: Table) -> str:
     """Return a filled table as CSV, a line a cell, scores as fractions and in full."""
-    names = [name for name in filled.cells.columns.tolist() if name not in ("row", "differences")]
-    rows = list_rows(filled.cells)
-    return render_lines(names, ([_in_full(row[name]) for name in names] for row in rows))
+    rows = ([_in_full(cell[name]) for name in _CSV] for cell in filled.cells)
+    return render_lines(_CSV, rows)
 
 
 def _in_full(value: Any) -> Any:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from crosstune.analysis.curves import draw_curves
 from crosstune.analysis.derived import build_costs, build_differences, render_costs
 from crosstune.analysis.differences import Comparison
 from crosstune.analysis.errors import gather_errors, render_counts, render_items
@@ -27,6 +28,7 @@ from crosstune.analysis.frame import frame, read_records
 from crosstune.analysis.layouts import Target
 from crosstune.analysis.page import Content, render_page
 from crosstune.analysis.pareto import draw_pareto
+from crosstune.analysis.provenance import read_commands
 from crosstune.analysis.replication import build_replication, render_replication
 from crosstune.analysis.stages import build_stage_tables
 from crosstune.analysis.tables import (
@@ -36,6 +38,7 @@ from crosstune.analysis.tables import (
     render_latex,
     render_markdown,
 )
+from crosstune.analysis.testsets import widen
 from crosstune.analysis.transfer import build_transfer, render_transfer
 from crosstune.errors import RunError
 
@@ -45,8 +48,9 @@ _DIFFERENCES = ("differences.md", "differences.tex")
 _TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
 _STAGES = "stages.md"
 _PARETO = ("pareto.svg", "pareto.png")
+_CURVES = ("curves.svg", "curves.png")
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
-_SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_PARETO, _STAGES}
+_SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_PARETO, *_CURVES, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
 _LABEL = 36  # columns that a row's label may take before it is folded
 _GAP = 3  # columns between two columns of the table
@@ -85,8 +89,8 @@ def write_report(
     """Write `outputs/<experiment>/report/` from the local records of a study.
 
     `missing` are the planned runs that left no record, as `frame.Records` describes them. Each
-    file is replaced as a whole; the same records give the same bytes. The Pareto plot, transfer and
-    errors have files only where there are any, and so have differences and a printed table.
+    file is replaced as a whole; the same records give the same bytes. The Pareto plot, learning
+    curves, transfer, errors, differences and a printed table have files only where there are any.
 
     Raises:
         ConfigError: the study has no run.
@@ -97,6 +101,8 @@ def write_report(
     wanted = wanted or Wanted()
     comparison, target = wanted.comparison, wanted.target
     table = build_table(experiment, scores, records, comparison)
+    errors = gather_errors(table, scores, records)
+    table = widen(table, errors, comparison.rule)
     content = Content(
         table=table,
         comparison=comparison,
@@ -105,9 +111,11 @@ def write_report(
         costs=build_costs(table),
         drawing=draw_scores(table),
         pareto=draw_pareto(table),
+        curves=draw_curves(scores, records),
+        commands=read_commands(outputs / experiment),
         transfer=build_transfer(table),
         stages=build_stage_tables(experiment, scores, records),
-        errors=gather_errors(table, scores, records),
+        errors=errors,
     )
     files = _render(content)
     files["index.html"] = render_page(content, scores, records, command).encode()
@@ -138,8 +146,8 @@ def _render(content: Content) -> dict[str, bytes]:
         "scores.svg": drawing.svg.encode(),
         "scores.png": drawing.png,
     }
-    if content.pareto:
-        files |= zip(_PARETO, (content.pareto.svg.encode(), content.pareto.png), strict=True)
+    for names, some in ((_PARETO, content.pareto), (_CURVES, content.curves)):
+        files |= zip(names, (some.svg.encode(), some.png), strict=True) if some else ()
     both = (render_markdown, render_latex)
     for names, other, renderers in (
         (_DIFFERENCES, content.differences, both),

@@ -10,16 +10,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-import pandas as pd
-
-from crosstune.analysis.frame import Records, list_rows, list_runs
+from crosstune.analysis.frame import Records, Rows, list_runs
 from crosstune.analysis.tables import Table, cell_text
 from crosstune.analysis.transfer import moments
 
 
-def build_stage_tables(
-    experiment: str, scores: pd.DataFrame, records: Records
-) -> tuple[Table, ...]:
+def build_stage_tables(experiment: str, scores: Rows, records: Records) -> tuple[Table, ...]:
     """Return the accuracy matrix of every arm of a study that was trained in stages."""
     stages = {record["run_id"]: record for record in records.records if record.get("stages")}
     arms: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
@@ -31,7 +27,7 @@ def build_stage_tables(
         build_stages(
             experiment,
             " · ".join(dict.fromkeys(name for name in key[:4] if name)),
-            pd.DataFrame(rows),
+            rows,
             key[4].split(">"),
         )
         for key, rows in sorted(arms.items())
@@ -77,18 +73,18 @@ def backward_transfer(accuracy: Sequence[Sequence[float]]) -> float:
     return fmean(changes) if changes else math.nan
 
 
-def build_stages(experiment: str, arm: str, scores: pd.DataFrame, sequence: Sequence[str]) -> Table:
+def build_stages(experiment: str, arm: str, scores: Rows, sequence: Sequence[str]) -> Table:
     """Return the accuracy matrix of an arm trained on the parts of `sequence` in turn.
 
-    A part is a data set or a language, trained on once. `scores` has the columns stage (from 1),
+    A part is a data set or a language, trained on once. `scores` has rows of stage (from 1),
     tested (a part), seed and value; a score that is absent was not measured. Rows are stages,
     columns parts and their average; the notes give average accuracy and backward transfer, over the
     seeds that have every score these need.
     """
     values: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
-    for row in list_rows(scores):
+    for row in scores:
         values[row["stage"], row["tested"]][row["seed"]] = row["value"]
-    seeds = sorted(set(scores["seed"].tolist()))
+    seeds = sorted({row["seed"] for row in scores})
     stages = range(1, len(sequence) + 1)
     matrices = [
         [[values[stage, name].get(seed, math.nan) for name in sequence] for stage in stages]

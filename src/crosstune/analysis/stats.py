@@ -1,4 +1,4 @@
-"""A study's data frame -> means over seeds, for each arm, data set, language and class.
+"""A study's frame of rows -> means over seeds, for each arm, data set, language and class.
 
 Works on frames only: labels come from `frame.py`, and how a number is printed is `tables.py`.
 """
@@ -8,18 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
-from crosstune.analysis.frame import AVERAGES, COSTS, list_rows, list_runs
+from crosstune.analysis.frame import AVERAGES, COSTS, Rows, list_runs
 
 ARM = ["model", "method", "arm", "dataset", "train_language"]
 UNSCORED = ("failed", "diverged", "unfinished", "unreadable", "missing")
-_CELL = [*ARM, "split", "language", "metric", "mean", "std", "n", "planned"]
-_CELL += ["seeds", "scores", "run_ids"]
 MEASURES = ("precision", "recall", "f1", "support")
 
 
-def summarise_scores(frame: pd.DataFrame) -> pd.DataFrame:
+def summarise_scores(frame: Rows) -> Rows:
     """Return one row per arm x data set x language: mean, std and n of the headline metric.
 
     Only finished runs are averaged, and only those that nothing supersedes. `std` is the sample
@@ -37,8 +33,7 @@ def summarise_scores(frame: pd.DataFrame) -> pd.DataFrame:
     for row in every:
         planned[row["dataset"], row["model"]].add(row["seed"])
     shown = [row for row in every if not row["superseded_by"]]
-    aimed = frame.query("metric == headline", engine="python")
-    scored = [row for row in list_rows(aimed) if _counts(row)]
+    scored = [row for row in frame if row["metric"] == row["headline"] and _counts(row)]
     columns = _columns(shown, scored)
     cells, runs = defaultdict(list), defaultdict(dict)
     for row in scored:
@@ -57,14 +52,16 @@ def summarise_scores(frame: pd.DataFrame) -> pd.DataFrame:
                     | {"planned": len(planned[arm[3], arm[0]])}
                     | _outcome(list(members.values()))
                 )
-    return pd.DataFrame(summary, columns=[*_CELL, *UNSCORED, *COSTS])
+    return summary
 
 
-def list_validation(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
+def list_validation(frame: Rows) -> dict[tuple[str, str], float]:
     """Return the headline metric of each run on validation, by (run_id, language)."""
-    aimed = frame.query("split == 'validation' and metric == headline", engine="python")
-    columns = (aimed[name].tolist() for name in ("run_id", "language", "value"))
-    return {(run, language): value for run, language, value in zip(*columns, strict=True)}
+    return {
+        (row["run_id"], row["language"]): row["value"]
+        for row in frame
+        if row["split"] == "validation" and row["metric"] == row["headline"]
+    }
 
 
 def _counts(row: Mapping[str, Any]) -> bool:
@@ -136,7 +133,7 @@ def _outcome(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return outcome
 
 
-def summarise_classes(frame: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def summarise_classes(frame: Rows, records: Sequence[Mapping[str, Any]]) -> Rows:
     """Return one row per arm x data set x language x class of the test split, averaged over seeds.
 
     Columns: precision, recall, f1 and support as means, `f1_std` (of n - 1), `n` runs, and
@@ -161,5 +158,4 @@ def summarise_classes(frame: pd.DataFrame, records: Sequence[Mapping[str, Any]])
             if measure == "f1":
                 row["f1_std"] = mean_std(measured)[1]
         summary.append(row)
-    names = [*ARM, "language", "average", "label", "n", *MEASURES, "f1_std"]
-    return pd.DataFrame(summary, columns=names)
+    return summary

@@ -7,16 +7,13 @@ each form escapes all of it. Numbers come from `stats.py` and `differences.py`, 
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import pandas as pd
 
 from crosstune.analysis.conditions import Conditions, Row, compare_conditions
 from crosstune.analysis.costs import ABSENT, average_costs, name_cost, show_cost
 from crosstune.analysis.differences import (
-    COMPARED,
     MARK,
     TOLD,
     Comparison,
@@ -24,7 +21,7 @@ from crosstune.analysis.differences import (
     explain_mark,
 )
 from crosstune.analysis.escape import escape_latex, escape_markdown
-from crosstune.analysis.frame import COSTS, Records, list_rows
+from crosstune.analysis.frame import COSTS, Records, Rows, stands_in
 from crosstune.analysis.lines import render_lines
 from crosstune.analysis.notes import list_notes
 from crosstune.analysis.stats import UNSCORED, list_validation, mean_std, summarise_scores
@@ -32,14 +29,15 @@ from crosstune.analysis.stats import UNSCORED, list_validation, mean_std, summar
 _SHOWN = ("trainable_parameters", "train_seconds", "peak_memory_bytes")
 COST_HEADERS = tuple(map(name_cost, _SHOWN))
 ARM_KEY = ("model", "method", "arm")
-_PLACED = ("row", "column", "text", "conditions")
 _VALIDATION = ("validation_mean", "validation_std", "validation_scores")
+WIDENED = ("low_over_items", "high_over_items")  # what `testsets.py` adds to a cell
+WIDENED += ("difference_low_over_items", "difference_high_over_items", "clusters")
 _COLUMN = ("dataset", "train_language", "split", "language", "metric")
 _CSV = {
     name: name for name in (*ARM_KEY, *_COLUMN, "mean", "std", "n", "planned", "seeds", *UNSCORED)
 }
 _CSV |= {name: name if name.endswith("_parameters") else f"{name}_mean" for name in COSTS}
-_CSV |= {name: name for name in ("scores", *TOLD, *_VALIDATION, "conditions")}
+_CSV |= {name: name for name in ("scores", *TOLD, *_VALIDATION, *WIDENED, "conditions")}
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Table:
 
     `headers` and each row are: label, one cell per score column, the three costs. `cells` is
     `summarise_scores` with `row` and `column` (positions in `rows` and `columns`), `text`,
-    `conditions`, the fields of `differences.COMPARED`, and each seed's score on validation, NaN
+    `conditions`, what `differences.compare_cells` adds, and each seed's score on validation, NaN
     where there is none, with mean and std. `flags` say in what rows differ that should not.
     `groups` pairs conditions with the rows that stand under them; without groups all rows are one
     comparison.
@@ -59,7 +57,7 @@ class Table:
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
-    cells: pd.DataFrame
+    cells: Rows
     flags: tuple[str, ...] = ()
     groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
@@ -76,7 +74,7 @@ class Table:
 
 
 def build_table(
-    experiment: str, frame: pd.DataFrame, records: Records, comparison: Comparison | None = None
+    experiment: str, frame: Rows, records: Records, comparison: Comparison | None = None
 ) -> Table:
     """Return the table of a study: arms x (data set, language, headline metric), and costs.
 
@@ -85,8 +83,7 @@ def build_table(
     from the baseline. Costs are means over data sets.
     """
     comparison = comparison or Comparison()
-    summary = summarise_scores(frame)
-    cells = list_rows(summary)
+    cells = summarise_scores(frame)
     row_keys = sorted({key_of(cell, ARM_KEY) for cell in cells}, key=_natural)
     column_keys = sorted({key_of(cell, _COLUMN) for cell in cells}, key=_column_order)
     models = sorted({key[0] for key in row_keys})
@@ -117,12 +114,21 @@ def build_table(
             for key, line in zip(row_keys, grid, strict=True)
         ),
         notes=tuple(list_notes(frame, records, labels)),
-        cells=pd.DataFrame(cells, columns=[*summary.columns, *_PLACED, *COMPARED, *_VALIDATION]),
-        flags=conditions.flags,
+        cells=cells,
+        flags=(*_flag_stand_ins(records), *conditions.flags),
         groups=tuple(
             (name, tuple(row_of[key] for key in keys)) for name, keys in conditions.groups
         ),
     )
+
+
+def _flag_stand_ins(records: Records) -> Iterable[str]:
+    runs = [record["run_id"] for record in records.records if stands_in(record)]
+    if runs:
+        yield (
+            f"{len(runs)} of {len(records.records)} runs are rehearsals on stand-in data, made up "
+            "in place of the data set's own: their scores say nothing of it."
+        )
 
 
 def _add_validation(
@@ -260,9 +266,9 @@ def render_csv(table: Table) -> str:
     Scores are fractions; `seeds` and what is told seed by seed are separated by spaces. A text
     that a spreadsheet would run as a formula gets a leading apostrophe.
     """
-    rows = list_rows(table.cells)
+    rows = table.cells
     return render_lines(
-        [*_CSV.values()], ([plain_number(row[name]) for name in _CSV] for row in rows)
+        [*_CSV.values()], ([plain_number(row.get(name, math.nan)) for name in _CSV] for row in rows)
     )
 
 

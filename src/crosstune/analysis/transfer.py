@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-import pandas as pd
-
-from crosstune.analysis.frame import list_rows
 from crosstune.analysis.lines import render_lines
 from crosstune.analysis.stats import mean_std
 from crosstune.analysis.tables import ABSENT, Table, cell_text
@@ -95,7 +92,7 @@ def build_transfer(table: Table) -> Table | None:
             "Means over languages and the gap are of the seeds that were tested in every language "
             "of the row, each language with the same weight.",
         ),
-        cells=pd.DataFrame(numbers, columns=[*_ROW, "measure", "language", *_NUMBERS]),
+        cells=numbers,
         flags=table.flags,
     )
 
@@ -104,7 +101,7 @@ def _rows(table: Table) -> dict[tuple[Any, ...], dict[str, _Cell]]:
     """Return cells by language, for each (data set, metric, row of the table, train language)."""
     rows: dict[tuple[Any, ...], dict[str, _Cell]] = defaultdict(dict)
     crossed = set()
-    for cell in list_rows(table.cells):
+    for cell in table.cells:
         if cell["split"] == "test":
             key = (cell["dataset"], cell["metric"], cell["row"], cell["train_language"])
             rows[key][cell["language"]] = cell
@@ -142,6 +139,6 @@ def moments(values: Sequence[float]) -> dict[str, Any]:
 
 def render_transfer(transfer: Table) -> str:
     """Return the numbers of a transfer table as CSV, one line per row x language or measure."""
-    names = transfer.cells.columns.tolist()
-    rows = list_rows(transfer.cells)
+    names = (*_ROW, "measure", "language", *_NUMBERS)
+    rows = transfer.cells
     return render_lines(names, ([row[name] for name in names] for row in rows))

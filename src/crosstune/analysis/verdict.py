@@ -5,13 +5,12 @@ Called for the published column of a table. The number itself is read by `publis
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
-
-from scipy.special import stdtrit
 
 from crosstune.analysis.compare import Rule
 from crosstune.analysis.printed import Procedure, Row
+from crosstune.analysis.student import t_quantile
 from crosstune.errors import ConfigError
 
 _NAMES = {"split": "split", "aggregate": "aggregate", "seeds": "seeds", "selected_on": "chosen on"}
@@ -31,6 +30,14 @@ class Verdict:
     difference: float
     expected: bool | None
     differs: tuple[str, ...]
+
+
+STAND_IN = "stand-in data, not the paper's"
+
+
+def withhold(verdict: Verdict) -> Verdict:
+    """Return the verdict on runs that rehearsed on stand-in data: no difference, no agreement."""
+    return replace(verdict, difference=math.nan, expected=None, differs=(STAND_IN,))
 
 
 def aggregate(scores: Sequence[float], how: str, seeds: int | None) -> float:
@@ -93,7 +100,7 @@ def _expects(scores: Sequence[float], row: Row, rule: Rule) -> bool | None:
         return None
     mean = math.fsum(scores) / n
     spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (n - 1))
-    reach = float(stdtrit(n - 1, (1 + rule.level) / 2)) * spread * math.sqrt(1 / n + 1 / runs)
+    reach = t_quantile(n - 1, (1 + rule.level) / 2) * spread * math.sqrt(1 / n + 1 / runs)
     return abs(mean - row.score) <= reach
 
 

@@ -1,0 +1,40 @@
+"use strict";
+// A click on a header sorts its table: numbers from the largest, labels from A; again, the reverse.
+const wordsOf = (row, column) => {
+  const cell = row.cells[column];
+  return (cell.querySelector("summary") || cell).textContent.trim();
+};
+const numberOf = (words) => parseFloat(words.replaceAll(",", "").replace("−", "-"));
+const byNumber = (a, b, turn) => {
+  const x = numberOf(a), y = numberOf(b);
+  if (Number.isNaN(x) || Number.isNaN(y)) {
+    return Number.isNaN(x) - Number.isNaN(y) || a.localeCompare(b); // without a number: last
+  }
+  return turn * (x - y);
+};
+const byLabel = (a, b, turn) => turn * a.localeCompare(b, undefined, { numeric: true });
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const [first, second] = column ? ["descending", "ascending"] : ["ascending", "descending"];
+    const compare = column ? byNumber : byLabel;
+    const sort = () => {
+      const order = head.getAttribute("aria-sort") === first ? second : first;
+      const turn = order === "ascending" ? 1 : -1;
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", order);
+      body.append(...[...body.rows].sort(
+        (a, b) => compare(wordsOf(a, column), wordsOf(b, column), turn)));
+    };
+    head.tabIndex = 0;
+    head.addEventListener("click", sort);
+    head.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        sort();
+      }
+    });
+  });
+  table.classList.add("ready");
+}
