@@ -1,4 +1,5 @@
-# make demo: from a fresh clone to a table. make test: the default suite. Both set up .venv first.
+# make demo: from a fresh clone to a table. make test: the default suite. make bench: how fast, against
+# what else. All set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -8,7 +9,7 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 # waiting threads sleep, so that test processes side by side do not slow one another down
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench bench-gpu clean
 
 setup: $(TEST_STAMP)
 
@@ -29,6 +30,12 @@ check: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/bench.py
+
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist

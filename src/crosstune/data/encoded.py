@@ -6,6 +6,7 @@ Made by the task kinds, cached and batched by `data/module.py`. Knows no tokeniz
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def join(
     lengths = np.fromiter(map(len, windows), np.int64, len(windows))
     total = int(lengths.sum())
     return Encoded(
-        ids=np.fromiter((i for window in windows for i in window), np.int32, total),
-        types=np.fromiter((t for window in types for t in window), np.uint8, total),
+        ids=np.fromiter(chain.from_iterable(windows), np.int32, total),
+        types=np.fromiter(chain.from_iterable(types), np.uint8, total),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         items=np.asarray(items, np.int64),
         labels=numbers

@@ -1,0 +1,60 @@
+"""`make bench`: everything that README.md states about speed, measured anew and written down.
+
+Each part returns a table; they are printed as they come, and written together into a folder as
+JSON and Markdown. `--whole` measures at the size that the project's marks are stated for, which
+takes hours; the default is cut to fit ten minutes on two cores; `--quick` only shows that it works.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import parts
+from machine import describe_machine, name_machine
+from pairs import show_table
+from results import publish, write_results
+
+PARTS: dict[str, Callable[[parts.Plan, Path], dict[str, Any]]] = {
+    "start": parts.measure_start,
+    "step": parts.measure_step,
+    "run": parts.measure_runs,
+    "study": parts.measure_study,
+    "encode": parts.measure_encoding,
+    "report": parts.measure_reports,
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Measure the parts that the command line asks for."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--whole", action="store_true", help="at full size: hours")
+    asked.add_argument("--quick", action="store_true", help="as small as it gets: a minute")
+    asked.add_argument("--pairs", type=int, help="rounds of every comparison")
+    asked.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    asked.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    given = asked.parse_args()
+    plan = parts.WHOLE if given.whole else parts.QUICK if given.quick else parts.CUT
+    if given.pairs:
+        plan = plan._replace(pairs=given.pairs)
+    began = time.perf_counter()
+    tables: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as work:
+        for name in given.only:
+            tables[name] = PARTS[name](plan, Path(work) / name)
+            table = tables[name]
+            print(f"\n{table['title']}\n\n{show_table(table['columns'], table['rows'])}")
+            print(f"\n{table['note']}", flush=True)
+    print(f"\n{time.perf_counter() - began:.0f} s in all")
+    result = {"machine": describe_machine(), "plan": plan._asdict(), "tables": tables}
+    path = write_results(given.output, name_machine(result["machine"]), result)
+    if given.whole and given.output == RESULTS:
+        publish(Path(__file__).parent / "README.md", path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""The parts of `make bench`, one function each: what runs against what, and the table of it.
+
+A function takes the plan and a folder to work in, and returns title, columns, rows, a note and the
+raw figures. What is measured runs in processes of its own; nothing here imports torch.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import records
+from cases import MINI, lay_out, overrides, write_spec
+from first_step import measure_first_step
+from pairs import Failed, Sample, Spread, order, ratios, run_command, run_script, show_ratio, spread
+
+CROSSTUNE = [sys.executable, "-m", "crosstune"]
+TINY = {"layers": 1, "hidden": 32, "heads": 2, "inner": 64}
+IMPORTS = "import torch, pytorch_lightning, transformers"
+PADDINGS = {"max": "Trainer, padded to max", "dynamic": "Trainer", "group": "Trainer, by length"}
+METHODS = ("full", "lora", "bitfit", "head_only")
+
+
+class Plan(NamedTuple):
+    """How large everything is that is measured."""
+
+    pairs: int  # rounds of each comparison
+    rows: int  # training rows of a whole run
+    seeds: int  # rounds beyond the first take further seeds, this many in all
+    steps: int  # of training, where steps are timed
+    study_seeds: int
+    study_methods: tuple[str, ...]
+    topics: int  # training rows of a run of the study
+    encoded: tuple[int, ...]  # rows
+    records: tuple[int, ...]
+    sizes: dict[str, int]  # of the encoder
+
+
+CUT = Plan(2, 500, 1, 60, 1, ("full", "lora"), 701, (500, 2_000), (100, 1_000, 10_000), MINI)
+WHOLE = Plan(5, 2_000, 5, 300, 3, METHODS, 701, (500, 2_000, 8_000), (100, 1_000, 10_000), MINI)
+QUICK = Plan(1, 40, 1, 8, 1, ("full",), 40, (40,), (10,), TINY)
+
+
+def prepare_case(name: str, plan: Plan, rows: int, folder: Path) -> dict[str, Any]:
+    """Write the files, the encoder and the spec of a case."""
+    case = lay_out(name, rows, plan.sizes, folder)
+    run_script("make_base.py", write_spec(folder / "spec.json", case))
+    return case
+
+
+def measure_runs(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Measure a whole run of crosstune against Trainer and a plain loop."""
+    rows: list[dict[str, Any]] = []
+    raw: dict[str, Any] = {}
+    for name in ("zh reviews", "es entities"):
+        case = prepare_case(name, plan, plan.rows, folder / name.replace(" ", "-"))
+        samples: dict[str, list[Sample]] = {}
+        contenders = ["crosstune", *PADDINGS.values(), "plain loop"]
+        for turn in range(plan.pairs):
+            for contender in order(contenders, turn):
+                place = folder / f"{turn}-{name}-{contender}".replace(" ", "-")
+                seed = 1 + turn % plan.seeds
+                sample = _run_once(contender, case, seed, place)
+                samples.setdefault(contender, []).append(sample)
+        rows += [_run_row(case, who, samples["crosstune"], samples[who]) for who in contenders]
+        raw[name] = {who: [sample._asdict() for sample in found] for who, found in samples.items()}
+    return {
+        "title": "One whole run, from the start of the process to its end",
+        "columns": [
+            "run", "cpu s", "wall s", "crosstune / this, cpu", "crosstune / this, wall",
+            "peak MiB", "tokens/s", "score",
+        ],
+        "rows": rows,
+        "note": f"{plan.rows} training rows, one epoch, medians of {plan.pairs}.",
+        "raw": raw,
+    }  # fmt: skip
+
+
+def _run_once(contender: str, case: dict[str, Any], seed: int, place: Path) -> Sample:
+    if contender == "crosstune":
+        sample = run_command([*CROSSTUNE, "train", *overrides(case, place, str(seed))])
+        (found,) = records.read_all(place)
+        metric = found["headline"]["metric"]
+        said = {
+            "score": found["scores"]["test"][case["language"]][metric],
+            "tokens_per_second": found["cost"].get("train_tokens_per_second"),
+        }
+        return sample._replace(said=said)
+    place.mkdir()
+    padding = {title: name for name, title in PADDINGS.items()}.get(contender, "")
+    more = {"padding": padding, "seed": seed, "output": str(place / "out")}
+    script = "trainer_run.py" if padding else "loop_run.py"
+    return run_script(script, write_spec(place / "spec.json", case, **more))
+
+
+def _run_row(
+    case: dict[str, Any], who: str, ours: list[Sample], theirs: list[Sample]
+) -> dict[str, Any]:
+    rates = [s.said["tokens_per_second"] for s in theirs if s.said["tokens_per_second"]]
+    scores = spread([sample.said["score"] for sample in theirs])
+    return {
+        "run": f"{case['name']} ({case['text']}): {who}",
+        "cpu s": _middle(theirs, "cpu_seconds"),
+        "wall s": _middle(theirs, "wall_seconds"),
+        "crosstune / this, cpu": show_ratio(_ratio(ours, theirs, "cpu_seconds")),
+        "crosstune / this, wall": show_ratio(_ratio(ours, theirs, "wall_seconds")),
+        "peak MiB": round(_middle(theirs, "peak_bytes") / 2**20),
+        "tokens/s": spread(rates).median if rates else None,
+        "score": show_ratio(scores),
+    }
+
+
+def measure_step(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Measure what the loop adds to a plain one over the very same batches."""
+    case = prepare_case("zh reviews", plan, max(plan.rows, 500), folder)
+    rows: list[dict[str, Any]] = []
+    for method in plan.study_methods:
+        said: list[dict[str, Any]] = []
+        for turn in range(plan.pairs):
+            words = overrides(case, folder / f"{method}-{turn}")
+            more = [f"method={method}", "trainer.max_epochs=1000"]
+            limit = f"trainer.max_steps={plan.steps}"
+            said.append(run_script("step_time.py", *words, *more, limit).said)
+        found = {
+            unit: ratios([s["ours"][unit] for s in said], [s["plain"][unit] for s in said])
+            for unit in ("cpu", "wall", "median")
+        }
+        rows.append(
+            {
+                "method": method,
+                "crosstune ms": spread([s["ours"]["median"] for s in said]).median * 1000,
+                "plain ms": spread([s["plain"]["median"] for s in said]).median * 1000,
+                "ratio, median step": show_ratio(found["median"]),
+                "ratio, cpu in all": show_ratio(found["cpu"]),
+                "ratio, wall in all": show_ratio(found["wall"]),
+            }
+        )
+    return {
+        "title": "One training step of crosstune against a plain loop over the same batches",
+        "columns": list(rows[0]),
+        "rows": rows,
+        "note": f"{plan.steps} steps, a plain one after each of crosstune's, {plan.pairs} times.",
+    }
+
+
+def measure_study(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Measure a study of several methods, languages and seeds against one Trainer process a run."""
+    cases = [
+        prepare_case(f"{language} topics", plan, plan.topics, folder / language)
+        for language in ("es", "zh")
+    ]
+    samples = {
+        "crosstune train -m": [_sweep(plan, cases[0], folder)],
+        "one Trainer process a run": _run_each(plan, cases, folder),
+    }
+    count = len(samples["one Trainer process a run"])
+    if len(records.read_all(folder / "ours")) != count:
+        raise Failed(f"crosstune left other than {count} records")
+    sums = {
+        name: {unit: sum(getattr(s, unit) for s in found) for unit in Sample._fields[:2]}
+        for name, found in samples.items()
+    }
+    rows = [
+        {
+            "study": name,
+            "runs": count,
+            "wall s": found["wall_seconds"],
+            "cpu s": found["cpu_seconds"],
+            "crosstune / this, wall": sums["crosstune train -m"]["wall_seconds"]
+            / found["wall_seconds"],
+        }
+        for name, found in sums.items()
+    ]
+    return {
+        "title": "A study: methods, es and zh, seeds; one epoch each",
+        "columns": list(rows[0]),
+        "rows": rows,
+        "note": f"{', '.join(plan.study_methods)}; {plan.topics} training rows, dynamic padding.",
+    }
+
+
+def _sweep(plan: Plan, case: dict[str, Any], folder: Path) -> Sample:
+    seeds = ",".join(map(str, range(1, plan.study_seeds + 1)))
+    words = [*overrides(case, folder / "ours", seeds), f"method={','.join(plan.study_methods)}"]
+    # one command for both languages: what is in the folder of one stands in the other's as well
+    both = [word.replace(str(folder / "es"), f"{folder}/${{data.language}}") for word in words]
+    both[both.index("data.language=es")] = "data.language=es,zh"
+    return run_command([*CROSSTUNE, "train", "-m", *both])
+
+
+def _run_each(plan: Plan, cases: list[dict[str, Any]], folder: Path) -> list[Sample]:
+    samples: list[Sample] = []
+    for case, method, turn in itertools.product(cases, plan.study_methods, range(plan.study_seeds)):
+        place = folder / f"{case['language']}-{method}-{turn}"
+        more = {"padding": "dynamic", "method": method, "seed": turn + 1, "output": str(place)}
+        samples.append(run_script("trainer_run.py", write_spec(folder / "spec.json", case, **more)))
+    return samples
+
+
+def measure_start(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Measure the start of a run up to the end of its first step against the imports alone."""
+    case = prepare_case("zh reviews", plan, 200, folder)
+    found: dict[str, list[Sample]] = {"imports alone": [], "first step": [], "encoded before": []}
+    words = [*overrides(case, folder / "warm"), "trainer.max_steps=1", "data.batch_size=2"]
+    run_command([*CROSSTUNE, "train", *words])
+    for turn in range(plan.pairs):
+        found["imports alone"].append(run_command([sys.executable, "-c", IMPORTS]))
+        for name, outputs in (("first step", f"cold-{turn}"), ("encoded before", "warm")):
+            words = overrides(case, folder / outputs, seed=str(2 + turn))
+            found[name].append(measure_first_step([*words, "data.batch_size=2"], folder / outputs))
+    rows = [
+        {
+            "from the process's start": name,
+            "wall s": _middle(samples, "wall_seconds"),
+            "cpu s": _middle(samples, "cpu_seconds"),
+            "this / imports, wall": show_ratio(
+                _ratio(samples, found["imports alone"], "wall_seconds")
+            ),
+            "this / imports, cpu": show_ratio(
+                _ratio(samples, found["imports alone"], "cpu_seconds")
+            ),
+        }
+        for name, samples in found.items()
+    ]
+    return {
+        "title": "Start-up: crosstune's first step against importing its libraries",
+        "columns": list(rows[0]),
+        "rows": rows,
+        "note": "Imports: torch, pytorch_lightning, transformers. The first step is over.",
+    }
+
+
+def measure_encoding(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Measure how long text takes to become sub-words."""
+    rows: list[dict[str, Any]] = []
+    for name in ("zh reviews", "es entities"):
+        for count in plan.encoded:
+            place = folder / f"{name}-{count}".replace(" ", "-")
+            case = prepare_case(name, plan, count, place)
+            said = [
+                run_script("encode_time.py", *overrides(case, place / "out")).said
+                for _ in range(plan.pairs)
+            ]
+            rows.append(
+                {
+                    "text": f"{name} ({case['text']})",
+                    "rows": said[0]["rows"],
+                    "sub-words": said[0]["tokens"],
+                    "cpu s": spread([s["cpu_seconds"] for s in said]).median,
+                    "from the cache, cpu s": spread([s["cached_seconds"] for s in said]).median,
+                }
+            )
+    return {
+        "title": "Encoding the rows of all splits",
+        "columns": list(rows[0]),
+        "rows": rows,
+        "note": "Reading and checking the files is not in it; writing the cache is.",
+    }
+
+
+def measure_reports(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Measure `crosstune report` over studies of many records."""
+    rows: list[dict[str, Any]] = []
+    for count in plan.records:
+        outputs = folder / str(count)
+        records.write_study(outputs / "study", count)
+        command = [*CROSSTUNE, "report", "experiment=study", f"outputs={outputs}"]
+        samples = [run_command(command) for _ in range(plan.pairs)]
+        rows.append(
+            {
+                "records": count,
+                "wall s": _middle(samples, "wall_seconds"),
+                "cpu s": _middle(samples, "cpu_seconds"),
+                "peak MiB": round(_middle(samples, "peak_bytes") / 2**20),
+            }
+        )
+    return {
+        "title": "The report of a study",
+        "columns": list(rows[0]),
+        "rows": rows,
+        "note": "Generated records: 3 languages, 4 metrics, 9 classes; 5 seeds of every arm.",
+    }
+
+
+def _middle(samples: list[Sample], field: str) -> float:
+    return spread([getattr(sample, field) for sample in samples]).median
+
+
+def _ratio(ours: list[Sample], theirs: list[Sample], field: str) -> Spread:
+    return ratios([getattr(s, field) for s in ours], [getattr(s, field) for s in theirs])

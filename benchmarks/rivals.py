@@ -1,0 +1,109 @@
+"""What the two rival scripts share: rows, labels, encoding, the model, the score.
+
+Written as a user would who has transformers and no crosstune: texts cut to the longest input, a
+word's first sub-word carries its tag. Only how tags are read as spans is crosstune's, so that equal
+predictions have equal scores. Called by `trainer_run.py` and `loop_run.py`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from crosstune.tagspans import spans
+
+IGNORE = -100
+
+
+def read_rows(kind: str, path: str) -> list[dict[str, Any]]:
+    """Read a file that `cases.py` wrote."""
+    text = Path(path).read_text("utf-8")
+    if kind == "classification":
+        pairs = (line.split("\t", 1) for line in text.split("\n")[1:] if line)
+        return [{"text": text, "label": label} for label, text in pairs]
+    sentences = [
+        [line.split("\t") for line in block.split("\n") if line] for block in text.split("\n\n")
+    ]
+    return [{"words": [w for w, _ in s], "tags": [t for _, t in s]} for s in sentences if s]
+
+
+def texts_of(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the texts of rows."""
+    return [row["text"] if kind == "classification" else " ".join(row["words"]) for row in rows]
+
+
+def labels_of(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the labels of training rows, sorted."""
+    if kind == "classification":
+        return sorted({row["label"] for row in rows})
+    return sorted({tag for row in rows for tag in row["tags"]})
+
+
+def encode(
+    kind: str, rows: Sequence[dict[str, Any]], labels: list[str], tokenizer: Any, max_tokens: int
+) -> list[dict[str, Any]]:
+    """Return rows as input_ids, attention_mask and labels, without padding."""
+    index = {label: number for number, label in enumerate(labels)}
+    options = {"truncation": True, "max_length": max_tokens}
+    if kind == "classification":
+        found = tokenizer([row["text"] for row in rows], **options)
+        gold: list[Any] = [index.get(row["label"], IGNORE) for row in rows]
+    else:
+        found = tokenizer([row["words"] for row in rows], is_split_into_words=True, **options)
+        gold = []
+        for number, row in enumerate(rows):
+            words = found.word_ids(number)
+            marks = [index.get(row["tags"][w], IGNORE) if w is not None else IGNORE for w in words]
+            first = [w is not None and w not in words[:p] for p, w in enumerate(words)]
+            gold.append([m if f else IGNORE for m, f in zip(marks, first, strict=True)])
+    return [
+        {"input_ids": ids, "attention_mask": mask, "labels": label}
+        for ids, mask, label in zip(found["input_ids"], found["attention_mask"], gold, strict=True)
+    ]
+
+
+def load_model(spec: dict[str, Any], labels: list[str]) -> Any:
+    """Load the base with a new head, and freeze or adapt it as the method says."""
+    transformers.set_seed(spec["seed"])
+    head = "SequenceClassification" if spec["kind"] == "classification" else "TokenClassification"
+    auto: Any = getattr(transformers, f"AutoModelFor{head}")
+    model = auto.from_pretrained(spec["base"], num_labels=len(labels))
+    method = spec.get("method", "full")
+    if method == "lora":
+        import peft
+
+        kind = "SEQ_CLS" if spec["kind"] == "classification" else "TOKEN_CLS"
+        return peft.get_peft_model(
+            model, peft.LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, task_type=kind)
+        )
+    if method != "full":
+        for name, parameter in model.named_parameters():
+            bias = method == "bitfit" and name.endswith(".bias")
+            parameter.requires_grad = bias or name.startswith("classifier.")
+    return model
+
+
+def score_spans(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> float:
+    """Return the F1 of spans.
+
+    >>> score_spans([["B-A", "I-A"], ["O"]], [["B-A", "I-A"], ["B-A"]])
+    0.6666666666666666
+    """
+    pairs = [(spans(one), spans(other)) for one, other in zip(gold, said, strict=True)]
+    right = sum(len(one & other) for one, other in pairs)
+    found = sum(len(one) + len(other) for one, other in pairs)
+    return 2 * right / found if found else 0.0
+
+
+def score_indices(spec: dict[str, Any], labels: list[str], best: Any, items: Any) -> float:
+    """Return the score of predicted indices (B,) or (B, L) beside encoded gold labels."""
+    if spec["kind"] == "classification":
+        pairs = list(zip(items, best, strict=True))
+        return sum(int(item["labels"]) == int(b) for item, b in pairs) / len(pairs)
+    gold, said = [], []
+    for item, row in zip(items, best, strict=True):
+        marked = [(g, b) for g, b in zip(item["labels"], row, strict=False) if g != IGNORE]
+        gold.append([labels[g] for g, _ in marked])
+        said.append([labels[b] for _, b in marked])
+    return score_spans(gold, said)
