@@ -7,11 +7,12 @@ configuration, 1 for failed work or faulty data. `--debug` shows the traceback.
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from crosstune.errors import ConfigError, CrosstuneError, suggest
+from crosstune.importing import collecting_later
 from crosstune.manual import HELP, OTHER_HELP, TRAIN_HELP, list_groups
 
 
@@ -88,7 +89,8 @@ class Jobs:
         self.count += 1
         try:
             run = typed(config, HydraConfig.get().overrides.task)
-            from crosstune.job import do as do_run
+            with collecting_later() if self.count == 1 else nullcontext():
+                from crosstune.job import do as do_run
 
             folder, headline = do_run(run)
         except CrosstuneError as error:
