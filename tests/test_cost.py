@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 from crosstune import cost
 from crosstune.analysis.frame import COSTS
 from crosstune.callbacks import CostMeter
+from crosstune.checkpoints import Checkpoints
 from crosstune.cost import WARM_UP, Pace, count_flops, count_parameters, measure_state, name_device
 from crosstune.data.module import LanguageData
 from crosstune.learner import Learner
@@ -161,7 +162,8 @@ def weights_after(tmp_path, meter, *more):
         model = adapt(loaded, run.method, task.peft_type, run.allow)
         data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, tmp_path)
         learner = Learner(model, task, data, run.optimizer, run.allow, 10)
-        fit_stage(prepared, run.data.stages[0], learner, meter, [])
+        checkpoints = Checkpoints(prepared.folder, run, model)
+        fit_stage(prepared, run.data.stages[0], learner, (checkpoints, meter), [])
     return {name: value.clone() for name, value in learner.state_dict().items()}
 
 
@@ -180,7 +182,7 @@ def test_measuring_changes_no_bit_of_what_is_trained(tmp_path, method):
 class Careless(CostMeter):
     """Throws dice that the training would have thrown."""
 
-    def on_train_start(self, trainer, pl_module):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         torch.rand(1)
 
 

@@ -1,7 +1,9 @@
 """Several processes for one run: the same scores as one process, and no rank left behind."""
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -86,8 +88,110 @@ def test_a_rank_that_fails_ends_the_run_and_is_named(
     launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$3"\n')
     launcher.chmod(0o755)
     monkeypatch.setattr(ranks.sys, "executable", str(launcher))
-    with pytest.raises(RunError, match="rank 1: ended with exit code 7"):
-        ranks.fan_out(tmp_path, 2)
+    with (
+        (tmp_path / "lock").open("w") as lock,
+        pytest.raises(RunError, match="rank 1: ended with exit code 7"),
+    ):
+        ranks.fan_out(tmp_path, 2, lock.fileno())
     sleeper = tmp_path / "pid-0"
     if sleeper.exists():  # it may have been stopped before it wrote
         assert not Path(f"/proc/{sleeper.read_text()}").exists()
+
+
+WORKER = """
+import faulthandler, importlib.util, os, pathlib, sys, time
+folder, rank = pathlib.Path(sys.argv[1]), os.environ["LOCAL_RANK"]
+(folder / f"pid-{rank}").write_text(str(os.getpid()))
+stack = (folder / f"rank-{rank}.stack").open("w")
+faulthandler.register(10, file=stack, all_threads=False)
+if rank == "0":  # waits for the other, as in a collective
+    spec = importlib.util.spec_from_file_location("wait", folder / "torch/distributed/wait.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let two scripts stand for the workers: one waits for the other, which sleeps."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    waiting = tmp_path / "torch" / "distributed"
+    waiting.mkdir(parents=True)
+    (waiting / "wait.py").write_text("import time\ntime.sleep(600)\n")
+    launcher = tmp_path / "python"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/worker.py "$3" "$4"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setattr(ranks.sys, "executable", str(launcher))
+    return tmp_path
+
+
+def alive(folder: Path) -> list[str]:
+    return [p.name for p in folder.glob("pid-*") if Path(f"/proc/{p.read_text()}").exists()]
+
+
+def test_a_rank_that_sleeps_ends_the_run_and_is_named(
+    two_workers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "IDLE_SECONDS", 1.0)
+    with (two_workers / "lock").open("w") as lock, pytest.raises(RunError) as error:
+        ranks.fan_out(two_workers, 2, lock.fileno())
+    assert "rank 1: hangs, without work for 1 s, in File" in str(error.value)
+    assert "worker.py" in str(error.value)
+    assert alive(two_workers) == []
+
+
+def test_a_rank_that_works_is_not_idle_and_one_that_sleeps_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert ranks.IDLE_SECONDS + ranks.GRACE_SECONDS < 60, "a run ends within a minute"
+    monkeypatch.setattr(ranks, "IDLE_SECONDS", 1.0)
+    found = []
+    for word in ("while True: pass", "import time; time.sleep(600)"):
+        with subprocess.Popen([sys.executable, "-c", word]) as process:
+            look = ranks.Idleness(process.pid)
+            for _ in range(20):
+                time.sleep(0.1)
+                idle = look.is_idle()
+            found.append(idle)
+            process.kill()
+    assert found == [False, True]
+
+
+def test_a_rank_that_is_killed_is_named_and_not_the_one_that_missed_it(tmp_path: Path) -> None:
+    ranks.write_error(tmp_path, 0, "connection closed by peer", diverged=False)
+    error = ranks._first_failure(tmp_path, [1, -9])
+    assert str(error) == "rank 1: was killed by SIGKILL"
+
+
+def test_divergence_comes_before_what_follows_from_it(tmp_path: Path) -> None:
+    ranks.write_error(tmp_path, 0, "connection closed by peer", diverged=False)
+    ranks.write_error(tmp_path, 1, "the loss is nan", diverged=True)
+    error = ranks._first_failure(tmp_path, [1, 1])
+    assert error.diverged
+    assert str(error) == "rank 1: the loss is nan"
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    child = "import os, time; from crosstune.ranks import end_with_parent as e; e(os.getppid());"
+    child += "print(os.getpid(), flush=True); time.sleep(600)"
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}])"
+    parent += "; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        orphan = Path(f"/proc/{int(process.stdout.readline())}")
+        assert orphan.exists()
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 10
+        while orphan.exists() and "Z" not in (orphan / "stat").read_text().rpartition(")")[2][:3]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_diverged_rank_makes_the_run_diverged(tmp_path: Path) -> None:
+    words = ("optimizer.learning_rate=1e30", "optimizer=sgd", "trainer.gradient_clip_val=null")
+    run = tiny_run(tmp_path, "tagging", "trainer=ddp", *WORDS, *words)
+    with pytest.raises(RunError, match="the loss is"):
+        train(run)
+    (path,) = tmp_path.glob("adhoc/*/record.json")
+    assert json.loads(path.read_text())["status"] == "diverged"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from crosstune import learner
 from crosstune.cli import main
 from crosstune.config import compose_run
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, RunError
 from crosstune.run import train
 from tiny import DATA, METHODS, tiny_overrides, tiny_run
 
@@ -155,23 +156,65 @@ def test_a_finished_run_is_not_trained_again(finished: dict[str, Path], caplog: 
     assert "finished already" in caplog.text
 
 
-def test_a_failed_run_leaves_a_record_that_says_why(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, "classification", "data.max_tokens=600")
+def test_a_failed_run_is_recorded_and_tried_again_only_when_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("classification", "data.max_tokens=600")
     with pytest.raises(ConfigError, match="600"):
-        train(run)
+        train(tiny_run(tmp_path, *words))
     (path,) = tmp_path.glob("adhoc/*/record.json")
     record = record_of(path.parent)
     assert record["status"] == "failed"
     assert "512 positions" in record["error"]
+    written = path.stat().st_mtime_ns
+    with pytest.raises(RunError, match=r"failed before: .*512 positions.*retry=true"):
+        train(tiny_run(tmp_path, *words))
+    assert path.stat().st_mtime_ns == written
+    with pytest.raises(ConfigError, match="600"):
+        train(tiny_run(tmp_path, *words, "retry=true"))
+    assert path.stat().st_mtime_ns > written
 
 
-def test_an_infinite_loss_is_recorded_as_diverged(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, "classification", "optimizer.learning_rate=1e30", "optimizer=sgd")
-    run.trainer.gradient_clip_val = None
+def test_an_infinite_loss_is_recorded_as_diverged_before_it_moves_a_weight(tmp_path: Path) -> None:
+    words = ("optimizer.learning_rate=1e30", "optimizer=sgd", "trainer.gradient_clip_val=null")
+    run = tiny_run(tmp_path, "classification", *words)
     with pytest.raises(learner.Diverged):
         train(run)
     (path,) = tmp_path.glob("adhoc/*/record.json")
     assert record_of(path.parent)["status"] == "diverged"
+    with pytest.raises(RunError, match="diverged before"):
+        train(run)
+
+
+def test_what_failed_goes_on_from_its_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("classification", "trainer.checkpoint_every_seconds=0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner.Learner, "test_step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_run(tmp_path, *words))
+    with caplog.at_level("INFO"):
+        folder = train(tiny_run(tmp_path, *words, "retry=true"))
+    assert record_of(folder)["status"] == "finished"
+    assert "goes on from epoch 3" in caplog.text
+
+
+def test_a_run_of_another_version_is_stale_and_done_anew_only_when_asked(
+    finished: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(finished["classification"], tmp_path / "adhoc" / "run")
+    folder = folder.rename(folder.with_name(finished["classification"].name))
+    record = record_of(folder)
+    record["environment"]["peft"] = "0.1"
+    (folder / "record.json").write_text(json.dumps(record))
+    words = (tmp_path, "classification", "method=lora")
+    with caplog.at_level("INFO"):
+        train(tiny_run(*words))
+    assert "it is stale: peft was 0.1 and is" in caplog.text
+    assert record_of(folder)["environment"]["peft"] == "0.1"
+    train(tiny_run(*words, "retry=true"))
+    assert record_of(folder)["environment"]["peft"] != "0.1"
 
 
 def test_the_best_checkpoint_is_the_one_tested(tmp_path: Path) -> None:

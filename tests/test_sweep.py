@@ -8,7 +8,9 @@ import pytest
 from crosstune.config import compose_run, compose_whole
 from crosstune.data.splits import read_splits
 from crosstune.errors import ConfigError
-from crosstune.identity import identify, settle
+from crosstune.identity import RESULT_FORMAT, identify, settle
+from crosstune.locks import hold
+from crosstune.record import describe_environment
 from crosstune.sweep import (
     expand,
     find_missing,
@@ -40,7 +42,8 @@ def study(tmp_path):
     def leave(run_id, status="finished", **names):
         folder = tmp_path / "study" / run_id
         folder.mkdir(parents=True)
-        (folder / "record.json").write_text(json.dumps({"status": status, **names}))
+        now = {"environment": describe_environment(1), "result_format": RESULT_FORMAT}
+        (folder / "record.json").write_text(json.dumps({"status": status, **now, **names}))
 
     return leave
 
@@ -48,6 +51,26 @@ def study(tmp_path):
 def line(seed, run_id):
     names = {"data": "d", "language": "es", "model": "m", "method": "full", "seed": seed}
     return {"overrides": [f"seed={seed}"], **names, "run_id": run_id}
+
+
+def test_a_run_finished_with_another_version_is_stale_and_says_so(tmp_path, study):
+    write_plan(tmp_path / "study", [line(1, "aa")])
+    study("aa", environment={**describe_environment(1), "torch": "1.0"})
+    ((told, status),) = survey(tmp_path, "study")
+    assert status == "stale"
+    assert "torch was 1.0 and is " in told["error"]
+
+
+def test_a_run_finished_before_the_code_computed_otherwise_is_stale(tmp_path, study):
+    write_plan(tmp_path / "study", [line(1, "aa")])
+    study("aa", result_format=RESULT_FORMAT - 1)
+    assert [status for _, status in survey(tmp_path, "study")] == ["stale"]
+
+
+def test_a_run_that_a_process_is_at_work_on_is_running(tmp_path):
+    write_plan(tmp_path / "study", [line(1, "aa")])
+    with hold(tmp_path / "study" / "aa"):
+        assert [status for _, status in survey(tmp_path, "study")] == ["running"]
 
 
 # --- the grid

@@ -1,15 +1,20 @@
 """The mirrors of a run: what they get, and what they must never get."""
 
 import getpass
+import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
+from crosstune import tracking
 from crosstune.cli import main
+from crosstune.learner import Learner
 from crosstune.run import train
 from tiny import tiny_overrides, tiny_run
 
@@ -51,7 +56,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_run_of_a_sweep_has_a_wandb_run_of_its_own(swept: Path) -> None:
-    folders = {path.name for path in swept.glob("mirrored/*") if path.is_dir()}
+    folders = {path.parent.name for path in swept.glob("mirrored/*/record.json")}
     names = [path.stem.removeprefix("run-") for path in wandb_files(swept)]
     assert sorted(names) == sorted(folders)
     assert wandb.run is None
@@ -85,3 +90,30 @@ def test_other_mirrors_write_into_the_folder_of_the_run(
 ) -> None:
     folder = train(tiny_run(tmp_path, "classification", f"logger={tracker}", "trainer.max_steps=2"))
     assert list((folder / tracker).rglob(pattern))
+
+
+def test_a_csv_mirror_of_a_run_that_goes_on_has_every_line(tmp_path: Path) -> None:
+    words = ("logger=csv", "trainer.checkpoint_every_seconds=0", "trainer.log_every_n_steps=1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "on_validation_epoch_end", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_run(tmp_path, "classification", *words))
+    folder = train(tiny_run(tmp_path, "classification", *words, "retry=true"))
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    truth = [line["step"] for line in lines if "train/loss" in line]
+    mirrored = pd.read_csv(folder / "csv" / "metrics.csv").dropna(subset="train/loss")
+    assert list(mirrored["step"]) == truth == list(range(10))
+
+
+def test_a_server_that_never_answers_leaves_the_run_unharmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.setitem(tracking.PATIENCE, "init_timeout", 1.0)
+        words = ("logger=wandb", "logger.mode=online", "trainer.max_steps=2")
+        folder = train(tiny_run(tmp_path, "classification", *words))
+    assert json.loads((folder / "record.json").read_text())["status"] == "finished"
+    assert "W&B does not answer" in caplog.text
+    assert len(wandb_files(tmp_path)) == 1

@@ -13,12 +13,14 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import DataLoader
 
 from crosstune.cost import Pace, PeakMemory, count_flops, measure_state, name_device
 from crosstune.tasks.task import add_up
 from crosstune.whole import whole_file
 
+COUNTED = 4  # windows whose operations are counted: a whole batch would cost a step
 log = logging.getLogger(__name__)
 
 
@@ -26,12 +28,28 @@ class KeepBest(pl.Callback):
     """Keeps the trainable weights of the validation with the best headline score."""
 
     def __init__(self, folder: Path, headline: str):
-        self.path = folder / "best.safetensors"
+        self.folder = folder
         self.headline = headline
         self.score = -math.inf
         self.step = -1  # of the best validation
         self.seen = -1  # of the last validation
         self.results: dict[str, Any] = {}  # what the best validation found, by language
+        self.held: Path | None = None  # the best that the last checkpoint goes on from
+
+    @property
+    def path(self) -> Path:
+        """Where the best weights lie."""
+        return best_file(self.folder, self.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold; the weights have a file of their own."""
+        names = ("score", "step", "seen", "results")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds."""
+        vars(self).update(state_dict)
+        self.held = self.path
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the trainable weights if the headline score is the best so far."""
@@ -43,26 +61,49 @@ class KeepBest(pl.Callback):
         self.results = cast(Any, pl_module).results["validation"]
         if trainer.is_global_zero:
             with whole_file(self.path) as partial:
-                save_file(_trainable(pl_module), partial)
+                save_file(trainable_of(pl_module), partial)
+            self.prune()
+
+    def prune(self) -> None:
+        """Remove the weights of earlier bests, but for those that a checkpoint goes on from."""
+        for path in self.folder.glob(best_file(self.folder, "*").name):
+            if path not in (self.path, self.held):
+                path.unlink()
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the best weights back on every rank, and remove their file."""
+        """Load the best weights back on every rank."""
         trainer.strategy.barrier()
-        best = load_file(self.path)
-        with torch.no_grad():
-            for name, parameter in pl_module.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(best[name])
+        load_trainable(pl_module, load_file(self.path))
         trainer.strategy.barrier()
-        if trainer.is_global_zero:
-            self.path.unlink()
+
+
+def best_file(folder: Path, step: int | str) -> Path:
+    """Return where the weights of a best validation lie until the run is over."""
+    return folder / f"best-{step}.safetensors"
+
+
+def trainable_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the trainable weights by name."""
+    return {
+        name: parameter.detach().contiguous()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_trainable(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give a module the trainable weights that `trainable_of` returned."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(weights[name])
 
 
 class CostMeter(pl.Callback):
     """Measures what training and testing cost: seconds, rates, operations, state, memory.
 
     Rates leave the first `cost.WARM_UP` batches out, and so do the seconds of inference; those of
-    training are whole. Operations are counted on a batch of its own before the time runs, which
+    training are whole. Operations are counted on windows of their own before the time runs, which
     changes nothing that the run computes. Stages of training add up; inference is the last test.
     """
 
@@ -72,11 +113,24 @@ class CostMeter(pl.Callback):
         self.counted: dict[str, float | int] = {}
         self.device_name = ""  # what all this was measured on
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold, so that a resumed run costs what it cost in all."""
+        return {
+            "training": self.training.read(),
+            "counted": self.counted,
+            "peak": self.memory.read(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds."""
+        self.training = Pace(**state_dict["training"])
+        self.counted, self.memory.earlier = state_dict["counted"], state_dict["peak"]
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the memory of earlier runs in this process, and not that of earlier stages."""
-        if self.training.batches:
+        if self.device_name:
             return
-        if trainer.max_epochs:
+        if trainer.max_epochs and "train_flops_per_token" not in self.counted:
             learner = cast(Any, pl_module)
             learner.model.train()
             with trainer.precision_plugin.train_step_context():
@@ -158,9 +212,10 @@ class CostMeter(pl.Callback):
     def _count_flops(
         self, name: str, learner: Any, loader: DataLoader[Any], work: Callable[[Any, Any], Any]
     ) -> None:
-        """Set the operations a sub-word of the batch in the middle of a loader's order."""
+        """Set the operations a sub-word of windows in the middle of a loader's order."""
         order: Any = list(cast(Any, loader.sampler))
-        batch = loader.dataset[order[len(order) // 2]]
+        share = order[len(order) // 2]
+        batch = loader.dataset[share._replace(windows=share.windows[:COUNTED])]
         if tokens := batch["tokens"]:
             batch = learner.trainer.strategy.batch_to_device(batch, learner.device)
             flops = count_flops(lambda: work(learner.model, batch), learner.device)
@@ -180,14 +235,6 @@ class Tell(pl.Callback):
         ]
         loss = f"loss {float(metrics['train/loss']):.3f}, " if "train/loss" in metrics else ""
         log.info("step %d: %s%s", trainer.global_step, loss, ", ".join(scores[:3]))
-
-
-def _trainable(module: pl.LightningModule) -> dict[str, torch.Tensor]:
-    return {
-        name: parameter.detach().contiguous()
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad
-    }
 
 
 def _differentiate(task: Any, model: Any, batch: dict[str, Any]) -> None:

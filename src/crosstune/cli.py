@@ -64,11 +64,12 @@ def train(arguments: list[str]) -> int:
         hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(jobs.do)()
     except COMPOSE_ERRORS as error:
         raise explain(error) from error
-    if jobs.errors:
-        if not sweeping:
-            raise jobs.errors[0]
-        print(f"crosstune train: {len(jobs.errors)} of {jobs.count} runs failed.", file=sys.stderr)
-    return min((error.exit_code for error in jobs.errors), default=0)
+    if jobs.errors and not sweeping:
+        raise jobs.errors[0]
+    failed = [error.exit_code for error in jobs.errors if error.exit_code]
+    if failed:  # what another process does is none of these
+        print(f"crosstune train: {len(failed)} of {jobs.count} runs failed.", file=sys.stderr)
+    return min(failed, default=0)
 
 
 class Jobs:

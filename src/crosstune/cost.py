@@ -120,6 +120,9 @@ class PeakMemory:
     where the C library cannot give memory back (it is no glibc), up to the larger one's peak.
     """
 
+    def __init__(self) -> None:
+        self.earlier: int | None = None  # peak of the process that a run goes on from
+
     def start(self, device: torch.device) -> None:
         """Forget earlier peaks of this process or device."""
         self.device = device
@@ -137,6 +140,10 @@ class PeakMemory:
 
     def read(self) -> int | None:
         """Return the peak in bytes: the device's allocator on a GPU, resident memory on a CPU."""
+        peak = self._read()
+        return max(peak, self.earlier or 0) if peak is not None else None
+
+    def _read(self) -> int | None:
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         if not self.resettable:
@@ -161,11 +168,13 @@ class Pace:
     warm-up, never by batch.
     """
 
-    def __init__(self) -> None:
-        self.seconds = 0.0  # of all batches
-        self.cold_seconds = 0.0  # of those that belong to the warm-up
-        self.batches = 0
-        self.tokens = 0  # sub-words after the warm-up, padding left out
+    def __init__(
+        self, seconds: float = 0.0, cold_seconds: float = 0.0, batches: int = 0, tokens: int = 0
+    ):
+        self.seconds = seconds  # of all batches
+        self.cold_seconds = cold_seconds  # of those that belong to the warm-up
+        self.batches = batches
+        self.tokens = tokens  # sub-words after the warm-up, padding left out
         self._device = torch.device("cpu")
         self._since: float | None = None
 
@@ -179,6 +188,12 @@ class Pace:
         if self._since is not None:
             self.seconds += _time_when_done(self._device) - self._since
             self._since = None
+
+    def read(self) -> dict[str, float | int]:
+        """Return what was counted, the time since the last start among it, to go on from."""
+        running = _time_when_done(self._device) - self._since if self._since is not None else 0.0
+        counts = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {**counts, "seconds": self.seconds + running}
 
     def count(self, tokens: int) -> None:
         """Count a batch that begins now."""

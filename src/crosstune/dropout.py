@@ -25,7 +25,7 @@ class CheapDropout(nn.Dropout):
         dropped = round(self.p * LEVELS)
         if not self.training or input.device.type != "cpu" or not 0 < dropped < LEVELS:
             return super().forward(input)
-        return _Drop.apply(input, dropped)
+        return _Drop.apply(input, dropped)[0]
 
 
 def make_cheap(model: nn.Module) -> None:
@@ -36,17 +36,31 @@ def make_cheap(model: nn.Module) -> None:
 
 
 class _Drop(torch.autograd.Function):
+    """Returns the input with some of it dropped, and what was kept: one byte an element."""
+
     @staticmethod
-    def forward(ctx: Any, input: Tensor, dropped: int) -> Tensor:
+    def forward(input: Tensor, dropped: int) -> tuple[Tensor, Tensor]:
         words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         drawn = words.view(torch.int16)[: input.numel()].numpy()
         # numpy compares 16-bit numbers eight times as fast as torch
         kept = torch.from_numpy(drawn >= dropped - LEVELS // 2).view(torch.uint8).view(input.shape)
-        ctx.save_for_backward(kept)  # one byte an element, where torch keeps four
-        ctx.scale = LEVELS / (LEVELS - dropped)
-        return input * kept.to(input.dtype).mul_(ctx.scale)
+        return input * kept.to(input.dtype).mul_(_scale(dropped)), kept
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])  # where torch keeps four bytes an element
+        ctx.scale = _scale(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
         return grads[0] * kept.to(grads[0].dtype).mul_(ctx.scale), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, None], *operands: Any) -> Any:
+        return _Drop.apply(*operands), (in_dims[0], in_dims[0])  # a mask of each one's own
+
+
+def _scale(dropped: int) -> float:
+    return LEVELS / (LEVELS - dropped)

@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,27 @@ from crosstune.errors import ConfigError
 from crosstune.record import read_record
 from crosstune.schema import Method, Model, Origin, Precision, Run
 
-RESULT_FORMAT = 4  # raise when a change of the code changes what the same run gives
+RESULT_FORMAT = 5  # raise when a change of the code changes what the same run gives
 ADAPTER = "adapter_model.safetensors"
+# packages whose version can change what the same run gives
+DECISIVE = ("torch", "pytorch-lightning", "transformers", "tokenizers", "peft", "torchmetrics")
 INDIFFERENT = {
     "experiment": (),
     "outputs": (),
     "allow": (),
+    "retry": (),
     "tuned": (),  # what it changes is in the configuration
     "logger": (),
     "model": ("path",),  # its weights count, not where they lie
     "data": ("train", "validation", "test", "allowed"),  # likewise; `allowed` is of the checks
     "method": ("search", "language_adapters"),  # the weights of those count, not their folders
-    "trainer": ("accelerator", "devices", "strategy", "log_every_n_steps"),
+    "trainer": (
+        "accelerator",
+        "devices",
+        "strategy",
+        "log_every_n_steps",
+        "checkpoint_every_seconds",
+    ),
 }
 
 
@@ -145,7 +156,7 @@ def _find_language(language: str, root: Path) -> Path:
 def digest_languages(method: Method) -> dict[str, str]:
     """Return language -> sha256 of the weights of its adapter."""
     return {
-        language: hashlib.sha256((Path(folder) / ADAPTER).read_bytes()).hexdigest()
+        language: _digest(Path(folder) / ADAPTER)
         for language, folder in sorted((method.language_adapters or {}).items())
     }
 
@@ -157,10 +168,51 @@ def digest_weights(model: Model) -> str:
         for path in sorted(Path(str(model.path)).iterdir()):
             if path.suffix in (".safetensors", ".json", ".txt", ".model"):
                 digest.update(path.name.encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(bytes.fromhex(_digest(path)))
         return digest.hexdigest()
     return f"{model.hub_id}@{model.revision}" if model.origin is Origin.hub else "random"
+
+
+def find_changes(record: dict[str, Any]) -> list[str]:
+    """Return what has changed since a run was recorded, and can have changed its result.
+
+    Versions of packages, what our own code computes, and the bytes of data files that are still
+    where they were; each in a clause.
+    """
+    environment = record.get("environment", {})
+    changes = [
+        f"{name} was {environment.get(name)} and is {now}"
+        for name, now in _versions().items()
+        if environment.get(name) != now
+    ]
+    if record.get("result_format") != RESULT_FORMAT:
+        changes.append("crosstune computes otherwise since")
+    for name, digest in record.get("data_sha256", {}).items():
+        file = Path(name)
+        # what is compressed was digested as it is inside
+        if (
+            file.is_file()
+            and file.suffix != ".gz"
+            and _digest_once(file, file.stat().st_mtime_ns) != digest
+        ):
+            changes.append(f"{name} has changed")
+    return changes
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in DECISIVE}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _digest_once(path: Path, written: int) -> str:
+    """Return the digest of a file as it was written then: a study names it in every record."""
+    return _digest(path)
 
 
 def _finished_models(study: Path, language: str | None = None) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from crosstune.config import read_run, to_plain
 from crosstune.errors import CrosstuneError, RunError
+from crosstune.learner import Join, by_itself
 from crosstune.pool import end_with_parent
 from crosstune.prepare import prepare
 from crosstune.record import now, read_record, write_record
@@ -33,9 +34,9 @@ def read_headline(folder: Path) -> float:
     return sum(float(scores[language][metric]) for language in trained) / len(trained)
 
 
-def do(run: Run) -> tuple[Path, float]:
+def do(run: Run, join: Join = by_itself) -> tuple[Path, float]:
     """Do a run, or find it finished; return its folder and its score."""
-    folder = train(run)
+    folder = train(run, join)
     return folder, read_headline(folder)
 
 
@@ -52,13 +53,13 @@ def record_death(run: Run, why: str) -> None:
     write_record(prepared.folder, {**facts, "config": to_plain(prepared.run)})
 
 
-def answer(run: Run, died: str = "") -> dict[str, Any]:
+def answer(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any]:
     """Do the run, or record what it died of; return its folder and score, or what went wrong."""
     try:
         if died:
             record_death(run, died)
             raise RunError(died)
-        folder, headline = do(run)
+        folder, headline = do(run, join)
         return {"folder": str(folder), "headline": headline}
     except CrosstuneError as error:
         return {"error": str(error), "exit_code": error.exit_code}

@@ -4,6 +4,7 @@ It asks the task for the loss and for what the logits say, and owns the optimize
 kind, no language and no method; it writes nothing.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,6 +24,14 @@ from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import add_up
 
 HEADLINE = "validation/headline"  # mean of the headline metric over the languages trained on
+
+
+Join = Callable[["Learner"], int]
+
+
+def by_itself(learner: "Learner") -> int:
+    """Leave a run's steps to itself: it shares them with no other run."""
+    return 0
 
 
 class Diverged(RunError):
@@ -48,6 +57,7 @@ class Learner(pl.LightningModule):
         self.results: dict[str, dict[str, dict[str, Any]]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
         self._outputs: dict[int, list[Output]] = {}
+        self.add_up: Callable[[Task, Any, Any], Any] = add_up  # runs trained together have another
 
     def on_fit_start(self) -> None:
         """Switch dropout on: loaded checkpoints come in evaluation mode."""
@@ -60,7 +70,7 @@ class Learner(pl.LightningModule):
         What is logged is the loss of the task alone.
         """
         speak(self.model, self.data.stage[0])
-        total, count = add_up(self.task, self.model, batch["parts"])
+        total, count = self.add_up(self.task, self.model, batch["parts"])
         world = self.trainer.world_size
         if world > 1:
             distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms

@@ -8,25 +8,28 @@ import logging
 import os
 import shutil
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
 from crosstune.callbacks import CostMeter, KeepBest, Tell
-from crosstune.config import to_plain, write_run
+from crosstune.checkpoints import Checkpoints, clear, rewind
+from crosstune.config import write_run
 from crosstune.cost import count_parameters, measure_bytes
 from crosstune.data.module import LanguageData
-from crosstune.data.splits import digests_of
-from crosstune.errors import ConfigError
-from crosstune.identity import digest_languages, digest_weights
-from crosstune.learner import HEADLINE, Diverged, Learner
+from crosstune.errors import ConfigError, RunError
+from crosstune.failures import explain
+from crosstune.identity import find_changes
+from crosstune.learner import HEADLINE, Diverged, Join, Learner, by_itself
+from crosstune.locks import hold
 from crosstune.methods import adapt, callbacks_of, compact, count_places
 from crosstune.models import (
     check_length,
@@ -35,100 +38,154 @@ from crosstune.models import (
     load_model,
     load_tokenizer,
 )
+from crosstune.outcome import facts_of, results_of, scores_in_words
 from crosstune.prepare import Prepared, prepare
-from crosstune.ranks import fan_out
-from crosstune.record import describe_environment, now, read_record, write_record
+from crosstune.ranks import RankError, fan_out
+from crosstune.record import now, read_record, write_record
 from crosstune.saved import digest_base, write_task
 from crosstune.schema import Precision, Run
 from crosstune.telling import quiet, tell_file
 from crosstune.tracking import open_loggers
+from crosstune.whole import whole_file
 
 log = logging.getLogger(__name__)
+# what runs that share their steps cost together, which says nothing of one of them
+SHARED = ("train_seconds", "train_tokens_per_second", "peak_memory_bytes")
 
 
-def train(run: Run) -> Path:
+def train(run: Run, join: Join = by_itself) -> Path:
     """Train and test one run unless it is finished already; return its folder.
 
+    A run that was stopped goes on from its last checkpoint, as if it had not been. `join` may let
+    it share its training steps with other runs, and returns with how many.
+
     Raises:
-        CrosstuneError: the run failed; a record says so, once the run has a name.
+        CrosstuneError: the run failed, now or before; a record says so, once the run has a name.
+        Busy: another process is at work on it.
     """
     prepared = prepare(run)
-    folder = prepared.folder
-    if read_record(folder / "record.json").get("status") == "finished":
+    with hold(prepared.folder) as lock:
+        if not _is_done(prepared):
+            _make_room(prepared)
+            _attempt(prepared, lock, join)
+    return prepared.folder
+
+
+def _is_done(prepared: Prepared) -> bool:
+    """Return whether the run is finished.
+
+    Raises:
+        RunError: it failed before, and is not to be tried again.
+    """
+    folder, retry = prepared.folder, prepared.run.retry
+    record = read_record(folder / "record.json")
+    status = record["status"]
+    if status == "finished":
+        changes = find_changes(record)
+        if changes and retry:
+            return False
         log.info("%s is finished already: nothing to train", folder)
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)  # what a failed or killed attempt left
-    folder.mkdir(parents=True)
+        for change in changes:
+            log.warning("it is stale: %s; retry=true trains it anew", change)
+        clear(folder)
+        return True
+    if status != "unreadable" and not retry:
+        raise RunError(
+            f"{folder} {status} before: {record.get('error')} Give retry=true to try it again."
+        )
+    return False
+
+
+def _make_room(prepared: Prepared) -> None:
+    """Bring the folder back to the run's last checkpoint, or make it empty."""
+    folder = prepared.folder
+    if read_record(folder / "record.json")["status"] == "finished" or not rewind(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    (folder / "record.json").unlink(missing_ok=True)
     write_run(prepared.run, folder / "config.yaml")
-    started = now()
+
+
+def _attempt(prepared: Prepared, lock: int, join: Join) -> None:
+    """Do the run in this process, or in one a device; leave a record if it fails."""
+    run, folder, started = prepared.run, prepared.folder, now()
     try:
         with tell_file(folder / "log.txt"):
-            log.info("%s: %s", folder, _sentence(prepared.run))
+            log.info("%s: %s", folder, _sentence(run))
             if run.trainer.devices > 1:
-                fan_out(folder, run.trainer.devices)
+                fan_out(folder, run.trainer.devices, lock)
             else:
-                work(prepared)
+                work(prepared, join)
     except Exception as error:
-        status = "diverged" if isinstance(error, Diverged) else "failed"
-        text = f"{type(error).__name__}: {error}"
-        write_record(folder, {**_facts(prepared, started), "status": status, "error": text})
-        raise
-    return folder
+        told = explain(error, run)
+        diverged = isinstance(told, Diverged) or (isinstance(told, RankError) and told.diverged)
+        text = f"{type(told).__name__}: {told}"
+        facts = {"status": "diverged" if diverged else "failed", "error": text}
+        with suppress(OSError):  # a disk without room for the record: what is there goes on
+            write_record(folder, {**facts_of(prepared, started), **facts})
+        raise told from error
 
 
-def work(prepared: Prepared) -> None:
+def work(prepared: Prepared, join: Join = by_itself) -> None:
     """Train, choose the best checkpoint on validation, test it once per language, record."""
     run, task, folder, started = prepared.run, prepared.task, prepared.folder, now()
     cache = Path(run.outputs) / ".cache"
     with quiet(), open_loggers(run, prepared.run_id, folder) as loggers:
         pl.seed_everything(run.seed, verbose=False)
-        texts, content = prepared.training_texts()
-        tokenizer = load_tokenizer(run.model, texts, content, cache)
+        tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
         loaded = load_model(run.model, task, tokenizer, run.allow)
         if run.method.peft is not None:
             keep_base(loaded.model, run.model, tokenizer, cache)
         model = adapt(loaded, run.method, task.peft_type, run.allow)
         check_length(loaded.model, run.data.max_tokens, count_places(model))
         data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
-        learner = Learner(
-            model, task, data, run.optimizer, run.allow, run.trainer.log_every_n_steps
-        )
-        meter = CostMeter()
-        stages = [fit_stage(prepared, stage, learner, meter, loggers) for stage in run.data.stages]
+        every = run.trainer.log_every_n_steps
+        learner = Learner(model, task, data, run.optimizer, run.allow, every)
+        sharing = join(learner)
+        meter, checkpoints = CostMeter(), Checkpoints(folder, run, model)
+        stages = checkpoints.stages
+        for stage in run.data.stages[len(stages) :]:
+            stages.append(fit_stage(prepared, stage, learner, (checkpoints, meter), loggers))
         if "test" in data.rows:
             write_predictions(learner, folder)
         if not learner.trainer.is_global_zero:
             return
-        model.save_pretrained(str(folder / "model"))
-        tokenizer.save_pretrained(folder / "model")
-        write_task(learner.task, folder)
+        _save(learner, folder)
         counts = count_parameters(model, loaded.head, peft=run.method.peft is not None)
         record = {
-            **_facts(prepared, started),
+            **facts_of(prepared, started),
             "status": "finished",
             "best_step": stages[-1]["best_step"],
             "tokenizer_sha256": digest_tokenizer(tokenizer),
             **digest_base(model),
-            **_results(stages, data),
-            "cost": {**counts, **meter.read(), "checkpoint_bytes": measure_bytes(folder / "model")},
+            **results_of(stages, data),
+            **({"fused_with": sharing} if sharing else {}),
+            "cost": {**counts, **_measured(meter, folder, sharing)},
         }
     record["environment"]["device"] = meter.device_name
     write_record(folder, record)
-    log.info("%s: finished, %s", folder, _scores_in_words(record))
+    clear(folder)
+    log.info("%s: finished, %s", folder, scores_in_words(record))
 
 
 def fit_stage(
-    prepared: Prepared, stage: list[str], learner: Learner, meter: CostMeter, loggers: list[Any]
+    prepared: Prepared,
+    stage: list[str],
+    learner: Learner,
+    lasting: tuple[Checkpoints, CostMeter],
+    loggers: list[Any],
 ) -> dict[str, Any]:
     """Train on the languages of a stage, keep the best checkpoint, test it; return the results."""
     run, data = prepared.run, learner.data
     data.stage, learner.task = stage, prepared.task
+    checkpoints, meter = lasting
     best = KeepBest(prepared.folder, HEADLINE)
-    callbacks = [best, meter, Tell(), *callbacks_of(learner.model, best)]
+    callbacks = [checkpoints, best, meter, Tell(), *callbacks_of(learner.model, best)]
     trainer = build_trainer(run, prepared.folder, callbacks, loggers)
     trainer.fit(learner, data)
     if best.seen != trainer.global_step:  # max_steps ended inside an epoch, or nothing was trained
         trainer.validate(learner, data, verbose=False)
+    checkpoints.finish(trainer, learner)
     best.restore(trainer, learner)
     compact(learner.model)
     learner.task = prepared.task.tuned(best.results[stage[0]]["report"])
@@ -148,7 +205,8 @@ def build_trainer(
     options = run.trainer
     if options.patience is not None:
         callbacks.append(EarlyStopping(HEADLINE, mode="max", patience=options.patience))
-    if sys.stderr.isatty() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    watched = threading.current_thread() is threading.main_thread() and sys.stderr.isatty()
+    if watched and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     strategy: Any = options.strategy
     if strategy == "ddp":
@@ -189,70 +247,22 @@ def write_predictions(learner: Learner, folder: Path) -> None:
     if learner.trainer.is_global_zero:
         columns = ("id", "language", "gold", "prediction", "score")
         table = pa.table({column: [row[column] for row in rows] for column in columns})
-        pq.write_table(table, folder / "predictions.parquet")
+        with whole_file(folder / "predictions.parquet") as partial:
+            pq.write_table(table, partial)
 
 
-def _facts(prepared: Prepared, started: str) -> dict[str, Any]:
-    run = prepared.run
-    return {
-        "run_id": prepared.run_id,
-        "experiment": run.experiment,
-        "seed": run.seed,
-        "data": run.data.name,
-        "model": run.model.name,
-        "method": run.method.name,
-        "train_language": run.data.trained_on,
-        "headline": {"split": "validation", "metric": run.data.metric},
-        "unseen_labels": prepared.unseen,
-        "leakage": prepared.leakage,
-        "data_sha256": digests_of(prepared.splits),
-        "model_sha256": digest_weights(run.model),
-        "language_adapters_sha256": digest_languages(run.method),
-        "environment": describe_environment(torch.get_num_threads()),
-        "started": started,
-        "finished": now(),
-        "config": to_plain(run),
-        **({"tuning": prepared.tuning} if prepared.tuning else {}),
-    }
+def _save(learner: Learner, folder: Path) -> None:
+    """Write the model, its tokenizer and what the task needs to answer with it."""
+    learner.model.save_pretrained(str(folder / "model"))
+    learner.data.tokenizer.save_pretrained(folder / "model")
+    write_task(learner.task, folder)
 
 
-def _results(stages: list[dict[str, Any]], data: LanguageData) -> dict[str, Any]:
-    found = {
-        part: [
-            {
-                split: {language: result[part] for language, result in languages.items()}
-                for split, languages in results.items()
-            }
-            for results in (stage["results"] for stage in stages)
-        ]
-        for part in ("scores", "report")
-    }
-    cut = {
-        f"{split}/{language}": int(encoded.cut[0])
-        for split, languages in data.encoded.items()
-        for language, encoded in languages.items()
-        if encoded.cut[0]
-    }
-    after = [
-        {"languages": languages, "scores": scores}
-        for languages, scores in zip(data.data.stages, found["scores"], strict=True)
-    ]
-    return {
-        "scores": found["scores"][-1],
-        "report": found["report"][-1],
-        "truncated": cut,
-        **({"stages": after} if len(after) > 1 else {}),
-    }
+def _measured(meter: CostMeter, folder: Path, sharing: int) -> dict[str, float | int]:
+    cost = {k: v for k, v in meter.read().items() if not (sharing and k in SHARED)}
+    return {**cost, "checkpoint_bytes": measure_bytes(folder / "model")}
 
 
 def _sentence(run: Run) -> str:
     names = (run.method.name, run.model.name, run.data.name, run.data.trained_on)
     return f"{' · '.join(names)}, seed {run.seed}"
-
-
-def _scores_in_words(record: dict[str, Any]) -> str:
-    metric = record["headline"]["metric"]
-    found = record["scores"].get("test") or record["scores"]["validation"]
-    return ", ".join(
-        f"{language} {metric} {scores[metric]:.3f}" for language, scores in found.items()
-    )

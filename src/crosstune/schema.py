@@ -193,6 +193,7 @@ class Trainer:
     gradient_clip_val: float | None = 1.0
     patience: int | None = None  # epochs without a better headline score before stopping
     log_every_n_steps: int = 10
+    checkpoint_every_seconds: float = 60.0  # what a killed run may lose; epochs end with one, too
     stand_in: bool = False  # generated rows in place of the data set's: a rehearsal, no result
 
 
@@ -212,6 +213,7 @@ class Run:
     experiment: str = MISSING  # the study's name
     seed: int = 1
     outputs: str = "outputs"  # root folder of everything written
+    retry: bool = False  # try again what failed or diverged, and what other versions finished
     tuned: bool = False  # take the values that `crosstune tune` chose for this study
     allow: list[str] = field(default_factory=list)  # own packages for `_target_`; command line only
     data: Data = field(default_factory=Data)

@@ -22,7 +22,8 @@ from crosstune.config import COMPOSE_ERRORS, compose_run, compose_whole, explain
 from crosstune.data.splits import Splits
 from crosstune.data.standin import read_data
 from crosstune.errors import ConfigError, CrosstuneError, suggest
-from crosstune.identity import identify, settle
+from crosstune.identity import find_changes, identify, settle
+from crosstune.locks import is_held
 from crosstune.record import read_record
 from crosstune.schema import Origin, Run
 from crosstune.tuning import take_tuned
@@ -187,13 +188,25 @@ def _hold(
         if run_id in counted:
             continue  # two commands may ask for the same run
         counted |= {run_id} - {""}
-        record = found.pop(run_id, None)
-        result.append((line, record["status"] if record else "missing"))
+        result.append(_state(line, folder / run_id if run_id else None, found.pop(run_id, None)))
     planned = {_names(line) for line in lines if "run_id" in line}
     for record in found.values():
         line = {**record, "language": record.get("train_language")}
         result.append((line, "stale" if _names(line) in planned else record["status"]))
     return result
+
+
+def _state(
+    line: dict[str, Any], folder: Path | None, record: dict[str, Any] | None
+) -> tuple[dict[str, Any], str]:
+    """Return a planned run and how it stands; of a stale one the line says what has changed."""
+    if folder and is_held(folder):
+        return line, "running"
+    if record is None:
+        return line, "missing"
+    if record["status"] == "finished" and (changes := find_changes(record)):
+        return {**line, "error": "; ".join(changes)}, "stale"
+    return line, record["status"]
 
 
 def _plan_of_file(experiment: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ Standard output is kept for results: the folders of runs, the table of a report.
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,10 @@ def tell_terminal() -> None:
 
 @contextmanager
 def tell_file(path: Path) -> Iterator[None]:
-    """Send log lines to a file too."""
+    """Send the log lines of this thread to a file too: others may be at other runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
+    mine = threading.get_ident()
+    handler.addFilter(lambda record: record.thread == mine)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)

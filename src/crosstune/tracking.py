@@ -6,6 +6,7 @@ or the command line is sent to them.
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ DISCREET: dict[str, Any] = {
     "host": "anonymous",
     "silent": True,
 }
+# seconds to wait for a server that may never answer, at the start and at the end of a run
+PATIENCE: dict[str, Any] = {"init_timeout": 30.0, "finish_timeout": 60.0}
+log = logging.getLogger(__name__)
 
 
 class MetricsFile(Logger):
@@ -71,7 +75,7 @@ def open_loggers(run: Run, run_id: str, folder: Path) -> Iterator[list[Logger]]:
     loggers: list[Logger] = [MetricsFile(folder / "metrics.jsonl")]
     tracker = run.logger.tracker
     if tracker is Tracker.csv:
-        loggers.append(CSVLogger(folder, name="csv", version=""))
+        loggers.append(_csv(folder))
     elif tracker is Tracker.tensorboard:
         loggers.append(_tensorboard(folder))
     elif tracker is Tracker.wandb:
@@ -80,9 +84,18 @@ def open_loggers(run: Run, run_id: str, folder: Path) -> Iterator[list[Logger]]:
         yield loggers
     finally:
         if tracker is Tracker.wandb:
-            import wandb  # takes half a second, and only this mirror needs it
+            mirror: Any = loggers[-1]
+            mirror.experiment.finish()  # others of this process may stay open
 
-            wandb.finish()  # else the next run of a sweep writes into this one
+
+def _csv(folder: Path) -> Logger:
+    """Return a logger that has what a run that goes on has logged before: it begins a new file."""
+    logger = CSVLogger(folder, name="csv", version="")
+    earlier = folder / "metrics.jsonl"
+    if earlier.is_file() and os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in map(json.loads, earlier.read_text("utf-8").splitlines()):
+            logger.log_metrics(line, line.pop("step"))
+    return logger
 
 
 def _tensorboard(folder: Path) -> Logger:
@@ -116,15 +129,26 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
         "max_steps": run.trainer.max_steps,
         "precision": run.trainer.precision.name,
     }
-    opened = wandb.init(
-        name=f"{run.data.name}-{run.data.trained_on}-{run.model.name}-{run.method.name}-{run.seed}",
-        dir=folder,
-        mode=run.logger.mode.name,
-        id=run_id,
-        resume="allow",
-        project=run.logger.project,
-        group=run.experiment,
-        config=facts,
-        settings=wandb.Settings(**DISCREET),
-    )
+    names = (run.data.name, run.data.trained_on, run.model.name, run.method.name, str(run.seed))
+    options: dict[str, Any] = {
+        "name": "-".join(names),
+        "dir": folder,
+        "id": run_id,
+        "resume": "allow",
+        "reinit": "create_new",  # runs that are trained together are open side by side
+        "project": run.logger.project,
+        "group": run.experiment,
+        "config": facts,
+        "settings": wandb.Settings(**DISCREET, **PATIENCE),
+    }
+    try:
+        opened = wandb.init(mode=run.logger.mode.name, **options)
+    except wandb.Error as error:
+        log.warning("W&B does not answer (%s): kept offline, for `wandb sync`", _line(error))
+        options["id"] += "-offline"  # the run's own id counts as taken in this process
+        opened = wandb.init(mode="offline", **options)
     return WandbLogger(experiment=opened, log_model=False)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -4,6 +4,7 @@ Started by `ranks.fan_out` with the rank in the environment. Reads the run's fro
 does the same work as a run on one device, and leaves the reason if it fails.
 """
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -13,8 +14,10 @@ from torch import distributed
 
 from crosstune.config import read_run
 from crosstune.errors import CrosstuneError
+from crosstune.failures import explain
+from crosstune.learner import Diverged
 from crosstune.prepare import prepare
-from crosstune.ranks import error_file
+from crosstune.ranks import SHOW_STACK, end_with_parent, stack_file, write_error
 from crosstune.run import work
 from crosstune.telling import tell_file, tell_terminal
 
@@ -24,21 +27,30 @@ def main(folder: Path) -> int:
     rank = int(os.environ["LOCAL_RANK"])
     if rank == 0:
         tell_terminal()
+    run = read_run(folder / "config.yaml")
     try:
         with tell_file(folder / f"log-{rank}.txt" if rank else folder / "log.txt"):
-            work(prepare(read_run(folder / "config.yaml")))
+            work(prepare(run))
         if distributed.is_initialized():
             distributed.barrier()
             distributed.destroy_process_group()
-    except CrosstuneError as error:
-        error_file(folder, rank).write_text(str(error), "utf-8")
-        return error.exit_code
     except Exception as error:  # whatever it is, the run must learn of it
-        error_file(folder, rank).write_text(f"{type(error).__name__}: {error}", "utf-8")
-        traceback.print_exc()
-        return 1
+        told = explain(error, run)
+        named = isinstance(told, CrosstuneError)
+        said = str(told) if named else f"{type(told).__name__}: {told}"
+        write_error(folder, rank, said, isinstance(told, Diverged))
+        if not named:
+            traceback.print_exc()
+        sys.stderr.flush()
+        # the others may wait for this rank: to end in good order would be to wait for them
+        os._exit(told.exit_code if isinstance(told, CrosstuneError) else 1)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    end_with_parent(int(sys.argv[2]))
+    FOLDER = Path(sys.argv[1])
+    with stack_file(FOLDER, int(os.environ["LOCAL_RANK"])).open("w", encoding="utf-8") as shown:
+        faulthandler.register(SHOW_STACK, file=shown, all_threads=False)
+        CODE = main(FOLDER)
+    sys.exit(CODE)

@@ -66,6 +66,7 @@ class TrainingOrder(Sampler[Share]):
         self.windows, self.batch_size, self.seed = windows, batch_size, seed
         self.rank, self.world, self.mixture = rank, world, mixture
         self.epoch = 0
+        self.start = 0  # batch that comes first, once: where a run that was stopped goes on
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next; Lightning calls it."""
@@ -77,7 +78,8 @@ class TrainingOrder(Sampler[Share]):
     def __iter__(self) -> Iterator[Share]:
         rng = np.random.default_rng([self.seed, self.epoch])
         drawn = self.mixture.draw(rng) if self.mixture else rng.permutation(self.windows)
-        for batch in self.cut(drawn, rng):
+        first, self.start = self.start, 0
+        for batch in self.cut(drawn, rng)[first:]:
             share = batch[self.rank :: self.world]
             yield Share(share or batch[:1], self.epoch, counted=bool(share))
 
@@ -207,4 +209,8 @@ class Parts(Batches):
             lengths = self.encoded.lengths[share.windows]
             split = split_by_length(lengths, self.part_cost)
             parts = [[share.windows[place] for place in part] for part in split]
-        return {"parts": [self.collate(share, part) for part in parts], **self.facts_of(share)}
+        collated = [
+            {**self.collate(share, part), "lengths": self.encoded.lengths[part].tolist()}
+            for part in parts
+        ]
+        return {"parts": collated, **self.facts_of(share)}

@@ -13,14 +13,14 @@ from transformers import PreTrainedModel
 
 from crosstune.build import build
 from crosstune.errors import ConfigError
-from crosstune.methods.adalora import callbacks_of, compact, penalty_of
+from crosstune.methods.adalora import callbacks_of, compact, penalty_of, resize
 from crosstune.methods.anatomy import choose_targets, find_layers
 from crosstune.methods.madx import learn_languages
 from crosstune.methods.prompts import count_places, fit_prompt, restore
 from crosstune.models import Loaded
 from crosstune.schema import Method
 
-__all__ = ["adapt", "callbacks_of", "compact", "count_places", "head_only", "penalty_of"]
+__all__ = ["adapt", "callbacks_of", "compact", "count_places", "head_only", "penalty_of", "resize"]
 
 
 def adapt(

@@ -7,6 +7,7 @@ given up. Called by `learner.py` and `run.py`, for models of every method: other
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from crosstune.errors import ConfigError, RunError
 
+PLAN = ("tinit", "tfinal", "total_step")  # what of peft's config follows the run's own steps
 FEWEST_STEPS = 3  # one for the first importances, one to reduce the ranks, one to train the last
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,19 @@ def compact(model: nn.Module) -> None:
     log.info("ranks: %d in %d matrices, from %d to %d", *told)
 
 
+def resize(model: nn.Module, ranks: Mapping[str, int]) -> None:
+    """Give every matrix as many ranks as a checkpoint's: those of later stages have fewer."""
+    tuner = _tuner_of(model)
+    if tuner is None:
+        return
+    sizes = {name: len(values) for name, values in _singular_values(tuner)}
+    pattern = {
+        name: [True] * ranks[name] + [False] * (n - ranks[name]) for name, n in sizes.items()
+    }
+    if ranks != sizes:
+        tuner.resize_modules_by_rank_pattern(pattern, tuner.trainable_adapter_name)
+
+
 class AllocateRanks(pl.Callback):
     """Lets peft move the budget after every step of the optimizer, from its first to its last.
 
@@ -81,14 +96,39 @@ class AllocateRanks(pl.Callback):
         self.tuner, self.best, self.config = tuner, best, _config_of(tuner)
         self.step = 0  # of the optimizer, at the last allocation
         self.active = False
+        self.planned = False
         if self.config.init_r <= self.config.target_r:
             raise ConfigError(
                 f"method.peft.init_r={self.config.init_r}: AdaLoRA comes down to target_r="
                 f"{self.config.target_r} ranks a matrix, so it must begin with more."
             )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold: the plan, the importances, the ranks in use."""
+        allocator = self.tuner.rankallocator
+        return {
+            "step": self.step,
+            "active": self.active,
+            "plan": {name: getattr(self.config, name) for name in (*PLAN, "rank_pattern")},
+            "ranks": {name: len(values) for name, values in _singular_values(self.tuner)},
+            "importance": allocator.exp_avg_ipt,
+            "uncertainty": allocator.exp_avg_unc,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds."""
+        self.step, self.active, self.planned = state_dict["step"], state_dict["active"], True
+        vars(self.config).update(state_dict["plan"])
+        allocator = self.tuner.rankallocator
+        devices = {n: p.device for n, p in self.tuner.model.named_parameters()}
+        for target, source in (("exp_avg_ipt", "importance"), ("exp_avg_unc", "uncertainty")):
+            values: dict[str, Tensor] = state_dict[source]
+            loaded = {name: value.to(devices[name]) for name, value in values.items()}
+            setattr(allocator, target, loaded)
+        allocator.ipt = dict(allocator.exp_avg_ipt)  # peft asks only whether a name is there
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Plan the run's own steps.
+        """Plan the run's own steps, unless a checkpoint holds the plan.
 
         Raises:
             ConfigError: training may stop before the plan does.
@@ -97,10 +137,12 @@ class AllocateRanks(pl.Callback):
             raise ConfigError(
                 "trainer.patience: AdaLoRA plans its ranks over all steps, and cannot stop early."
             )
+        if self.planned:
+            return
         steps = int(trainer.estimated_stepping_batches)
         self.active = steps >= FEWEST_STEPS and self.config.rank_pattern is None
         if self.active:
-            shares = (self.config.tinit, self.config.tfinal, self.config.total_step)
+            shares = self.config.tinit, self.config.tfinal, self.config.total_step
             self.config.tinit, self.config.tfinal = plan(*shares, steps)
             self.config.total_step = steps
         elif 0 < steps < FEWEST_STEPS:
