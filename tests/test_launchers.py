@@ -1,6 +1,5 @@
 """Whole sweeps under every launcher, as a user starts them: the same records, however they run."""
 
-import contextlib
 import json
 import os
 import re
@@ -74,14 +73,13 @@ def results(outputs: Path) -> dict[str, tuple]:
     }
 
 
-def processes(word: str) -> list[int]:
-    """Return the processes that have a word in their command."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if word in (path / "cmdline").read_bytes().decode(errors="replace"):
-                found.append(int(path.name))
-    return found
+def table(outputs: Path) -> list[dict]:
+    """Return the cells of the study's table, without what they cost."""
+    words = ["report", "experiment=s", f"outputs={outputs}"]
+    subprocess.run([sys.executable, "-m", "crosstune", *words], check=True, capture_output=True)
+    cells = pd.read_csv(outputs / "s" / "report" / "table.csv").fillna("")
+    costs = [name for name in cells if re.search("bytes|seconds|per_token", name)]
+    return cells.drop(columns=costs).to_dict("records")
 
 
 def wait_for(condition, seconds: float = 300):
@@ -101,11 +99,11 @@ def children(driver: "subprocess.Popen[str]") -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def in_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
-    """Return the results of the study with all its runs in one process."""
+def in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the outputs of the study with all its runs in one process."""
     outputs = tmp_path_factory.mktemp("basic")
     assert sweep(outputs, "seed=1,2").returncode == 0
-    return results(outputs)
+    return outputs
 
 
 @pytest.mark.parametrize(
@@ -143,12 +141,13 @@ def test_a_pool_of_no_runs_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_study_comes_to_the_same_whatever_launches_it(
-    launcher: str, in_process: dict[str, tuple], tmp_path: Path
+    launcher: str, in_process: Path, tmp_path: Path
 ) -> None:
     done = sweep(tmp_path, "seed=1,2", f"hydra/launcher={launcher}")
     assert done.returncode == 0, done.args[1]
-    assert len(in_process) == 2
-    assert results(tmp_path) == in_process
+    assert len(results(tmp_path)) == 2
+    assert results(tmp_path) == results(in_process)
+    assert table(tmp_path) == table(in_process)
 
 
 @pytest.mark.slow
@@ -169,7 +168,7 @@ def test_runs_that_die_or_are_refused_stop_no_other_in_the_pool(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_an_interrupted_pool_leaves_no_process_and_goes_on_by_the_same_command(
-    in_process: dict[str, tuple], tmp_path: Path
+    in_process: Path, tmp_path: Path
 ) -> None:
     words = ("seed=1,2", "hydra/launcher=pool", "hydra.launcher.jobs=2")
     driver = start(tmp_path, *words)
@@ -182,7 +181,7 @@ def test_an_interrupted_pool_leaves_no_process_and_goes_on_by_the_same_command(
     assert pids
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     assert sweep(tmp_path, *words).returncode == 0
-    assert results(tmp_path) == in_process
+    assert results(tmp_path) == results(in_process)
 
 
 @pytest.mark.slow
@@ -248,3 +247,5 @@ def test_a_preempted_slurm_job_goes_on_in_its_folder(tmp_path: Path) -> None:
     _, err = driver.communicate(timeout=600)
     assert driver.returncode == 0, err
     assert [record["status"] for record in records(tmp_path).values()] == ["finished"]
+    (told,) = (tmp_path / "s").glob("*/log.txt")
+    assert "goes on from epoch" in told.read_text("utf-8")
