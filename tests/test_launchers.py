@@ -77,7 +77,7 @@ def table(outputs: Path) -> list[dict]:
     """Return the cells of the study's table, without what they cost."""
     words = ["report", "experiment=s", f"outputs={outputs}"]
     subprocess.run([sys.executable, "-m", "crosstune", *words], check=True, capture_output=True)
-    cells = pd.read_csv(outputs / "s" / "report" / "table.csv").fillna("")
+    cells = pd.read_csv(outputs / "s" / "report" / "table.csv", dtype=str, keep_default_na=False)
     costs = [name for name in cells if re.search("bytes|seconds|per_token", name)]
     return cells.drop(columns=costs).to_dict("records")
 
