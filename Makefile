@@ -36,6 +36,7 @@ bench: $(STAMP)
 
 bench-gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/fused.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist

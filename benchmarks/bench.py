@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fused
 import parts
 from machine import describe_machine, name_machine
 from pairs import show_table
@@ -22,6 +23,7 @@ PARTS: dict[str, Callable[[parts.Plan, Path], dict[str, Any]]] = {
     "step": parts.measure_step,
     "run": parts.measure_runs,
     "study": parts.measure_study,
+    "fused": fused.measure_fused,
     "encode": parts.measure_encoding,
     "report": parts.measure_reports,
 }

@@ -100,11 +100,11 @@ def _run_row(
     scores = spread([sample.said["score"] for sample in theirs])
     return {
         "run": f"{case['name']} ({case['text']}): {who}",
-        "cpu s": _middle(theirs, "cpu_seconds"),
-        "wall s": _middle(theirs, "wall_seconds"),
-        "crosstune / this, cpu": show_ratio(_ratio(ours, theirs, "cpu_seconds")),
-        "crosstune / this, wall": show_ratio(_ratio(ours, theirs, "wall_seconds")),
-        "peak MiB": round(_middle(theirs, "peak_bytes") / 2**20),
+        "cpu s": middle(theirs, "cpu_seconds"),
+        "wall s": middle(theirs, "wall_seconds"),
+        "crosstune / this, cpu": show_ratio(ratio_of(ours, theirs, "cpu_seconds")),
+        "crosstune / this, wall": show_ratio(ratio_of(ours, theirs, "wall_seconds")),
+        "peak MiB": round(middle(theirs, "peak_bytes") / 2**20),
         "tokens/s": spread(rates).median if rates else None,
         "score": show_ratio(scores),
     }
@@ -211,13 +211,13 @@ def measure_start(plan: Plan, folder: Path) -> dict[str, Any]:
     rows = [
         {
             "from the process's start": name,
-            "wall s": _middle(samples, "wall_seconds"),
-            "cpu s": _middle(samples, "cpu_seconds"),
+            "wall s": middle(samples, "wall_seconds"),
+            "cpu s": middle(samples, "cpu_seconds"),
             "this / imports, wall": show_ratio(
-                _ratio(samples, found["imports alone"], "wall_seconds")
+                ratio_of(samples, found["imports alone"], "wall_seconds")
             ),
             "this / imports, cpu": show_ratio(
-                _ratio(samples, found["imports alone"], "cpu_seconds")
+                ratio_of(samples, found["imports alone"], "cpu_seconds")
             ),
         }
         for name, samples in found.items()
@@ -269,9 +269,9 @@ def measure_reports(plan: Plan, folder: Path) -> dict[str, Any]:
         rows.append(
             {
                 "records": count,
-                "wall s": _middle(samples, "wall_seconds"),
-                "cpu s": _middle(samples, "cpu_seconds"),
-                "peak MiB": round(_middle(samples, "peak_bytes") / 2**20),
+                "wall s": middle(samples, "wall_seconds"),
+                "cpu s": middle(samples, "cpu_seconds"),
+                "peak MiB": round(middle(samples, "peak_bytes") / 2**20),
             }
         )
     return {
@@ -282,9 +282,11 @@ def measure_reports(plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
-def _middle(samples: list[Sample], field: str) -> float:
+def middle(samples: list[Sample], field: str) -> float:
+    """Return the median of what the samples cost."""
     return spread([getattr(sample, field) for sample in samples]).median
 
 
-def _ratio(ours: list[Sample], theirs: list[Sample], field: str) -> Spread:
+def ratio_of(ours: list[Sample], theirs: list[Sample], field: str) -> Spread:
+    """Return the ratio of two costs, round by round."""
     return ratios([getattr(s, field) for s in ours], [getattr(s, field) for s in theirs])

@@ -89,7 +89,7 @@ def test_no_result_names_the_machine_or_a_path():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "part", ["run", "step", "study", "start", "encode", "report"], ids=lambda part: part
+    "part", ["run", "step", "study", "start", "fused", "encode", "report"], ids=lambda part: part
 )
 def test_every_part_of_the_benchmark_leaves_a_table(part, tmp_path):
     run("bench.py", "--quick", "--only", part, "--output", str(tmp_path))

@@ -15,9 +15,11 @@ import pytest
 import yaml
 from hydra.errors import MissingConfigException
 
-from crosstune.config import explain
+from crosstune.config import compose_run, explain
 from crosstune.errors import ConfigError
 from crosstune.job import read_headline
+from crosstune.locks import hold
+from crosstune.prepare import prepare
 from tiny import tiny_overrides, tiny_run
 
 SLURM = shutil.which("sinfo") and not subprocess.run(["sinfo"], capture_output=True).returncode
@@ -249,3 +251,14 @@ def test_a_preempted_slurm_job_goes_on_in_its_folder(tmp_path: Path) -> None:
     assert [record["status"] for record in records(tmp_path).values()] == ["finished"]
     (told,) = (tmp_path / "s").glob("*/log.txt")
     assert "goes on from epoch" in told.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_run_that_another_process_does_is_told_and_fails_no_pool(tmp_path: Path) -> None:
+    words = ("seed=1,2", "hydra/launcher=pool", "hydra.launcher.jobs=2")
+    overrides = tiny_overrides(tmp_path, "classification", "trainer.max_epochs=1", "experiment=s")
+    with hold(prepare(compose_run([*overrides, "seed=1"])).folder):
+        done = sweep(tmp_path, *words)
+    assert done.returncode == 0, done.args[1]
+    assert "is being trained by process" in done.args[1]
+    assert [record["seed"] for record in records(tmp_path).values()] == [2]

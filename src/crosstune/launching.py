@@ -46,7 +46,8 @@ class Sweep(NamedTuple):
         }
         runs, answers = _read(configs)
         answers |= do(runs, lambda number: self._tell(configs[number]))
-        failed = [answer for answer in answers.values() if answer.error]
+        # what another process is at work on is told, and is no failure
+        failed = [answer for answer in answers.values() if answer.exit_code]
         if failed and str(self.config.hydra.sweeper._target_).endswith("BasicSweeper"):
             raise RunError(f"{len(failed)} of {len(answers)} runs failed.")
         return [_returned(config, answers[number]) for number, config in configs.items()]
@@ -80,6 +81,7 @@ def _read(configs: Mapping[int, DictConfig]) -> tuple[dict[int, Run], dict[int, 
 
 def _returned(config: DictConfig, answer: Answer) -> JobReturn:
     done = JobReturn(overrides=list(config.hydra.overrides.task))
-    done.status = JobStatus.FAILED if answer.error else JobStatus.COMPLETED
-    done.return_value = RunError(answer.error) if answer.error else answer.headline
+    failed = bool(answer.exit_code)
+    done.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+    done.return_value = RunError(answer.error) if failed else answer.headline
     return done

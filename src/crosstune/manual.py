@@ -36,6 +36,7 @@ Your own files:
   any split by language: 'data.test={{es: F, zh: G}}'
 Sweep: crosstune train -m method=full,lora seed=1,2,3 …     See a run's options: --cfg job
   hydra/launcher=pool                   runs side by side, one a GPU, or hydra.launcher.jobs=N
+  hydra/launcher=fused                  runs that differ in numbers alone trained in one pass
   hydra/launcher=submitit_slurm         a cluster (pip install 'crosstune[slurm]')
   hydra/sweeper=optuna                  a search (pip install 'crosstune[optuna]')
 """
