@@ -16,6 +16,19 @@ from crosstune.tagspans import spans
 IGNORE = -100
 
 
+def load_items(spec: dict[str, Any]) -> tuple[list[str], Any, dict[str, list[dict[str, Any]]]]:
+    """Load the labels, the tokenizer and the encoded rows of every split that a spec names."""
+    kind = spec["kind"]
+    rows = {split: read_rows(kind, path) for split, path in spec["files"].items()}
+    labels = labels_of(kind, rows["train"])
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(spec["base"])
+    items = {
+        split: encode(kind, found, labels, tokenizer, spec["max_tokens"])
+        for split, found in rows.items()
+    }
+    return labels, tokenizer, items
+
+
 def read_rows(kind: str, path: str) -> list[dict[str, Any]]:
     """Read a file that `cases.py` wrote."""
     text = Path(path).read_text("utf-8")

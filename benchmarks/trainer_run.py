@@ -14,19 +14,13 @@ import torch
 import transformers
 from datasets import Dataset
 
-from rivals import encode, labels_of, load_model, read_rows, score_indices
+from rivals import load_items, load_model, score_indices
 
 
 def main() -> None:
     """Train and test as the spec on the command line says."""
     spec: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    rows = {split: read_rows(spec["kind"], path) for split, path in spec["files"].items()}
-    labels = labels_of(spec["kind"], rows["train"])
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(spec["base"])
-    items = {
-        split: encode(spec["kind"], found, labels, tokenizer, spec["max_tokens"])
-        for split, found in rows.items()
-    }
+    labels, tokenizer, items = load_items(spec)
     sets: Any = {split: Dataset.from_list(found) for split, found in items.items()}
     trainer = transformers.Trainer(
         model=load_model(spec, labels),

@@ -114,12 +114,13 @@ time.sleep(600)
 @pytest.fixture
 def two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let two scripts stand for the workers: one waits for the other, which sleeps."""
-    (tmp_path / "worker.py").write_text(WORKER)
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
     waiting = tmp_path / "torch" / "distributed"
     waiting.mkdir(parents=True)
     (waiting / "wait.py").write_text("import time\ntime.sleep(600)\n")
     launcher = tmp_path / "python"
-    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/worker.py "$3" "$4"\n')
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$3" "$4"\n')
     launcher.chmod(0o755)
     monkeypatch.setattr(ranks.sys, "executable", str(launcher))
     return tmp_path

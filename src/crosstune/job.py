@@ -12,9 +12,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from crosstune.config import read_run, to_plain
+from crosstune.config import read_run
 from crosstune.errors import CrosstuneError, RunError
 from crosstune.learner import Join, by_itself
+from crosstune.outcome import facts_of
 from crosstune.pool import end_with_parent
 from crosstune.prepare import prepare
 from crosstune.record import now, read_record, write_record
@@ -46,11 +47,8 @@ def record_death(run: Run, why: str) -> None:
     if read_record(prepared.folder / "record.json")["status"] != "unreadable":
         return
     prepared.folder.mkdir(parents=True, exist_ok=True)
-    facts = {"run_id": prepared.run_id, "status": "failed", "error": why}
-    facts |= {"experiment": run.experiment, "seed": run.seed}
-    facts |= {"data": run.data.name, "model": run.model.name, "method": run.method.name}
-    facts |= {"train_language": run.data.trained_on, "finished": now()}
-    write_record(prepared.folder, {**facts, "config": to_plain(prepared.run)})
+    facts = facts_of(prepared, now())
+    write_record(prepared.folder, {**facts, "status": "failed", "error": why})
 
 
 def answer(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any]:
