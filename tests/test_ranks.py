@@ -1,6 +1,8 @@
 """Several processes for one run: the same scores as one process, and no rank left behind."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from safetensors.torch import load_file
 
 from crosstune import ranks
@@ -18,7 +21,7 @@ from crosstune.errors import RunError
 from crosstune.learner import Learner
 from crosstune.models import load_model, load_tokenizer
 from crosstune.prepare import prepare
-from crosstune.run import train
+from crosstune.run import build_trainer, train
 from crosstune.schema import Run
 from crosstune.telling import quiet
 from tiny import tiny_run
@@ -71,6 +74,31 @@ def test_two_ranks_train_as_one_process_does(trained: tuple[Run, Path], tmp_path
     assert one.name == two.name, "the number of devices is no part of a run's identity"
     left, right = (load_file(f / "model" / "model.safetensors") for f in (one, two))
     assert all(torch.allclose(left[name], right[name], atol=2e-5) for name in left)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_ranks_do_not_wait_for_each_other_at_every_forward_pass(
+    strategy: str, tmp_path: Path
+) -> None:
+    words = ("trainer.accelerator=cpu", "trainer.devices=2", f"trainer.strategy={strategy}")
+    trainer = build_trainer(tiny_run(tmp_path, "tagging", *words), tmp_path, [], [])
+    assert isinstance(trainer.strategy, DDPStrategy)
+    assert trainer.strategy._ddp_kwargs == {"forward_sync_buffers": False}
+
+
+@pytest.mark.slow
+def test_a_rank_outlives_the_signal_of_a_scheduler_that_preempts(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").symlink_to("/dev/stdin")  # reading it waits for us
+    words = [sys.executable, "-m", "crosstune.worker", str(tmp_path), str(os.getpid())]
+    environment = {**os.environ, "LOCAL_RANK": "0"}
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE) as worker:
+        stack = ranks.stack_file(tmp_path, 0)
+        deadline = time.monotonic() + 120
+        while not stack.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        worker.send_signal(signal.SIGUSR2)
+        worker.communicate(b"", timeout=120)
+    assert worker.returncode > 0, "it ended by its own word"
 
 
 def test_a_rank_that_fails_ends_the_run_and_is_named(

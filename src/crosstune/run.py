@@ -209,7 +209,7 @@ def build_trainer(
     if watched and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     strategy: Any = options.strategy
-    if strategy == "ddp":
+    if strategy == "ddp" or options.devices > 1:
         # an encoder's buffers are constants; sending them round at every forward pass would tie
         # the ranks together in evaluation, where their shares differ
         strategy = DDPStrategy(forward_sync_buffers=False)

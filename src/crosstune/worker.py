@@ -6,6 +6,7 @@ does the same work as a run on one device, and leaves the reason if it fails.
 
 import faulthandler
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -49,6 +50,8 @@ def main(folder: Path) -> int:
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[2]))
+    # a scheduler that preempts tells every process; the run answers, and its end is a rank's
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     FOLDER = Path(sys.argv[1])
     with stack_file(FOLDER, int(os.environ["LOCAL_RANK"])).open("w", encoding="utf-8") as shown:
         faulthandler.register(SHOW_STACK, file=shown, all_threads=False)

@@ -5,6 +5,7 @@ new method must say what it trains, whether it starts as the base model, and whe
 """
 
 import copy
+import inspect
 import json
 import os
 import subprocess
@@ -45,31 +46,86 @@ METHODS = sorted(path.stem for path in (find_conf() / "method").glob("*.yaml"))
 
 # ---- what differs by method ----------------------------------------------------------------------
 
-ALL_LINEAR = 4 * 2 * D + 2 * (D + F)  # inputs and outputs of a layer's matrices
-LAYER = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 2 * 2 * D
-ADAPTER: dict[str, int] = {  # trained numbers beside the head's
-    "full": WORDS * D + PLACES * D + 2 * D + 2 * D + LAYERS * LAYER,
-    "head_only": 0,
-    "top_layers": 2 * LAYER,
-    "bitfit": D + LAYERS * (4 * D + F + D + 2 * D),
-    "layernorm": 2 * D + LAYERS * 2 * 2 * D,
-    "lora": LAYERS * 2 * 8 * 2 * D,
-    "rslora": LAYERS * 64 * ALL_LINEAR,
-    "dora": LAYERS * (16 * ALL_LINEAR + 4 * D + F + D),  # and the length of each output's weights
-    "adalora": LAYERS * 12 * (ALL_LINEAR + 6),  # and a singular value a rank
-    "ia3": LAYERS * (2 * D + F),
-    "vera": LAYERS * 2 * (1024 + D),
-    "loha": LAYERS * 2 * 2 * 8 * 2 * D,
-    "oft": LAYERS * (5 * D + F) // 16 * (16 * 15 // 2),  # a skew matrix for each block of inputs
-    "fourierft": LAYERS * 2 * 1000,
-    "prompt_tuning": 20 * D,
-    "prefix_tuning": 20 * 2 * LAYERS * D,
-    "p_tuning": 20 * D + 3 * (D * D + D),  # the prompt and an MLP of three layers
-    "houlsby": LAYERS * 2 * (2 * 64 * D + 64 + D) + 2 * D + LAYERS * 2 * 2 * D,  # and the norms
-    "pfeiffer": LAYERS * (2 * 2 * D + 2 + D),
-    "parallel_adapter": LAYERS * (2 * 64 * D + 64 + D),
-    "madx": LAYERS * (2 * 2 * D + 2 + D),
-    "madx_language": LAYERS * (2 * 16 * D + 16 + D) + 2 * (2 * 8 * 16 + 8 + 16),  # and embeddings'
+
+class Shape(NamedTuple):
+    """What an encoder, or an encoder and a decoder together, is made of."""
+
+    vectors: int  # of D numbers: embeddings of words, places and kinds
+    attentions: int
+    halves: int  # feed-forward halves of layers, each after the attentions
+    norms: int
+    top: int  # numbers of the two uppermost layers
+
+
+ATTENTION, HALF, NORM = 4 * (D * D + D), (D * F + F) + (F * D + D), 2 * D
+ENCODER = Shape(
+    WORDS + PLACES + 2, LAYERS, LAYERS, 1 + 2 * LAYERS, 2 * (ATTENTION + HALF + 2 * NORM)
+)
+BOTH = Shape(  # BART leaves two places of each half unused
+    WORDS + 2 * (PLACES + 2),
+    3 * LAYERS,
+    2 * LAYERS,
+    2 + 5 * LAYERS,
+    2 * (2 * ATTENTION + HALF + 3 * NORM),
+)
+
+
+def formulas(shape: Shape) -> dict[str, int]:
+    """Return how many numbers each method trains beside the head's."""
+    inputs = outputs = 4 * D * shape.attentions + (D + F) * shape.halves  # of all matrices
+    matrices = 4 * shape.attentions + 2 * shape.halves
+    two = 2 * shape.attentions  # queries and values
+    norms = NORM * shape.norms
+    whole = D * shape.vectors + ATTENTION * shape.attentions + HALF * shape.halves + norms
+    language = (2 * 16 * D + 16 + D) * shape.halves + 2 * (2 * 8 * 16 + 8 + 16)
+    return {
+        "full": whole,
+        "head_only": 0,
+        "top_layers": shape.top,
+        "bitfit": outputs + D * shape.norms,
+        "layernorm": norms,
+        "lora": 8 * 2 * D * two,
+        "rslora": 64 * (inputs + outputs),
+        "dora": 16 * (inputs + outputs) + outputs,  # and the length of each output's weights
+        "adalora": 12 * (inputs + outputs + matrices),  # and a singular value a rank
+        "ia3": 2 * D * shape.attentions + F * shape.halves,
+        "vera": (1024 + D) * two,
+        "loha": 2 * 8 * 2 * D * two,
+        "oft": inputs // 16 * (16 * 15 // 2),  # a skew matrix for each block of inputs
+        "fourierft": 1000 * two,
+        "prompt_tuning": 20 * D,
+        "prefix_tuning": 20 * 2 * LAYERS * D,  # of one half, where there are two
+        "p_tuning": 20 * D + 3 * (D * D + D),  # the prompt and an MLP of three layers
+        # one after each attention and feed-forward half; and the norms
+        "houlsby": (shape.attentions + shape.halves) * (2 * 64 * D + 64 + D) + norms,
+        "pfeiffer": (2 * 2 * D + 2 + D) * shape.halves,
+        "parallel_adapter": (2 * 64 * D + 64 + D) * shape.halves,
+        "madx": (2 * 2 * D + 2 + D) * shape.halves,
+        "madx_language": language,  # the layers' adapters and the embeddings'
+    }
+
+
+LINEAR, POOLER = D + 1, D * D + D  # an output's weights and bias; what reads a whole text
+HEADS: dict[str, int] = {
+    "classification": POOLER + 2 * LINEAR,
+    "multilabel": POOLER + 3 * LINEAR,
+    "tagging": 3 * LINEAR,
+    "crf": 3 * LINEAR + 3 * 3 + 2 * 3,
+    "extraction": 2 * LINEAR,
+    "relation": POOLER + 2 * LINEAR,
+    "regression": POOLER + LINEAR,
+    "generation": 0,
+    "masked_lm": POOLER + NORM,  # as large as a pooler, and a norm
+    "cloze": POOLER + NORM,
+    "entailment": 3 * LINEAR,  # it came with its pooler, which is the base's
+}
+BESIDE: dict[tuple[str, str], int] = {  # what belongs to the base above its layers
+    ("masked_lm", "full"): WORDS,
+    ("masked_lm", "bitfit"): WORDS,
+    ("cloze", "full"): WORDS,
+    ("cloze", "bitfit"): WORDS,
+    ("entailment", "full"): POOLER,
+    ("entailment", "bitfit"): D,
 }
 BASE_TRAINED: dict[str, Callable[[Any], list[str]]] = {  # modules of the base, beside the head
     "full": lambda model: [name for name, _ in model.named_children()],
@@ -122,7 +178,6 @@ CELLS: dict[str, tuple[Kind, dict[str, Any], list[dict[str, Any]]]] = {
     "cloze": (Kind.cloze, GAPS, [{"label": one} for one in "abab"]),
     "entailment": (Kind.entailment, SPANISH, [{"label": one} for one in "abab"]),
 }
-COMMON = ("classification", "tagging")  # the kinds that every method is saved and merged on
 FEW = ("full", "lora", "bitfit")  # the methods that every kind is tried with at once
 AT_ONCE = dict.fromkeys(CELLS, FEW) | {"classification": tuple(METHODS)}
 AT_ONCE["tagging"] = (*FEW, "adalora", "houlsby", "madx_language")
@@ -143,9 +198,9 @@ def tried(pairs: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("kind", "method"), marked)
 
 
-SHARED = [(kind, method) for kind in COMMON for method in METHODS]
-every_pair = tried([*PAIRS, *SLOW])
-every_adapter = tried(pair for pair in SHARED if pair[1] != "full")
+EVERY = [*PAIRS, *SLOW]
+every_pair = tried(EVERY)
+every_adapter = tried(pair for pair in EVERY if pair[1] != "full")
 BERT = {
     "_target_": "transformers.BertConfig",
     "hidden_size": D,
@@ -205,7 +260,9 @@ class Shop:
         with torch.no_grad():
             for parameter in loaded.model.parameters():  # no bias or norm is what it began as
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        if kind != "entailment":
+        if kind == "entailment":
+            loaded.model.save_pretrained(self.folder / "nli")
+        else:
             keep_base(loaded.model, model, self.tokenizer, self.folder)
         return loaded
 
@@ -240,13 +297,11 @@ class Shop:
 
     def _trained(self, kind: str, method: str) -> "Trained":
         model = self.adapted(kind, method)
-        trainer = self.fit(kind, model)
-        trainable = {id(p) for p in model.parameters() if p.requires_grad}
-        held = {id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]}
+        agreed = holds_what_is_trainable(self.fit(kind, model), model)
         compact(model)
         folder = self.folder / f"{kind}-{method}"
         model.save_pretrained(folder)
-        return Trained(model.eval(), folder, held == trainable)
+        return Trained(model.eval(), folder, agreed)
 
     def batch(self, kind: str) -> dict[str, Any]:
         """Return the batch that models are asked about."""
@@ -314,16 +369,26 @@ def belongs(name: str, modules: list[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def logits(shop: Shop, kind: str, model: Any) -> torch.Tensor:
+def said_by(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return all the scores that a model gives, in one row."""
     with torch.no_grad():
-        return model.eval()(**shop.batch(kind)["inputs"]).logits
+        found = model.eval()(**inputs)
+        scores = [found[name] for name in ("logits", "start_logits", "end_logits") if name in found]
+        if hasattr(model, "crf"):
+            scores += model.crf(scores[0])
+        return torch.cat([one.flatten() for one in scores])
+
+
+def scores(shop: Shop, kind: str, model: Any) -> torch.Tensor:
+    return said_by(model, shop.batch(kind)["inputs"])
 
 
 # ---- the laws ------------------------------------------------------------------------------------
 
 
-def test_the_tables_name_every_method():
-    assert set(ADAPTER) == set(METHODS)
+def test_the_tables_name_every_method_and_kind():
+    assert set(formulas(ENCODER)) == set(METHODS)
+    assert set(HEADS) == set(CELLS)
 
 
 @every_pair
@@ -379,17 +444,41 @@ def test_the_trained_base_weights_are_the_head_and_what_the_table_says(shop, kin
     assert trained & names == {name for name in names if belongs(name, whole)}
 
 
-@tried(SHARED)
+@every_pair
 def test_the_number_of_trained_parameters_is_the_closed_formula(shop, kind, method):
-    classes = len(shop.data(kind).task.labels)
-    pooler = D * D + D if kind == "classification" else 0
-    trained = sum(p.numel() for p in shop.fresh(kind, method).parameters() if p.requires_grad)
-    assert trained == ADAPTER[method] + pooler + D * classes + classes
+    shape = BOTH if kind == "generation" else ENCODER
+    expected = formulas(shape)[method] + HEADS[kind] + BESIDE.get((kind, method), 0)
+    assert count_trained(shop.fresh(kind, method)) == expected
+
+
+def test_a_bias_too_many_would_show_in_the_number(shop):
+    model = shop.adapted("classification", "lora")
+    model.base_model.model.bert.embeddings.LayerNorm.bias.requires_grad_(True)
+    expected = formulas(ENCODER)["lora"] + HEADS["classification"]
+    assert count_trained(model) == expected + D
+
+
+def count_trained(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 @every_pair
 def test_the_optimizer_holds_what_is_trainable_and_nothing_else(shop, kind, method):
     assert shop.trained(kind, method).optimizer_holds_what_is_trainable
+
+
+def test_a_weight_that_no_optimizer_holds_would_show(shop):
+    model = shop.adapted("classification", "lora")
+    trainer = shop.fit("classification", model)
+    model.base_model.model.bert.embeddings.LayerNorm.bias.requires_grad_(True)
+    assert not holds_what_is_trainable(trainer, model)
+
+
+def holds_what_is_trainable(trainer: pl.Trainer, model: nn.Module) -> bool:
+    """Say whether the optimizer holds all that is trainable and nothing else."""
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    held = {id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]}
+    return held == trainable
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -420,14 +509,29 @@ def passes_agree(shop: Shop, model: Any) -> bool:
 
 @every_adapter
 def test_the_saved_folder_holds_no_weight_of_the_base(shop, kind, method):
-    base, saved = shop.base(kind), load_file(adapter_file(shop, kind, method))
+    assert base_weights_in(load_file(adapter_file(shop, kind, method)), shop, kind, method) == []
+
+
+def test_a_weight_of_the_base_in_the_saved_folder_would_show(shop):
+    base = shop.base("tagging").model
+    for method in ("lora", "houlsby"):
+        saved = load_file(adapter_file(shop, "tagging", method))
+        saved["base_model.model.bert.embeddings.LayerNorm.bias"] = (
+            base.bert.embeddings.LayerNorm.bias
+        )
+        assert base_weights_in(saved, shop, "tagging", method)
+
+
+def base_weights_in(saved: dict[str, Any], shop: Shop, kind: str, method: str) -> list[str]:
+    """Return the weights of the base, as it has them, among those that a method saved."""
+    base = shop.base(kind)
     names = {name for name, _ in base.model.named_parameters() if not belongs(name, base.head)}
-    whole = {before for name in saved for before in plain(name)}
-    if method in BASE_TRAINED:  # these save what they trained, under its own name
-        frozen = {n: base.model.get_parameter(n) for n in names & whole}
-        assert not [n for n, p in frozen.items() for t in saved.values() if torch.equal(p, t)]
-    else:
-        assert not names & whole
+    whole = {before for name in saved for before in plain(name)} & names
+    if method not in BASE_TRAINED:
+        return sorted(whole)
+    # these save what they trained, under its own name
+    frozen = {name: base.model.get_parameter(name) for name in whole}
+    return [n for n, p in frozen.items() for t in saved.values() if torch.equal(p, t)]
 
 
 def adapter_file(shop: Shop, kind: str, method: str) -> Path:
@@ -441,17 +545,17 @@ def test_merging_keeps_what_the_model_says_or_is_refused(shop, kind, method):
         with pytest.raises((AttributeError, TypeError, ValueError, CrosstuneError)):
             model.merge_adapter()
     else:
-        before = logits(shop, kind, model)
+        before = scores(shop, kind, model)
         model.merge_adapter()
-        torch.testing.assert_close(logits(shop, kind, model), before, atol=1e-5, rtol=0)
+        torch.testing.assert_close(scores(shop, kind, model), before, atol=1e-5, rtol=0)
 
 
 def test_an_adapter_that_is_left_out_of_the_merge_would_show(shop):
     model = copy.deepcopy(shop.trained("tagging", "lora").model)
-    before = logits(shop, "tagging", model)
+    before = scores(shop, "tagging", model)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(
-            logits(shop, "tagging", model.unload()), before, atol=1e-5, rtol=0
+            scores(shop, "tagging", model.unload()), before, atol=1e-5, rtol=0
         )
 
 
@@ -460,6 +564,7 @@ def test_an_adapter_that_is_left_out_of_the_merge_would_show(shop):
 READ = """
 import json, sys, warnings
 from pathlib import Path
+from typing import Any
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")
 warnings.filterwarnings("ignore", "The following rank_pattern keys")  # peft reads them as LoRA's
@@ -468,23 +573,32 @@ import torch, transformers
 from safetensors.torch import load_file
 from peft import PeftModel
 from crosstune.methods import bitfit, bottleneck, restore
+from crosstune.tasks.crf import Transitions
+"""
+READ += inspect.getsource(said_by)
+READ += """
 found = {}
 torch.set_num_threads(1)
 for name, auto, base, folder, sizes in json.loads(Path(sys.argv[1]).read_text()):
     kept = load_file(f"{folder}/asked.safetensors")
-    said = kept.pop("logits")
+    said = kept.pop("said")
     auto = getattr(transformers, auto)
     if base is None:
         model = auto.from_pretrained(folder)
+        if "crf" in sizes:  # no class of transformers has one
+            model.crf = Transitions(model.num_labels)
+            model.load_state_dict(load_file(f"{folder}/model.safetensors"))
     else:
         model = auto.from_pretrained(base)
+        if "crf" in sizes:
+            model.crf = Transitions(model.num_labels)
         with torch.no_grad():
             for own in sizes:
                 for parameter in model.get_submodule(own).parameters():
                     parameter.normal_()
         model = restore(PeftModel.from_pretrained(model, folder))
     with torch.no_grad():
-        found[name] = (model.eval()(**kept).logits - said).abs().max().item()
+        found[name] = (said_by(model, kept) - said).abs().max().item()
 print(json.dumps(found))
 """
 
@@ -497,7 +611,7 @@ def read_in_a_new_process(
     for kind, method in pairs:
         base, trained = shop.base(kind), shop.trained(kind, method)
         asked = {key: t.contiguous() for key, t in shop.batch(kind)["inputs"].items()}
-        asked["logits"] = logits(shop, kind, trained.model)
+        asked["said"] = scores(shop, kind, trained.model)
         save_file(asked, trained.folder / "asked.safetensors")
         spoil(trained.folder)
         where = None if method == "full" else base.model.name_or_path
@@ -518,8 +632,8 @@ def read_in_a_new_process(
 @pytest.mark.parametrize(
     "pairs",
     [
-        pytest.param([pair for pair in SHARED if pair not in SLOW], id="at_once"),
-        pytest.param(SHARED, id="all", marks=pytest.mark.slow),
+        pytest.param(PAIRS, id="at_once"),
+        pytest.param(EVERY, id="all", marks=pytest.mark.slow),
     ],
 )
 def test_a_new_process_reads_every_method_to_the_last_bit_on_a_base_with_another_head(shop, pairs):

@@ -200,14 +200,14 @@ def _print_table(table: Table, console: Console) -> None:
 def _print_rows(table: Table, rows: Sequence[tuple[str, ...]], console: Console) -> None:
     for block in _blocks(table, console.width):
         widths = [_width(table, column) for column in block]
-        shown = RichTable(box=box.SIMPLE_HEAD)
+        shown = RichTable(box=box.SIMPLE_HEAD, padding=0)  # padding takes half the time
         for column, width in zip(block, widths, strict=True):
             shown.add_column(
                 Text(plain(table.headers[column])),
                 justify="right" if column else "left",
                 vertical="bottom",
                 overflow="fold",
-                width=width,
+                width=width + (_GAP if column else 1),
             )
         for row in rows:
             shown.add_row(*(Text(plain(row[column])) for column in block))
