@@ -280,7 +280,7 @@ class Shop:
     def fit(self, kind: str, model: Any) -> pl.Trainer:
         """Train three steps as a run does."""
         algorithm = {"_target_": "torch.optim.AdamW"}
-        optimizer = Optimizer(algorithm=algorithm, learning_rate=1e-2, schedule="constant")
+        optimizer = Optimizer(algorithm=algorithm, learning_rate=1e-3, schedule="constant")
         data = self.data(kind)
         learner = Learner(model, data.task, data, optimizer, [], 1)
         options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
@@ -380,7 +380,16 @@ def said_by(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def scores(shop: Shop, kind: str, model: Any) -> torch.Tensor:
-    return said_by(model, shop.batch(kind)["inputs"])
+    return said_by(model, asked(shop, kind))
+
+
+def asked(shop: Shop, kind: str) -> dict[str, torch.Tensor]:
+    """Return a batch as a model takes it; a decoder reads what it is to write."""
+    batch, base = shop.batch(kind), shop.base(kind).model
+    if kind != "generation":
+        return batch["inputs"]
+    written = base.prepare_decoder_input_ids_from_labels(batch["labels"])
+    return {**batch["inputs"], "decoder_input_ids": written}
 
 
 # ---- the laws ------------------------------------------------------------------------------------
@@ -610,9 +619,9 @@ def read_in_a_new_process(
     cases = []
     for kind, method in pairs:
         base, trained = shop.base(kind), shop.trained(kind, method)
-        asked = {key: t.contiguous() for key, t in shop.batch(kind)["inputs"].items()}
-        asked["said"] = scores(shop, kind, trained.model)
-        save_file(asked, trained.folder / "asked.safetensors")
+        said = {"said": scores(shop, kind, trained.model)}
+        kept = {key: tensor.contiguous() for key, tensor in asked(shop, kind).items()}
+        save_file(kept | said, trained.folder / "asked.safetensors")
         spoil(trained.folder)
         where = None if method == "full" else base.model.name_or_path
         auto = shop.data(kind).task.auto_class
