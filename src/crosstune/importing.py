@@ -1,7 +1,7 @@
 """Heavy libraries imported without the collector of garbage walking through them again and again.
 
 While torch and transformers are imported nearly every object stays, and looking for garbage among
-them took an eighth of a command's start. Called by `cli.py`.
+them took an eighth of a command's start; so it is while a report reads records. Called by `cli.py`.
 """
 
 import gc
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def collecting_later() -> Iterator[None]:
-    """Put garbage collection off, and leave out for good what is imported meanwhile."""
+    """Put garbage collection off, and leave out for good what is made meanwhile."""
     gc.disable()
     try:
         yield
