@@ -13,6 +13,7 @@ from crosstune.errors import ConfigError
 from crosstune.identity import resolve
 from crosstune.schema import Origin
 from crosstune.sweep import expand
+from test_recipes import LARGE, TABLES
 
 CONF = find_conf()
 FACTS = {
@@ -20,7 +21,12 @@ FACTS = {
     "table",
 }  # folders of facts, which are no groups of choices: `analysis/` reads them
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name not in FACTS)
-STUDIES = [path for path in FILES if path.parent.name == "experiment"]
+STUDIES = [
+    # the small grids of printed tables are composed whole by the test of recipes
+    pytest.param(path, marks=[pytest.mark.slow] * (path.stem in {*TABLES} - {*LARGE}))
+    for path in FILES
+    if path.parent.name == "experiment"
+]
 DATA = ["data=demo_sentiment", "data.language=es"]
 PLACES = {"experiment": ""}  # studies write over everything; each other group has its own place
 NODES = ("data.reader", "model.config", "method.peft", "optimizer.algorithm")

@@ -183,6 +183,7 @@ def test_so_they_have_in_every_encoder_that_is_mapped_over(
     assert step.together > step.alone
 
 
+@pytest.mark.slow
 def test_an_encoder_that_cannot_be_mapped_over_is_trained_as_if_alone(
     byte_bpe: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,6 +197,7 @@ def test_an_encoder_that_cannot_be_mapped_over_is_trained_as_if_alone(
     assert "train_seconds" in read_record(together[0] / "record.json")["cost"]
 
 
+@pytest.mark.slow
 def test_in_half_precision_they_have_about_the_same_losses(base: Path, tmp_path: Path) -> None:
     options = ("classification", "lora", "trainer.precision=bf16")
     alone = [train(run) for run in make_runs(base, tmp_path / "a", *options).values()]
@@ -214,6 +216,7 @@ def test_gradients_that_are_swapped_between_runs_are_told(
         check_same(alone, mixed)
 
 
+@pytest.mark.slow
 def test_runs_of_different_scales_have_their_own_together(base: Path, tmp_path: Path) -> None:
     def make(outputs: Path) -> dict[int, Run]:
         of = [make_runs(base, outputs, "classification", "lora", f"method.peft.lora_alpha={alpha}")
@@ -297,6 +300,7 @@ def test_a_base_that_is_not_the_others_is_refused(base: Path, tmp_path: Path) ->
     assert "is frozen, but not as in the runs it is trained with" in errors[1]
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_fewer_runs_go_through_a_pass(
     alone: list[Path], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Which runs are trained together, and what is said of the others."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,22 @@ from tiny import tiny_run
 LOCAL = ("model=local", "data=demo_sentiment", "data.language=es", "method=lora", "logger=none")
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a folder that looks like a model's: nothing of it is loaded here."""
-    folder = tmp_path / "base"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("base")
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     return f"model.path={folder}"
 
 
 def runs_of(*variants: tuple[str, ...]) -> dict[int, Run]:
-    return {number: compose_run([*LOCAL, *words]) for number, words in enumerate(variants)}
+    return {number: composed(*LOCAL, *words) for number, words in enumerate(variants)}
+
+
+@cache
+def composed(*words: str) -> Run:
+    return compose_run(words)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_other_weights_give_other_scores(
     assert found != recorded(runs["classification"])
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_to_the_bit_and_tells_no_text(
     runs: dict[str, Path], study: Path, tmp_path: Path
 ) -> None:

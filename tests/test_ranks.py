@@ -217,6 +217,7 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_diverged_rank_makes_the_run_diverged(tmp_path: Path) -> None:
     words = ("optimizer.learning_rate=1e30", "optimizer=sgd", "trainer.gradient_clip_val=null")
     run = tiny_run(tmp_path, "tagging", "trainer=ddp", *WORDS, *words)

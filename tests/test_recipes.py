@@ -19,6 +19,7 @@ from crosstune.tasks import TASKS
 CONF = find_conf()
 TABLES = sorted(path.stem for path in (CONF / "table").glob("*.yaml"))
 LARGE = ("adalora_table1", "beto_dev_grid", "lora_table2", "unipelt_table1")  # a minute to compose
+LARGE += ("beto_table1", "beto_table2", "bitfit_table1", "clue_dev_grid", "houlsby_table1")
 GRIDS = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in TABLES]
 SAID = ("Run", "Rehearse", "Cost", "Licence", "Expected", "Departs")
 

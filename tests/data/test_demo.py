@@ -19,7 +19,7 @@ LANGUAGES = ("es", "zh", "en")
 SOURCES = ("train", "validation", "test")
 ENDS = ("train", "test")
 READERS = (read_demo_sentiment, read_demo_entities, read_demo_text)
-MANY = dict.fromkeys(SOURCES, 2000)
+MANY = dict.fromkeys(SOURCES, 1000)
 
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 each_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)

@@ -42,6 +42,11 @@ BY_LOSS = Generation.from_rows(ROWS, max_target_tokens=12, validate="loss")
 SIZES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16}
 SIZES |= {"decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
 KINDS = ("mini", "bart", "t5", "bert2bert")
+SOME = (
+    "mini",
+    "t5",
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bart", "bert2bert")),
+)
 
 # peft asks a model of this transformers for a name that it gives up later
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
@@ -453,7 +458,7 @@ def write_plainly(model, folder, **options):
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME)
 def test_a_run_leaves_a_model_that_plain_transformers_loads_and_that_writes_the_same(
     run_of, kind, tmp_path, byte_bpe
 ):
@@ -492,6 +497,7 @@ def test_a_score_that_the_loss_alone_cannot_give_is_refused(run_of):
         prepare(run_of(*TINY, "data.task.validate=loss"))
 
 
+@pytest.mark.slow
 def test_a_run_learns_to_translate(run_of):
     longer = ("trainer.max_steps=150", "trainer.max_epochs=60", "optimizer.learning_rate=2e-3")
     quick = ("data.task.validate=loss", "data.metric=token_accuracy")
