@@ -31,6 +31,13 @@ def test_a_limit_keeps_the_first_rows():
     assert chosen(limit=5) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("limit", "told"), [(2, ["'c'"]), (1, ["'b' or 'c'"]), (3, [])])
+def test_a_label_that_the_limit_leaves_no_row_of_is_told(limit, told, caplog):
+    """A file may be sorted by label."""
+    chosen(limit=limit)
+    assert [record.getMessage().rpartition("label ")[2] for record in caplog.records] == told
+
+
 def test_shots_are_so_many_of_each_label_in_the_order_of_the_file():
     found = chosen(shots=4)
     assert found == sorted(found)

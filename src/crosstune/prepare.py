@@ -130,6 +130,12 @@ def _build_task(data: Data, splits: Splits) -> Task:
         raise ConfigError(f"data.task={data.task}: {error}") from error
 
 
+def _labels(
+    rows: list[dict[str, Any]], labels_of: Callable[[dict[str, Any]], list[str]]
+) -> set[str]:
+    return {label for row in rows for label in labels_of(row)}
+
+
 def choose_rows(
     split: Split, data: Data, labels_of: Callable[[dict[str, Any]], list[str]], seed: int
 ) -> Split:
@@ -143,6 +149,13 @@ def choose_rows(
         DataError: a label has fewer rows than shots.
     """
     rows = split.rows[: data.limit]
+    lost = _labels(split.rows, labels_of) - _labels(rows, labels_of) if data.limit else set()
+    if lost:
+        log.warning(
+            "data.limit=%d takes the first rows of train: none of them has the label %s",
+            data.limit,
+            " or ".join(repr(label) for label in sorted(lost)),
+        )
     if data.shots is None:
         return Split(rows, split.digests)
     by_label: dict[str, list[int]] = {}
