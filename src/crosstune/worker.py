@@ -50,7 +50,7 @@ def main(folder: Path) -> int:
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[2]))
-    # a scheduler that preempts tells every process; the run answers, and its end is a rank's
+    # a scheduler that preempts signals every process: the one that started the ranks answers it
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     FOLDER = Path(sys.argv[1])
     with stack_file(FOLDER, int(os.environ["LOCAL_RANK"])).open("w", encoding="utf-8") as shown:
