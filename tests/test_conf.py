@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from crosstune.build import check
-from crosstune.config import compose_run, compose_whole, find_conf
+from crosstune.conf import find_conf
+from crosstune.config import compose_run, compose_whole
 from crosstune.errors import ConfigError
 from crosstune.identity import resolve
 from crosstune.schema import Origin

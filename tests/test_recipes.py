@@ -10,7 +10,8 @@ import yaml
 from crosstune.analysis.arms import flatten
 from crosstune.analysis.layouts import read_target
 from crosstune.cli import main
-from crosstune.config import compose_run, compose_whole, find_conf, to_plain
+from crosstune.conf import find_conf
+from crosstune.config import compose_run, compose_whole, to_plain
 from crosstune.data.splits import merge
 from crosstune.data.standin import stand_in
 from crosstune.sweep import expand

@@ -10,16 +10,9 @@ from crosstune.data.splits import read_splits
 from crosstune.errors import ConfigError
 from crosstune.identity import RESULT_FORMAT, identify, settle
 from crosstune.locks import hold
+from crosstune.plans import find_missing, read_plan, write_plan
 from crosstune.record import describe_environment
-from crosstune.sweep import (
-    expand,
-    find_missing,
-    plan,
-    read_plan,
-    render_survey,
-    survey,
-    write_plan,
-)
+from crosstune.sweep import expand, plan, render_survey, survey
 
 ROWS = "text\tlabel\nbueno\ta\nmalo\tb\n"
 
@@ -159,10 +152,13 @@ def test_each_planned_run_has_the_status_of_its_record(tmp_path, study):
 
 
 def test_only_what_left_no_record_is_missing(tmp_path, study):
-    write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), line(3, "cc")])
+    refused = {"overrides": ["seed=x"], "error": "seed=x"}
+    lines = [line(1, "aa"), line(2, "bb"), line(3, "cc"), line(4, "cc"), line(5, "dd"), refused]
     study("aa")
     study("bb", "diverged")
-    assert [entry["run_id"] for entry in find_missing(tmp_path, "study")] == ["cc"]
+    with hold(tmp_path / "study" / "dd"):
+        assert find_missing(lines, tmp_path / "study") == [lines[2], refused]
+    assert find_missing(lines, tmp_path / "study") == [lines[2], lines[4], refused]
 
 
 def test_a_run_outside_of_the_plan_is_told_too(tmp_path, study):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crosstune.config import find_conf
+from crosstune.conf import find_conf
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 

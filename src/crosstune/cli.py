@@ -14,6 +14,7 @@ from typing import Any
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.importing import collecting_later
 from crosstune.manual import HELP, OTHER_HELP, TRAIN_HELP, list_groups
+from crosstune.words import flags_first, read_options
 
 
 def main() -> int:
@@ -53,13 +54,14 @@ def train(arguments: list[str]) -> int:
     """Train one run, or a sweep of runs; print the folder of each."""
     import hydra
 
-    from crosstune.config import COMPOSE_ERRORS, explain, find_conf
+    from crosstune.conf import find_conf
+    from crosstune.config import COMPOSE_ERRORS, explain
 
     _prepare_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of Hydra's own printing
     sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
     jobs = Jobs(sweeping)
-    sys.argv = ["crosstune train", *_flags_first(arguments)]
+    sys.argv = ["crosstune train", *flags_first(arguments)]
     try:
         hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(jobs.do)()
     except COMPOSE_ERRORS as error:
@@ -124,7 +126,7 @@ def _prepare_process() -> None:
 
 def status(arguments: list[str]) -> int:
     """Print the state of a study."""
-    options = _options(arguments, {"experiment": None, "outputs": "outputs"})
+    options = read_options(arguments, {"experiment": None, "outputs": "outputs"})
     from crosstune.sweep import render_survey, survey
 
     found = survey(Path(options["outputs"]), options["experiment"])
@@ -137,31 +139,39 @@ def report(arguments: list[str]) -> int:
     """Print and write the table of a study."""
     allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
     allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
-    options = _options(arguments, allowed)
+    options = read_options(arguments, allowed)
     from crosstune.analysis.differences import read_comparison
     from crosstune.analysis.layouts import read_target
     from crosstune.analysis.report import Wanted, print_report, write_report
-    from crosstune.config import find_conf
-    from crosstune.sweep import find_missing
+    from crosstune.conf import find_conf
+    from crosstune.plans import find_missing, is_recipe, read_plan, unknown_study
 
     outputs, experiment = Path(options["outputs"]), options["experiment"]
     seeds = (options["seeds_to_print"], options["seeds_to_claim"])
     target = read_target(find_conf(), options["table"]) if options["table"] else None
     wanted = Wanted(read_comparison(options["baseline"], *seeds), target)
     command = " ".join(["crosstune report", *arguments])
-    made = write_report(outputs, experiment, find_missing(outputs, experiment), command, wanted)
+    planned = read_plan(outputs / experiment)
+    if not planned and is_recipe(experiment):
+        from crosstune.sweep import plan_of_file
+
+        planned = plan_of_file(experiment)
+    elif not (outputs / experiment).is_dir():
+        raise unknown_study(outputs, experiment)
+    made = write_report(
+        outputs, experiment, find_missing(planned, outputs / experiment), command, wanted
+    )
     print_report(made)
     if mode := options["wandb"]:
         from crosstune.mirror import mirror_table
 
-        table = made.tables[0]
-        mirror_table(experiment, table.headers, table.rows, made.folder, mode)
+        mirror_table(experiment, made.tables[0].headers, made.tables[0].rows, made.folder, mode)
     return 0
 
 
 def predict(arguments: list[str]) -> int:
     """Apply a finished run to a file; print where the answers are."""
-    options = _options(arguments, {"run": None, "input": None, "output": None, "language": ""})
+    options = read_options(arguments, {"run": None, "input": None, "output": None, "language": ""})
     from crosstune.predict import predict as predict_file
     from crosstune.telling import quiet, tell_terminal
 
@@ -176,7 +186,7 @@ def predict(arguments: list[str]) -> int:
 
 def export(arguments: list[str]) -> int:
     """Export a finished run; print the folder."""
-    options = _options(arguments, {"run": None, "output": None})
+    options = read_options(arguments, {"run": None, "output": None})
     from crosstune.export import export as export_run
     from crosstune.telling import quiet
 
@@ -188,7 +198,7 @@ def export(arguments: list[str]) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Answer over HTTP until interrupted; print the address."""
-    options = _options(arguments, {"run": None, "host": "127.0.0.1", "port": "8000"})
+    options = read_options(arguments, {"run": None, "host": "127.0.0.1", "port": "8000"})
     if not options["port"].isdigit() or int(options["port"]) > 65535:
         raise ConfigError(f"port={options['port']}: must be a whole number from 0 to 65535.")
     try:
@@ -241,9 +251,7 @@ def tune(arguments: list[str]) -> int:
     from crosstune.tune import tune as tune_arms
 
     path, choices = tune_arms(jobs, int(trials))
-    for choice in choices:
-        print(choice.told)
-    print(path)
+    print(*(choice.told for choice in choices), path, sep="\n")
     return 0
 
 
@@ -257,35 +265,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "export": export,
     "serve": serve,
 }
-
-PATHS = {"run": "DIR", "input": "FILE", "output": "PATH"}
-
-
-def _flags_first(arguments: list[str]) -> list[str]:
-    """Return Hydra's flags before the overrides: its parser refuses overrides on both sides."""
-    valued = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"}
-    valued |= {"--cfg", "-c", "--package", "-p"}
-    flags: list[str] = []
-    rest: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        (flags if word.startswith("-") else rest).append(word)
-        if word in valued:
-            flags.extend([next(words, "")])
-    return [*flags, *rest]
-
-
-def _options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, str]:
-    given = {key: value for key, _, value in (word.partition("=") for word in arguments)}
-    for key in given:
-        if key not in allowed:
-            raise ConfigError(f"{key}: unknown option. {suggest(key, list(allowed))}")
-    options = {**allowed, **given}
-    for key, value in options.items():
-        if not value and allowed[key] != "":
-            example = PATHS.get(key, "NAME")
-            raise ConfigError(f"{key} is missing: give {key}={example}.")
-    return {key: str(value) for key, value in options.items()}
 
 
 def _help(verb: str) -> str:

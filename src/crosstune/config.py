@@ -30,19 +30,13 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from crosstune.conf import find_conf
 from crosstune.errors import ConfigError, suggest
 from crosstune.languages import check_language
 from crosstune.schema import Data, Run
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin's name -> our extra
-
-
-def find_conf() -> Path:
-    """Return the folder of the packaged configuration: in the wheel, else in the checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def scale(learning_rate: float, factor: float) -> float:

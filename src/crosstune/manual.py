@@ -3,7 +3,7 @@
 Texts alone, so that help comes at once. Called by `cli.py`.
 """
 
-from pathlib import Path
+from crosstune.conf import find_conf
 
 HELP = """crosstune: compare ways of fine-tuning transformer encoders across languages.
 
@@ -99,11 +99,9 @@ one. The address is printed; Ctrl-C ends it.""",
 
 def list_groups() -> str:
     """Return the options of each group of choices, a line a group."""
-    package = Path(__file__).resolve().parent
-    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
     groups = [
         f"  {folder.name:10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
-        for folder in sorted(conf.iterdir())
+        for folder in sorted(find_conf().iterdir())
         if folder.is_dir() and folder.name not in ("published", "table")  # facts, no choices
     ]
     return "".join(groups)

@@ -1,10 +1,9 @@
 """A study's plan: which runs it holds, and which of them are finished, failed or missing.
 
-A sweep writes its jobs to `outputs/<experiment>/plan.jsonl` before the first one starts; a study
-with a file in `conf/experiment` has a plan without that. Hydra expands and launches the sweep.
+A sweep writes its jobs down (`plans.py`) before the first one starts; a study with a file in
+`conf/experiment` has a plan without that. Hydra expands and launches the sweep.
 """
 
-import fcntl
 import json
 import logging
 from collections import Counter
@@ -18,19 +17,18 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from crosstune.athand import find_lacking_weights, offline, tell_data
-from crosstune.config import COMPOSE_ERRORS, compose_run, compose_whole, explain, find_conf
+from crosstune.config import COMPOSE_ERRORS, compose_run, compose_whole, explain
 from crosstune.data.splits import Splits
 from crosstune.data.standin import read_data
-from crosstune.errors import ConfigError, CrosstuneError, suggest
+from crosstune.errors import CrosstuneError
 from crosstune.identity import find_changes, identify, settle
 from crosstune.locks import is_held
+from crosstune.plans import is_recipe, read_plan, unknown_study, write_plan
 from crosstune.record import read_record
 from crosstune.schema import Origin, Run
 from crosstune.tuning import take_tuned
-from crosstune.whole import whole_file
 
 log = logging.getLogger(__name__)
-PLAN = "plan.jsonl"
 
 
 class WritePlan(Callback):
@@ -127,34 +125,6 @@ def _read_once(run: Run, seen: dict[str, Splits | CrosstuneError]) -> Splits:
     return found
 
 
-def write_plan(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Add lines to the study's plan, each job once, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".plan.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two halves of a study may start side by side
-        known = {json.dumps(line["overrides"]): line for line in read_plan(folder)}
-        known |= {json.dumps(line["overrides"]): line for line in lines}
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known.values())
-        with whole_file(folder / PLAN) as partial:
-            partial.write_text(text, "utf-8")
-
-
-def read_plan(folder: Path) -> list[dict[str, Any]]:
-    """Read the study's plan; none was written: no lines."""
-    path = folder / PLAN
-    return (
-        [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-        if path.is_file()
-        else []
-    )
-
-
-def find_missing(outputs: Path, experiment: str) -> list[dict[str, Any]]:
-    """Return the planned runs that left neither a finished nor a failed record."""
-    lines = read_plan(outputs / experiment) or _plan_of_file(experiment)
-    return [line for line, status in _hold(lines, outputs, experiment) if status == "missing"]
-
-
 def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
     """Return every run of the study with its status; runs outside the plan are in it too.
 
@@ -165,7 +135,7 @@ def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
     """
     lines = read_plan(outputs / experiment)
     if all(line.get("stand_in") for line in lines):  # a rehearsal is not the study
-        lines += _plan_of_file(experiment)
+        lines += plan_of_file(experiment)
     return _hold(lines, outputs, experiment)
 
 
@@ -176,11 +146,7 @@ def _hold(
     folder = outputs / experiment
     found = {path.parent.name: read_record(path) for path in sorted(folder.glob("*/record.json"))}
     if not lines and not found:
-        studies = {path.parent.name for path in outputs.glob("*/plan.jsonl")}
-        studies |= {path.stem for path in (find_conf() / "experiment").glob("*.yaml")}
-        raise ConfigError(
-            f"experiment={experiment}: no such study. {suggest(experiment, sorted(studies))}"
-        )
+        raise unknown_study(outputs, experiment)
     result: list[tuple[dict[str, Any], str]] = []
     counted: set[str] = set()
     for line in lines:
@@ -209,9 +175,9 @@ def _state(
     return line, record["status"]
 
 
-def _plan_of_file(experiment: str) -> list[dict[str, Any]]:
+def plan_of_file(experiment: str) -> list[dict[str, Any]]:
     """Return the plan that a study's file holds, of what this machine has; nothing is fetched."""
-    if not (find_conf() / "experiment" / f"{experiment}.yaml").is_file():
+    if not is_recipe(experiment):
         return []
     with offline():
         return plan(expand(compose_whole([f"experiment={experiment}"])))

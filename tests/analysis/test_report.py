@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -433,8 +434,18 @@ def test_a_study_of_one_language_has_no_map(study):
     assert "Languages and methods" not in page_of(study)
 
 
+def test_where_the_process_that_draws_is_killed_the_report_says_so(study, monkeypatch):
+    study.add()
+    before = report_of(study).paths["index.html"].read_bytes()
+    draw = "crosstune.analysis.gallery.draw"
+    monkeypatch.setattr(draw, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RunError, match="draws the figures was killed: is memory short"):
+        report_of(study)
+    assert (study.folder / "report" / "index.html").read_bytes() == before
+
+
 def test_importing_the_report_loads_no_training_library():
-    heavy = "{'torch', 'transformers', 'pytorch_lightning', 'lightning', 'hydra', 'omegaconf'}"
+    heavy = "{'torch', 'transformers', 'pytorch_lightning', 'hydra', 'omegaconf', 'matplotlib'}"
     code = "import sys, crosstune.analysis.report; "
     code += f"print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

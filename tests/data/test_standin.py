@@ -6,7 +6,8 @@ from functools import cache
 import pytest
 from omegaconf import OmegaConf
 
-from crosstune.config import compose_run, find_conf
+from crosstune.conf import find_conf
+from crosstune.config import compose_run
 from crosstune.data.duplicates import count_leakage
 from crosstune.data.splits import find_faults, find_unseen, merge
 from crosstune.data.standin import ROWS, read_data, stand_in

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from crosstune.config import find_conf
+from crosstune.conf import find_conf
 from crosstune.data.module import LanguageData
 from crosstune.data.split import Split
 from crosstune.errors import ConfigError, CrosstuneError

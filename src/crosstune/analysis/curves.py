@@ -14,9 +14,8 @@ from typing import Any
 
 from matplotlib.collections import LineCollection
 
+from crosstune.analysis.drawing import INK, Drawing
 from crosstune.analysis.figures import (
-    INK,
-    Drawing,
     Point,
     fold,
     open_axes,
@@ -25,7 +24,7 @@ from crosstune.analysis.figures import (
     styled,
     write_text,
 )
-from crosstune.analysis.frame import Records, Rows, list_runs
+from crosstune.analysis.frame import Rows
 
 Curve = list[tuple[int, float]]
 
@@ -61,13 +60,13 @@ def average_curves(curves: Sequence[Curve]) -> Curve:
     return [(step, fmean(curve[step] for curve in steps)) for step in shared]
 
 
-def draw_curves(scores: Rows, records: Records) -> Drawing | None:
+def draw_curves(runs: Rows, folders: Mapping[str, Path]) -> Drawing | None:
     """Return the learning curves, or None where no arm was validated twice.
 
-    Scores are in percentage points. At most 6 panels are drawn, and in each the 8 arms that end
-    highest.
+    `runs` holds one row per run; metrics.jsonl is read in the folder of its run_id. Scores are in
+    percentage points. At most 6 panels are drawn, and in each the 8 arms that end highest.
     """
-    panels = _gather(scores, records)
+    panels = _gather(runs, folders)
     if not panels:
         return None
     shown = dict(list(panels.items())[:MAX_PANELS])
@@ -81,18 +80,18 @@ def draw_curves(scores: Rows, records: Records) -> Drawing | None:
         return render_drawing(figure, _cut(panels))
 
 
-def _gather(scores: Rows, records: Records) -> dict[str, dict[str, Curve]]:
+def _gather(runs: Rows, folders: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
     """Return the curve of each arm, those that end highest first, by the panel's title."""
-    runs: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
-    several = len({run["model"] for run in scores}) > 1
-    for run in list_runs(scores):
+    found: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
+    several = len({run["model"] for run in runs}) > 1
+    for run in runs:
         if run["status"] == "finished" and not run["superseded_by"]:
             title = f"{run['dataset']} {run['train_language']} {run['headline']}"
             title += f" · {run['model']}" * several
-            curve = read_curve(records.folders[run["run_id"]] / "metrics.jsonl")
-            runs[title][run["arm"]].append(curve)
+            curve = read_curve(folders[run["run_id"]] / "metrics.jsonl")
+            found[title][run["arm"]].append(curve)
     panels = {}
-    for title, arms in sorted(runs.items()):
+    for title, arms in sorted(found.items()):
         means = {arm: average_curves(curves) for arm, curves in arms.items()}
         drawn = {arm: curve for arm, curve in means.items() if len(curve) > 1}
         if drawn:

@@ -10,7 +10,6 @@ import re
 import textwrap
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from crosstune.analysis.drawing import INK, Drawing
 from crosstune.analysis.escape import plain
 from crosstune.analysis.tables import Table
 
@@ -31,7 +31,6 @@ Point = tuple[float, float]
 
 MAX_PANELS = 12  # text takes most of a figure's time
 MAX_ARMS = 40
-INK = "#24292f"  # text and axes; a page may replace it to suit a dark background
 DOT = "#2f7fc1"  # legible on white and on black
 log = logging.getLogger(__name__)
 # Fonts with Chinese characters, best first; DejaVu, which matplotlib brings along, has none.
@@ -50,15 +49,6 @@ _CHINESE = (
     "Arial Unicode MS",
 )
 _CHINESE_FILES = re.compile(r"NotoSans(CJK|SC)-?.*Regular|wqy-|SourceHanSans.*Regular|simhei", re.I)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """One figure in two formats; `cut` says what was left out, and is empty if nothing was."""
-
-    svg: str
-    png: bytes
-    cut: str
 
 
 def draw_scores(table: Table) -> Drawing:
@@ -109,7 +99,8 @@ def open_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def write_text(axes: Axes, place: Point, text: str, **style: Any) -> None:
     """Write on an open axes; nothing is clipped, which would take as long as the text."""
-    artist = Text(*place, text, transform=axes.transData, **style)
+    family = _families()[:1] if text.isascii() else _families()  # each takes time to look up
+    artist = Text(*place, text, transform=axes.transData, family=family, **style)
     axes.figure.add_artist(artist, clip=False)
 
 

@@ -143,7 +143,8 @@ def _checked(record: Any) -> dict[str, Any]:
         raise DataError(["data_sha256 holds something that is no text"])
     _check_numbers(record["scores"], 3, "scores", finite=finished)
     for cost in COSTS:
-        _check_numbers(record["cost"].get(cost), 0, f"cost.{cost}", finite=finished)
+        if (value := record["cost"].get(cost)) is not None:
+            _check_numbers(value, 0, f"cost.{cost}", finite=finished)
     _check_report(record["report"], finite=finished)
     return record
 

@@ -9,6 +9,7 @@ import re
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,9 +22,9 @@ from crosstune.analysis.arms import name_plan
 from crosstune.analysis.costs import ABSENT, name_cost, show_cost
 from crosstune.analysis.details import explain_cells
 from crosstune.analysis.differences import Comparison
+from crosstune.analysis.drawing import INK, Drawing, Drawings
 from crosstune.analysis.errors import Errors
 from crosstune.analysis.escape import plain
-from crosstune.analysis.figures import INK, Drawing
 from crosstune.analysis.frame import COSTS, Records, Rows, list_runs
 from crosstune.analysis.heat import build_heat
 from crosstune.analysis.mistakes import show_errors
@@ -44,9 +45,6 @@ class Content:
     differences: Table | None
     published: Table | None
     costs: Table
-    drawing: Drawing
-    pareto: Drawing | None
-    curves: Drawing | None
     commands: Mapping[str, Sequence[str]]
     transfer: Table | None
     stages: tuple[Table, ...]
@@ -64,9 +62,14 @@ class Content:
         return [(title, table) for title, table in named if table]
 
 
-def render_page(content: Content, scores: Rows, records: Records, command: str) -> str:
-    """Return the page: tables with what is under each cell, figures, costs, mistakes, the rest."""
-    table, drawing = content.table, content.drawing
+def render_page(
+    content: Content, scores: Rows, records: Records, command: str, drawn: Future[Drawings]
+) -> str:
+    """Return the page: tables with what is under each cell, figures, costs, mistakes, the rest.
+
+    The figures are waited for when all else is gathered.
+    """
+    table = content.table
     script = (_HERE / "report.js").read_text("utf-8")
     digest = b64encode(sha256(script.encode()).digest()).decode()
     environment = Environment(
@@ -77,25 +80,24 @@ def render_page(content: Content, scores: Rows, records: Records, command: str) 
         lstrip_blocks=True,
         finalize=_without_controls,
     )
-    return environment.get_template("report.html.j2").render(
-        table=table,
-        more=content.more,
-        details=explain_cells(table, content.comparison, records, content.commands),
-        svg=_inline(drawing),
-        cut=drawing.cut,
-        pareto=content.pareto and {"svg": _inline(content.pareto), "cut": content.pareto.cut},
-        curves=content.curves and {"svg": _inline(content.curves), "cut": content.curves.cut},
-        heat=build_heat(table),
-        script=Markup(script),  # noqa: S704 - a file of ours, and the only one that may run
-        script_digest=digest,
-        costs=content.costs,
-        cost_headers=["method and data set", *map(name_cost, COSTS)],
-        cost_rows=_costs(table),
-        problems=_problems(scores, records),
-        classes=_classes(table, summarise_classes(scores, records.records)),
-        errors=show_errors(content.errors),
-        command=command,
-    )
+    shown = {
+        "table": table,
+        "more": content.more,
+        "details": explain_cells(table, content.comparison, records, content.commands),
+        "heat": build_heat(table),
+        "script": Markup(script),  # noqa: S704 - a file of ours, and the only one that may run
+        "script_digest": digest,
+        "costs": content.costs,
+        "cost_headers": ["method and data set", *map(name_cost, COSTS)],
+        "cost_rows": _costs(table),
+        "problems": _problems(scores, records),
+        "classes": _classes(table, summarise_classes(scores, records.records)),
+        "errors": show_errors(content.errors),
+        "command": command,
+    }
+    template = environment.get_template("report.html.j2")
+    drawings = {name: some and _show(some) for name, some in vars(drawn.result()).items()}
+    return template.render(**shown, drawings=drawings)
 
 
 def _without_controls(value: Any) -> Any:
@@ -104,11 +106,12 @@ def _without_controls(value: Any) -> Any:
     return value
 
 
-def _inline(drawing: Drawing) -> str:
-    """Return a drawing as part of a page, in the colour of its text."""
+def _show(drawing: Drawing) -> dict[str, str]:
+    """Return a drawing as part of a page, in the colour of its text, and what it leaves out."""
     svg = drawing.svg[drawing.svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # two drawings on a page would share them
-    return re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # they repeat the labels
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # they repeat the labels
+    return {"svg": svg, "cut": drawing.cut}
 
 
 def _costs(table: Table) -> list[list[str]]:

@@ -12,11 +12,10 @@ from typing import Any
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
+from crosstune.analysis.drawing import INK, Drawing
 from crosstune.analysis.figures import (
     DOT,
-    INK,
     MAX_ARMS,
-    Drawing,
     Point,
     fold,
     open_axes,

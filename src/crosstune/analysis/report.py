@@ -8,6 +8,7 @@ numbers come from `stats.py`, `transfer.py` and `errors.py`, the texts from `tab
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -17,16 +18,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from crosstune.analysis.curves import draw_curves
 from crosstune.analysis.derived import build_costs, build_differences, render_costs
 from crosstune.analysis.differences import Comparison
+from crosstune.analysis.drawing import Drawings, drawing_beside
 from crosstune.analysis.errors import gather_errors, render_counts, render_items
 from crosstune.analysis.escape import plain
-from crosstune.analysis.figures import draw_scores
-from crosstune.analysis.frame import frame, read_records
+from crosstune.analysis.frame import Records, Rows, frame, list_runs, read_records
 from crosstune.analysis.layouts import Target
 from crosstune.analysis.page import Content, render_page
-from crosstune.analysis.pareto import draw_pareto
 from crosstune.analysis.provenance import read_commands
 from crosstune.analysis.replication import build_replication, render_replication
 from crosstune.analysis.stages import build_stage_tables
@@ -46,10 +45,9 @@ _PUBLISHED = ("published.md", "published.tex", "published.csv")
 _DIFFERENCES = ("differences.md", "differences.tex")
 _TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
 _STAGES = "stages.md"
-_PARETO = ("pareto.svg", "pareto.png")
-_CURVES = ("curves.svg", "curves.png")
+_FIGURES = ("pareto.svg", "pareto.png", "curves.svg", "curves.png")
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
-_SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_PARETO, *_CURVES, _STAGES}
+_SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_FIGURES, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
 _LABEL = 36  # columns that a row's label may take before it is folded
 _GAP = 3  # columns between two columns of the table
@@ -93,31 +91,22 @@ def write_report(
 
     Raises:
         ConfigError: the study has no run.
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written, or the process that draws was killed.
     """
-    records = replace(read_records(outputs, experiment), missing=missing)
-    scores = frame(records)
     wanted = wanted or Wanted()
-    comparison, target = wanted.comparison, wanted.target
-    table = build_table(experiment, scores, records, comparison)
-    errors = gather_errors(table, scores, records)
-    table = widen(table, errors, comparison.rule)
-    content = Content(
-        table=table,
-        comparison=comparison,
-        differences=build_differences(table, comparison),
-        published=target and build_replication(table, scores, records, target, comparison),
-        costs=build_costs(table),
-        drawing=draw_scores(table),
-        pareto=draw_pareto(table),
-        curves=draw_curves(scores, records),
-        commands=read_commands(outputs / experiment),
-        transfer=build_transfer(table),
-        stages=build_stage_tables(experiment, scores, records),
-        errors=errors,
-    )
-    files = _render(content)
-    files["index.html"] = render_page(content, scores, records, command).encode()
+    with drawing_beside() as draw:
+        records = replace(read_records(outputs, experiment), missing=missing)
+        scores = frame(records)
+        table = build_table(experiment, scores, records, wanted.comparison)
+        drawn = draw(table, list_runs(scores), records.folders)
+        content = _gather(table, scores, records, wanted, outputs / experiment)
+        files = _render(content)
+        try:
+            files["index.html"] = render_page(content, scores, records, command, drawn).encode()
+            files |= _list_figures(drawn.result())
+        except BrokenExecutor as error:
+            told = "The process that draws the figures was killed: is memory short?"
+            raise RunError(told) from error
     folder = outputs / experiment / "report"
     try:
         folder.mkdir(exist_ok=True)
@@ -132,9 +121,27 @@ def write_report(
     return Report(folder, paths, files["table.md"].decode(), (table, *more))
 
 
+def _gather(table: Table, scores: Rows, records: Records, wanted: Wanted, study: Path) -> Content:
+    """Return what stands beside a study's table, which comes back with its wider intervals."""
+    comparison, target = wanted.comparison, wanted.target
+    errors = gather_errors(table, scores, records)
+    table = widen(table, errors, comparison.rule)
+    return Content(
+        table=table,
+        comparison=comparison,
+        differences=build_differences(table, comparison),
+        published=target and build_replication(table, scores, records, target, comparison),
+        costs=build_costs(table),
+        commands=read_commands(study),
+        transfer=build_transfer(table),
+        stages=build_stage_tables(table.experiment, scores, records),
+        errors=errors,
+    )
+
+
 def _render(content: Content) -> dict[str, bytes]:
-    """Return the files beside the page, by name."""
-    table, costs, drawing = content.table, content.costs, content.drawing
+    """Return the tables beside the page, by the names of their files."""
+    table, costs = content.table, content.costs
     files = {
         "table.md": render_markdown(table).encode(),
         "table.tex": render_latex(table).encode(),
@@ -142,11 +149,7 @@ def _render(content: Content) -> dict[str, bytes]:
         "costs.md": render_markdown(costs).encode(),
         "costs.tex": render_latex(costs).encode(),
         "costs.csv": render_costs(costs).encode(),
-        "scores.svg": drawing.svg.encode(),
-        "scores.png": drawing.png,
     }
-    for names, some in ((_PARETO, content.pareto), (_CURVES, content.curves)):
-        files |= zip(names, (some.svg.encode(), some.png), strict=True) if some else ()
     both = (render_markdown, render_latex)
     for names, other, renderers in (
         (_DIFFERENCES, content.differences, both),
@@ -160,6 +163,15 @@ def _render(content: Content) -> dict[str, bytes]:
     if content.errors.sections:
         texts = (render(content.errors).encode() for render in (render_counts, render_items))
         files |= zip(_ERRORS, texts, strict=True)
+    return files
+
+
+def _list_figures(drawings: Drawings) -> dict[str, bytes]:
+    """Return the figures by the names of their files."""
+    files = {}
+    for name, drawing in vars(drawings).items():
+        if drawing:
+            files |= {f"{name}.svg": drawing.svg.encode(), f"{name}.png": drawing.png}
     return files
 
 
