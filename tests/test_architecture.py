@@ -46,7 +46,7 @@ LEVELS = [
     {"tasks", "sweep", "methods.registry", "methods.anatomy"},
     {"data.batching", "models", "methods.bitfit", "methods.adapters", "data"},
     {"methods.adalora", "methods.bottleneck", "methods.prompts"},
-    {"methods.madx"},
+    {"methods.madx", "unpadding"},
     {"data.module", "methods", "tracking", "callbacks", "prepare", "examine", "items"},
     {"learner", "saved", "inputs", "mirror"},
     {"checkpoints", "outcome"},

@@ -22,6 +22,7 @@ from crosstune.schema import Optimizer
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import add_up
+from crosstune.unpadding import Unpadded, unpad
 
 HEADLINE = "validation/headline"  # mean of the headline metric over the languages trained on
 
@@ -57,7 +58,21 @@ class Learner(pl.LightningModule):
         self.results: dict[str, dict[str, dict[str, Any]]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
         self._outputs: dict[int, list[Output]] = {}
+        self._unpadded: Unpadded | None = None
         self.add_up: Callable[[Task, Any, Any], Any] = add_up  # runs trained together have another
+
+    def setup(self, stage: str) -> None:
+        """Train without padding where the model can."""
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if stage == "fit" and on_cpu and self.add_up is add_up:
+            self._unpadded = unpad(self.model)
+            self.data.whole = self._unpadded is not None
+
+    def teardown(self, stage: str) -> None:
+        """Leave the model as it was before training."""
+        if self._unpadded:
+            self._unpadded.end()
+            self._unpadded = None
 
     def on_fit_start(self) -> None:
         """Switch dropout on: loaded checkpoints come in evaluation mode."""

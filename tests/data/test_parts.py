@@ -13,6 +13,7 @@ from crosstune.data.module import LanguageData
 from crosstune.models import load_model, load_tokenizer
 from crosstune.prepare import prepare
 from crosstune.tasks.task import add_up
+from crosstune.unpadding import unpad
 from tiny import DATA, tiny_run
 
 WITHOUT_DROPOUT = (
@@ -55,6 +56,19 @@ def test_the_gradient_of_a_batch_in_parts_is_that_of_the_whole_batch(
     expected = gradient(model, task, whole)
     scale = max(gradient(model, task, [part]).norm() for part in split)  # parts may cancel out
     assert (gradient(model, task, split) - expected).abs().max() < 1e-6 * scale
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_so_is_the_gradient_of_a_batch_whose_padding_the_layers_do_not_see(
+    kind: str, tmp_path: Path
+) -> None:
+    model, task, encoded, tokenizer = loaded(tmp_path, kind)
+    share = Share(list(range(24)), 0, counted=True)
+    whole = Parts(encoded, task, tokenizer, 1, None)[share]["parts"]
+    expected = gradient(model, task, whole)
+    unpadded = unpad(model)
+    assert (unpadded is None) == (kind == "masked_lm")
+    assert (gradient(model, task, whole) - expected).abs().max() < 1e-6 * expected.norm()
 
 
 def test_a_mean_over_parts_instead_of_windows_is_told(tmp_path: Path) -> None:

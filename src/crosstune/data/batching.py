@@ -198,14 +198,14 @@ class Parts(Batches):
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
         seed: int,
-        part_cost: int,
+        part_cost: int | None,
     ):
         super().__init__(encoded, task, tokenizer, seed)
-        self.part_cost = part_cost
+        self.part_cost = part_cost  # in sub-words; None: the batch stays whole
 
     def __getitem__(self, share: Share) -> dict[str, Any]:
         parts = [share.windows]
-        if self.task.divisible:
+        if self.task.divisible and self.part_cost is not None:
             lengths = self.encoded.lengths[share.windows]
             split = split_by_length(lengths, self.part_cost)
             parts = [[share.windows[place] for place in part] for part in split]

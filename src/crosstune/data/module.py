@@ -54,6 +54,7 @@ class LanguageData(pl.LightningDataModule):
         super().__init__()
         self.task, self.tokenizer, self.data = task, tokenizer, data
         self.seed, self.cache = seed, cache  # training order and masks are functions of the seed
+        self.whole = False  # a training batch is one part: the model skips its padding itself
         train = splits["train"]
         stages = {
             "+".join(stage): merge({language: train[language] for language in stage})
@@ -108,7 +109,7 @@ class LanguageData(pl.LightningDataModule):
             if self.data.batching is Batching.bucketed
             else TrainingOrder(len(encoded), *rest)
         )
-        cost = PART_COSTS[trainer.strategy.root_device.type]
+        cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]
         return _loader(Parts(encoded, self.task, self.tokenizer, self.seed, cost), order)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
