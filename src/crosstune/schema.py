@@ -60,7 +60,7 @@ class Unseen(Enum):
 class Batching(Enum):
     """Which windows share a training batch."""
 
-    uniform = "uniform"  # any: padding is saved by training a batch in parts of like length
+    uniform = "uniform"  # any; what padding they need is cut down without changing the gradient
     bucketed = "bucketed"  # those of like length; measured: faster still, and worse scores
 
 

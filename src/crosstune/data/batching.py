@@ -1,9 +1,9 @@
 """Which windows make a batch, on which rank, in which order; and the batch itself.
 
-Training order is a function of (seed, epoch) alone: uniform random batches, each cut into parts of
-like length whose losses add up, so that padding costs little and changes nothing. Evaluation gives
-every item to exactly one rank, longest windows together, and pads no share with repeats. Called by
-`data/module.py`.
+Training order is a function of (seed, epoch) alone: uniform random batches. A batch is cut into
+parts of like length whose losses add up, so that padding costs little and changes nothing, unless
+the model skips padding itself (`unpadding.py`). Evaluation gives every item to exactly one rank,
+longest windows together, and pads no share with repeats. Called by `data/module.py`.
 """
 
 from collections.abc import Iterator, Sequence
