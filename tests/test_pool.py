@@ -4,6 +4,7 @@ The processes are real; only what they do is a few lines of Python instead of tr
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -18,27 +19,24 @@ import pytest
 from crosstune import pool
 from crosstune.pool import Answer, Job, Pool, Share, share_out
 
-PYTHON = sys.executable  # before a test names another one
+NUMBERS = itertools.count()
 WATCHING = "threading.Thread(target=pool.end_with_parent, daemon=True).start()"
 
 
 @pytest.fixture
 def acting(tmp_path, monkeypatch):
     """Return a function that says in Python what a process does instead of a run."""
+    name = f"act_{next(NUMBERS)}"
+    monkeypatch.setattr(pool, "JOB", name)
+    monkeypatch.syspath_prepend(tmp_path)
 
     def act(*lines):
-        script = tmp_path / "act.py"
-        words = "config, answer = (pathlib.Path(word) for word in sys.argv[1:3])"
-        told = "say = lambda **what: answer.write_text(json.dumps(what))"
         imports = "import json, os, pathlib, signal, sys, threading, time\n"
-        own = f"from crosstune import pool\n{words}\n{told}\n"
-        script.write_text(imports + own + "\n".join(lines))
-        python = tmp_path / "python"
-        # called as `python -m crosstune.job CONFIG ANSWER [DIED]`
-        python.write_text(f'#!/bin/sh\nshift 2\nexec {PYTHON} {script} "$@"\n')
-        python.chmod(0o755)
-        monkeypatch.setattr(pool.sys, "executable", str(python))
-        return str(python)
+        head = "from crosstune import pool\ndef main(config, answer, *died):\n"
+        told = "say = lambda **what: answer.write_text(json.dumps(what))"
+        body = textwrap.indent("\n".join([told, *lines]), "    ")
+        (tmp_path / f"{name}.py").write_text(f"{imports}{head}{body}\n")
+        return name
 
     return act
 
@@ -87,7 +85,6 @@ def test_each_job_answers_for_itself(acting, tmp_path, capsys):
 
 def test_a_killed_process_is_named_and_stops_no_other(acting, tmp_path, capsys):
     acting(
-        "died = sys.argv[3:]",
         "if died: say(error=died[0], exit_code=1)",
         "elif config.stem == '0': os.kill(os.getpid(), signal.SIGKILL)",
         "else: say(folder='done', headline=0.5)",
@@ -99,7 +96,7 @@ def test_a_killed_process_is_named_and_stops_no_other(acting, tmp_path, capsys):
 
 
 def test_a_process_that_leaves_without_an_answer_is_a_failed_run(acting, tmp_path):
-    acting("if sys.argv[3:]: say(error=sys.argv[3], exit_code=1)", "sys.exit(3)")
+    acting("if died: say(error=died[0], exit_code=1)", "sys.exit(3)")
     assert run(jobs_in(tmp_path, 1), Share(1, 1, []))[0].error == "its process died: exit code 3"
 
 
@@ -162,15 +159,17 @@ def test_a_process_deaf_to_the_interrupt_is_killed(acting, tmp_path, monkeypatch
 @pytest.mark.parametrize("watching", [True, False])
 def test_no_process_outlives_a_killed_pool(acting, tmp_path, watching):
     # without the watch the process stays: what the watch is for
-    python = acting(WATCHING if watching else "", SAY_PID, "time.sleep(600)")
+    name = acting(WATCHING if watching else "", SAY_PID, "time.sleep(600)")
     code = f"""
         import sys, pathlib
+        from crosstune import pool
         from crosstune.pool import Job, Pool, Share
-        sys.executable = {python!r}
+        pool.JOB = {name!r}
+        sys.path.insert(0, {str(tmp_path)!r})
         jobs = {{0: Job(pathlib.Path({str(tmp_path)!r}, "0.yaml"), 1, False)}}
         Pool(Share(1, 1, []), lambda number: None).run(jobs)
     """
-    driver = subprocess.Popen([PYTHON, "-c", textwrap.dedent(code)])
+    driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     (pid,) = pids_in(tmp_path, 1)
     driver.kill()
     driver.wait()

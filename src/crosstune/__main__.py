@@ -4,4 +4,5 @@ import sys
 
 from crosstune.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a pool's processes import it
+    sys.exit(main())

@@ -1,16 +1,17 @@
 """One run of a sweep: its score, and how a process of its own does it.
 
-`python -m crosstune.job CONFIG ANSWER` is what `pool.py` starts: it does the run of a frozen
-configuration and answers with a file. With a third word it trains nothing: it records that the
-run died of that.
+`main` is what a process of `pool.py` does: the run of a frozen configuration, answered with a file.
+With a third word it trains nothing: it records that the run died of that.
 """
 
 import json
-import sys
+import os
 import threading
 import traceback
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from crosstune.config import read_run
 from crosstune.errors import CrosstuneError, RunError
@@ -69,15 +70,9 @@ def answer(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any
 def main(config: Path, target: Path, *died: str) -> int:
     """Answer for the run of a frozen configuration and return the exit code."""
     threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # it was imported before that was set
     tell_terminal()
     said = answer(read_run(config), *died)
     with whole_file(target) as partial:
         partial.write_text(json.dumps(said), "utf-8")
     return int(said.get("exit_code", 0))
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -1,14 +1,14 @@
-"""Runs side by side on one machine: a fresh process each, with its share of cores and GPUs.
+"""Runs side by side on one machine: a process each, with its share of cores and GPUs.
 
-A process gets its run as a frozen file and answers with another (`job.py` is what it runs). One
-that fails or dies leaves the others alone; none outlives this process, however that ends. Called
-by the launcher `hydra/launcher=pool`; knows nothing of Hydra and of training.
+A process gets its run as a frozen file and answers with another (`job.py` is what it runs). All are
+forked from one that has imported the libraries and done nothing yet, so that a run does not wait
+for them. One that fails or dies leaves the others alone; none outlives this process, however that
+ends. Called by the launcher `hydra/launcher=pool`; knows nothing of Hydra and of training.
 """
 
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,10 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from importlib import import_module
+from multiprocessing import connection, get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 GRACE_SECONDS = 30.0  # for a run that is told to stop: time to leave itself in order
+JOB = "crosstune.job"  # what a process does is its `main`
 
 
 class Job(NamedTuple):
@@ -74,7 +77,9 @@ class Pool:
         self.tell = tell
         self.free = Counter(share.places)  # GPU -> places left
         self.changed = threading.Condition()
-        self.running: set[subprocess.Popen[bytes]] = set()
+        self.running: set[Any] = set()
+        self.context = get_context("forkserver")
+        self.context.set_forkserver_preload([JOB])
         self.stopping = False
 
     def run(self, jobs: Mapping[int, Job]) -> dict[int, Answer]:
@@ -114,29 +119,26 @@ class Pool:
         shares = {"OMP_NUM_THREADS": str(max(1, self.share.threads // job.devices))}
         if gpus:
             shares["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        answer = job.config.with_suffix(".answer")
-        words = [sys.executable, "-m", "crosstune.job", str(job.config), str(answer), *died]
-        with self.changed:
-            if self.stopping:
-                return 130
-            process = subprocess.Popen(
-                words,
-                env={**os.environ, **shares},
-                stdin=subprocess.PIPE,  # held open: its end tells the process that we are gone
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            self.running.add(process)
-        reader = threading.Thread(target=_pass_on, args=(process, f"[{number + 1}] "))
-        reader.start()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with self.changed:
-            _kill_group(process)  # what it started and left behind, which may hold its output open
-            self.running.remove(process)
-        reader.join()
-        with process:
-            return process.wait()
+        words = (job.config, job.config.with_suffix(".answer"), *died)
+        alive, held = self.context.Pipe(duplex=False)  # its end tells the process that we are gone
+        said, saying = self.context.Pipe(duplex=False)
+        around = (os.getcwd(), {**os.environ, **shares})
+        with held, said:
+            with self.changed, alive, saying:
+                if self.stopping:
+                    return 130
+                process = self.context.Process(target=_be, args=(JOB, words, around, alive, saying))
+                process.start()
+                self.running.add(process)
+            reader = threading.Thread(target=_pass_on, args=(said.fileno(), f"[{number + 1}] "))
+            reader.start()
+            connection.wait([process.sentinel])
+            with self.changed:  # starting a process asks how all others are
+                process.join()
+                _kill_group(process)  # what it left behind, which may hold its output open
+                self.running.remove(process)
+            reader.join()
+            return process.exitcode or 0
 
     def _take(self, job: Job) -> list[str]:
         """Wait for as many GPUs as a job asks for, or all there are; return them."""
@@ -160,7 +162,8 @@ class Pool:
             self.stopping = True
             self.changed.notify_all()
             for process in self.running:
-                os.kill(process.pid, signal.SIGINT)  # not reaped while it stands there
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGINT)
         deadline = time.monotonic() + GRACE_SECONDS
         try:
             while self.running and time.monotonic() < deadline:
@@ -192,13 +195,40 @@ def show_error(number: int, error: str) -> None:
     print(f"crosstune train: run {number + 1}: {error}", file=sys.stderr)
 
 
-def _pass_on(process: "subprocess.Popen[bytes]", prefix: str) -> None:
+def _be(
+    job: str,
+    words: Sequence[Path | str],
+    around: tuple[str, Mapping[str, str]],
+    alive: connection.Connection,
+    saying: connection.Connection,
+) -> None:
+    """Be the process of a job: in a session, folder and environment of its own."""
+    os.setsid()
+    folder, environment = around
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.dup2(alive.fileno(), 0)
+    os.dup2(saying.fileno(), 1)
+    os.dup2(1, 2)
+    saying.close()
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
+        stream.reconfigure(line_buffering=True)
+    try:
+        sys.exit(import_module(job).main(*words))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _pass_on(source: int, prefix: str) -> None:
     """Print what a process says, line by line, so that lines of several never mix."""
-    for line in process.stdout or ():
-        sys.stderr.write(f"{prefix}{line.decode(errors='replace').rstrip()}\n")
-        sys.stderr.flush()
+    with open(source, errors="replace", closefd=False) as lines:
+        for line in lines:
+            sys.stderr.write(f"{prefix}{line.rstrip()}\n")
+            sys.stderr.flush()
 
 
-def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+def _kill_group(process: Any) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
