@@ -77,9 +77,30 @@ def test_the_layers_see_less(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [len(LENGTHS) * max(LENGTHS), sum(LENGTHS)]
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, (8, 8)])
+def test_in_bf16_sub_words_come_in_multiples(
+    lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpadding, "ROUND", 8)
+    model, seen = build("bert").float(), []
+    model.bert.encoder.layer[0].register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].shape[:2].numel())
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compare(model, make_batch(lengths)) < 0.1
+    assert seen[1] % 8 == 0
+    assert seen[1] < seen[0] or len(set(lengths)) == 1
+
+
+def test_what_is_spare_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    grouped = group
+    monkeypatch.setattr(unpadding, "group", lambda mask, multiple: grouped(mask, 7))
+    assert compare(build("bert"), make_batch()) < 1e-12
+
+
 @pytest.mark.parametrize("fault", ["open", "moved"])
 def test_padding_that_is_seen_or_moved_is_told(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(mask: torch.Tensor) -> Any:
+    def spoil(mask: torch.Tensor, multiple: int) -> Any:
         groups = group(mask)
         assert groups is not None
         if fault == "open":

@@ -29,6 +29,8 @@ LAYERS = {
     "xlm-roberta": "encoder",
 }
 GROUP_COST = 16  # what one more group costs, in sub-words
+# in bf16 a CPU compiles a matrix product anew for every shape: sub-words come in multiples of this
+ROUND = 128
 _NAME, _SDPA = "crosstune_groups", "sdpa"  # of attentions, where transformers looks them up
 
 
@@ -39,6 +41,7 @@ class Groups(NamedTuple):
     shapes: list[tuple[int, int]]  # windows and sub-words of each group
     places: Tensor  # where each sub-word of the groups stands in the batch laid flat
     shut: list[Tensor | None]  # 1 x windows x 1 x sub-words: -inf at padding; None: there is none
+    spare: int  # zeros that stand behind the groups
 
 
 class Unpadded:
@@ -77,8 +80,11 @@ def unpad(model: Any) -> Unpadded | None:
     return Unpadded(whole, getattr(whole.base_model, LAYERS[config.model_type]))
 
 
-def group(attention_mask: Tensor) -> Groups | None:
-    """Return a batch's windows in groups; None where padding is not what ends a window."""
+def group(attention_mask: Tensor, multiple: int = 1) -> Groups | None:
+    """Return a batch's windows in groups; None where padding is not what ends a window.
+
+    With what is spare the sub-words are a multiple of `multiple`.
+    """
     held = attention_mask.numpy().astype(bool)
     lengths = held.sum(1)
     windows, longest = held.shape
@@ -91,14 +97,15 @@ def group(attention_mask: Tensor) -> Groups | None:
         shapes.append((len(part), len(columns)))
         outside = np.where(columns < lengths[part][:, None], np.float32(0), np.float32("-inf"))
         shut.append(torch.from_numpy(outside)[None, :, None] if outside.any() else None)
-    return Groups((windows, longest), shapes, torch.from_numpy(np.concatenate(places)), shut)
+    every = torch.from_numpy(np.concatenate(places))
+    return Groups((windows, longest), shapes, every, shut, -len(every) % multiple)
 
 
 def _mask(attention_mask: Tensor | None = None, **rest: Any) -> Any:
     """Make the groups of a training batch, and what sdpa takes of any other."""
     alike = rest["q_length"] == rest["kv_length"]  # no prefix stands before the keys
     if torch.is_grad_enabled() and attention_mask is not None and alike:
-        groups = group(attention_mask)
+        groups = group(attention_mask, ROUND if torch.is_autocast_enabled("cpu") else 1)
         if groups is not None:
             return groups
     return sdpa_mask(attention_mask=attention_mask, **rest)
@@ -111,15 +118,18 @@ def _attend(
     if not isinstance(mask, Groups):
         return sdpa_attention_forward(module, query, key, value, mask, **options)
     sizes = [windows * length for windows, length in mask.shapes]
-    scaled = query * options["scaling"]
-    parts = zip(*(states[0].split(sizes, 1) for states in (scaled, key, value)), strict=True)
-    seen = []
-    for states, shape, shut in zip(parts, mask.shapes, mask.shut, strict=True):
-        mine, others, said = (part.unflatten(1, shape) for part in states)
-        scores = mine @ others.transpose(-1, -2)
-        weights = (scores if shut is None else scores + shut).softmax(-1)
-        seen.append((drop(weights, options["dropout"]) @ said).flatten(1, 2))
-    return torch.cat(seen, 1).transpose(0, 1)[None], None
+    with torch.autocast("cpu", enabled=False):  # shapes of too many kinds to compile
+        exact = torch.promote_types(query.dtype, torch.float32)
+        whole = (query.to(exact) * options["scaling"], key.to(exact), value.to(exact))
+        parts = zip(*(states[0].split([*sizes, mask.spare], 1) for states in whole), strict=True)
+        seen = []
+        for states, shape, shut in zip(parts, mask.shapes, mask.shut, strict=False):
+            mine, others, said = (part.unflatten(1, shape) for part in states)
+            scores = mine @ others.transpose(-1, -2)
+            weights = (scores if shut is None else scores + shut).softmax(-1)
+            seen.append((drop(weights, options["dropout"]) @ said).flatten(1, 2))
+        seen.append(seen[0].new_zeros(query.shape[1], mask.spare, query.shape[3]))
+        return torch.cat(seen, 1).transpose(0, 1)[None].to(query.dtype), None
 
 
 def _enter(layers: nn.Module, args: Any, options: dict[str, Any]) -> Any:
@@ -130,6 +140,7 @@ def _enter(layers: nn.Module, args: Any, options: dict[str, Any]) -> Any:
     if args:
         options = {**options, "hidden_states": args[0]}
     flat = options["hidden_states"].flatten(0, 1).index_select(0, groups.places)
+    flat = nn.functional.pad(flat, (0, 0, 0, groups.spare))
     return args[1:], {**options, "hidden_states": flat[None]}
 
 
@@ -137,7 +148,7 @@ def _leave(layers: nn.Module, args: Any, options: dict[str, Any], output: Any) -
     """Put the sub-words back to their places; what is left is 0."""
     groups = options["attention_mask"]
     if isinstance(groups, Groups):
-        flat = output.last_hidden_state[0]
+        flat = output.last_hidden_state[0, : len(groups.places)]
         windows, longest = groups.batch
         whole = flat.new_zeros(windows * longest, flat.shape[-1])
         whole = whole.index_copy(0, groups.places, flat)
