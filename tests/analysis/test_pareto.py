@@ -3,7 +3,15 @@ from itertools import pairwise
 
 import pytest
 
-from crosstune.analysis.pareto import MAX_NAMED, MAX_PANELS, Arm, draw_pareto, find_front
+from crosstune.analysis.pareto import (
+    MAX_NAMED,
+    MEMORY,
+    PARAMETERS,
+    SECONDS,
+    Arm,
+    draw_pareto,
+    find_front,
+)
 
 
 def texts(study):
@@ -26,11 +34,11 @@ def check_front(arms, front):
     """Fail unless the front holds exactly the arms that none beats, by trying every pair."""
 
     def beats(one, other):
-        no_worse = one.parameters <= other.parameters and one.score >= other.score
-        return no_worse and (one.parameters, one.score) != (other.parameters, other.score)
+        no_worse = one.cost <= other.cost and one.score >= other.score
+        return no_worse and (one.cost, one.score) != (other.cost, other.score)
 
-    best = {(a.parameters, a.score) for a in arms if not any(beats(b, a) for b in arms)}
-    assert [(arm.parameters, arm.score) for arm in front] == sorted(best)
+    best = {(a.cost, a.score) for a in arms if not any(beats(b, a) for b in arms)}
+    assert [(arm.cost, arm.score) for arm in front] == sorted(best)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +52,7 @@ def check_front(arms, front):
     ],
 )
 def test_the_front_holds_the_arms_that_none_beats(values):
-    arms = [Arm(str(i), parameters, score) for i, (parameters, score) in enumerate(values)]
+    arms = [Arm(str(i), cost, score) for i, (cost, score) in enumerate(values)]
     check_front(arms, find_front(arms))
 
 
@@ -108,10 +116,26 @@ def test_a_study_without_parameters_has_no_plot(study):
 
 
 def test_a_plot_of_more_panels_than_fit_says_so(study):
-    for number in range(MAX_PANELS + 1):
+    most = PARAMETERS.panels
+    for number in range(most + 1):
         add(study, "full", 1000, 0.7, data=f"data{number}")
-    cut = f"The first {MAX_PANELS} of {MAX_PANELS + 1} panels."
-    assert draw_pareto(study.table()).cut == cut
+    assert draw_pareto(study.table()).cut == f"The first {most} of {most + 1} panels."
+
+
+@pytest.mark.parametrize(
+    ("cost", "values", "ticks"),
+    [
+        (MEMORY, (600 * 2**20, 700 * 2**20), {"600", "650", "700"}),
+        (SECONDS, (3.0, 4.5), {"3", "4"}),
+    ],
+)
+def test_memory_and_time_stand_on_even_steps(study, cost, values, ticks):
+    for method, value, score in zip("ab", values, (0.5, 0.6), strict=True):
+        study.add(method=method, score=score, cost={cost.name: value})
+    table = study.table()
+    svg = draw_pareto(table, cost).svg
+    assert {cost.title, "a", "b", *ticks} <= {t.strip() for t in re.findall(r"<!--(.*?)-->", svg)}
+    assert draw_pareto(table, PARAMETERS) is None
 
 
 def test_of_many_methods_the_front_full_and_the_best_are_named(study):

@@ -17,7 +17,8 @@ from crosstune.analysis.report import print_report, write_report
 from crosstune.errors import ConfigError, RunError
 
 NAMES = ["table.md", "table.tex", "table.csv", "costs.md", "costs.tex", "costs.csv"]
-NAMES += ["scores.svg", "scores.png", "pareto.svg", "pareto.png", "index.html"]
+FIGURES = ["scores", "pareto", "pareto_memory", "pareto_time"]
+NAMES += [*(f"{name}.{ending}" for name in FIGURES for ending in ("svg", "png")), "index.html"]
 HOSTILE = "<script>alert('\"&`|\\')</script>\x1b[31m\u202e[bold]=cmd()"
 
 
@@ -99,7 +100,7 @@ def full_study(study):
     ]
 
 
-def test_a_report_is_eleven_files(study):
+def test_a_report_is_these_files(study):
     study.add()
     report = report_of(study)
     assert sorted(path.name for path in report.folder.iterdir()) == sorted(NAMES)
@@ -323,14 +324,17 @@ def test_files_of_an_earlier_report_that_no_longer_hold_go(study):
     assert (report.folder / "transfer.md").exists()
 
 
-def test_a_study_that_measured_no_parameters_has_no_pareto_plot(study):
+def test_a_study_that_measured_no_parameters_has_no_plot_of_them(study):
     study.add()
     report_of(study)
     (record,) = study.folder.glob("*/record.json")
     record.write_text(record.read_text("utf-8").replace("trainable_parameters", "x"), "utf-8")
     report = report_of(study)
     assert not (report.folder / "pareto.svg").exists()
-    assert "Score against" not in report.paths["index.html"].read_text("utf-8")
+    page = report.paths["index.html"].read_text("utf-8")
+    assert "Score against trainable parameters" not in page
+    assert "Score against memory" in page
+    assert "Score against time" in page
 
 
 def test_the_page_shows_costs_under_the_names_of_the_record(study):

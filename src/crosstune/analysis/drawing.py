@@ -32,6 +32,8 @@ class Drawings:
 
     scores: Drawing
     pareto: Drawing | None
+    pareto_memory: Drawing | None
+    pareto_time: Drawing | None
     curves: Drawing | None
 
 

@@ -170,8 +170,8 @@ class _Sheet:
         write_text(self.axes, (x, y), text, **style)
 
 
-def round_ticks(scores: Sequence[float]) -> list[float]:
-    """Return a few round values around the scores.
+def round_ticks(scores: Sequence[float], most: float = 100) -> list[float]:
+    """Return a few round values around the scores, from 0 to `most` unless they go beyond.
 
     >>> round_ticks([71.2, 78.9])
     [70.0, 72.0, 74.0, 76.0, 78.0, 80.0]
@@ -179,7 +179,9 @@ def round_ticks(scores: Sequence[float]) -> list[float]:
     low, high = (min(scores), max(scores)) if scores else (0, 100)
     margin = 0.05 * max(high - low, 10)  # a few points are not blown up to the whole width
     locator = MaxNLocator(4, steps=[1, 2, 5, 10])
-    values = locator.tick_values(max(low - margin, min(low, 0)), min(high + margin, max(high, 100)))
+    values = locator.tick_values(
+        max(low - margin, min(low, 0)), min(high + margin, max(high, most))
+    )
     return [float(value) for value in values]
 
 

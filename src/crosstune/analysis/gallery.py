@@ -10,7 +10,7 @@ from crosstune.analysis.curves import draw_curves
 from crosstune.analysis.drawing import Drawings
 from crosstune.analysis.figures import draw_scores, styled
 from crosstune.analysis.frame import Rows
-from crosstune.analysis.pareto import draw_pareto
+from crosstune.analysis.pareto import MEMORY, PARAMETERS, SECONDS, draw_pareto
 from crosstune.analysis.tables import Table
 
 
@@ -22,4 +22,10 @@ def get_ready() -> None:
 
 def draw(table: Table, runs: Rows, folders: Mapping[str, Path]) -> Drawings:
     """Return the figures of a table, of runs a row each, and of the metrics in their folders."""
-    return Drawings(draw_scores(table), draw_pareto(table), draw_curves(runs, folders))
+    return Drawings(
+        scores=draw_scores(table),
+        pareto=draw_pareto(table, PARAMETERS),
+        pareto_memory=draw_pareto(table, MEMORY),
+        pareto_time=draw_pareto(table, SECONDS),
+        curves=draw_curves(runs, folders),
+    )

@@ -45,7 +45,11 @@ _PUBLISHED = ("published.md", "published.tex", "published.csv")
 _DIFFERENCES = ("differences.md", "differences.tex")
 _TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
 _STAGES = "stages.md"
-_FIGURES = ("pareto.svg", "pareto.png", "curves.svg", "curves.png")
+_FIGURES = tuple(
+    f"{name}.{ending}"
+    for name in ("pareto", "pareto_memory", "pareto_time", "curves")
+    for ending in ("svg", "png")
+)
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
 _SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_FIGURES, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
