@@ -96,10 +96,15 @@ def wait_for(condition, seconds: float = 300):
     raise AssertionError("waited in vain")
 
 
-def children(driver: "subprocess.Popen[str]") -> list[int]:
+def children(pid: int) -> list[int]:
     """Return the direct children of a process."""
-    path = Path(f"/proc/{driver.pid}/task")
+    path = Path(f"/proc/{pid}/task")
     return [int(pid) for task in path.iterdir() for pid in (task / "children").read_text().split()]
+
+
+def runs_of(driver: "subprocess.Popen[str]") -> list[int]:
+    """Return the processes of a pool's runs: children of the one that forks them."""
+    return [run for helper in children(driver.pid) for run in children(helper)]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +163,7 @@ def test_a_study_comes_to_the_same_whatever_launches_it(
 def test_runs_that_die_or_are_refused_stop_no_other_in_the_pool(tmp_path: Path) -> None:
     words = ("data.language=spanish,es", "seed=1,2", "hydra/launcher=pool", "hydra.launcher.jobs=2")
     driver = start(tmp_path, *words)
-    os.kill(wait_for(lambda: children(driver))[0], signal.SIGKILL)
+    os.kill(wait_for(lambda: runs_of(driver))[0], signal.SIGKILL)
     out, err = driver.communicate(timeout=600)
     assert driver.returncode == 1
     assert "3 of 4 runs failed." in err
@@ -177,7 +182,7 @@ def test_an_interrupted_pool_leaves_no_process_and_goes_on_by_the_same_command(
     words = ("method=lora", "seed=1,2", "hydra/launcher=pool", "hydra.launcher.jobs=2")
     driver = start(tmp_path, *words)
     wait_for(lambda: list((tmp_path / "s").glob("*/log.txt")))
-    pids = children(driver)
+    pids = runs_of(driver)
     driver.send_signal(signal.SIGINT)
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 130
