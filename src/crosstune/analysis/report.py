@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,7 @@ _PUBLISHED = ("published.md", "published.tex", "published.csv")
 _DIFFERENCES = ("differences.md", "differences.tex")
 _TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
 _STAGES = "stages.md"
-_FIGURES = tuple(
-    f"{name}.{ending}"
-    for name in ("pareto", "pareto_memory", "pareto_time", "curves")
-    for ending in ("svg", "png")
-)
+_FIGURES = {f"{one.name}.{ending}" for one in fields(Drawings) for ending in ("svg", "png")}
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
 _SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_FIGURES, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
