@@ -17,7 +17,7 @@ from crosstune.dropout import CheapDropout
 from crosstune.fused import step as step_module
 from crosstune.fused.company import Company
 from crosstune.fused.settings import RatedDropout
-from crosstune.fused.step import Brought, Given, JointStep
+from crosstune.fused.step import Brought, Given, JointStep, cut_rows
 from crosstune.record import read_record
 from crosstune.run import train
 from crosstune.schema import Run
@@ -121,7 +121,14 @@ def together(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list
     return train_together(make_runs(base, outputs, "classification", "lora"), watched), watched
 
 
-class Watched(JointStep):
+class Joint(JointStep):
+    """A joint step even where a model skips its padding, so that each run alone costs less."""
+
+    def is_cheaper(self, *_: Any) -> bool:
+        return True
+
+
+class Watched(Joint):
     """A joint step that keeps the models it saw last."""
 
     def __call__(self, brought: Mapping[int, Brought]) -> dict[int, Given]:
@@ -130,7 +137,7 @@ class Watched(JointStep):
         return super().__call__(brought)
 
 
-class Mixed(JointStep):
+class Mixed(Joint):
     """A joint step with a fault: each run gets the gradients of its neighbour."""
 
     def __call__(self, brought: Mapping[int, Brought]) -> dict[int, Given]:
@@ -159,12 +166,20 @@ def test_runs_have_the_losses_and_scores_together_that_they_have_alone(
     assert watched.together > watched.alone
 
 
+@pytest.mark.parametrize(("whole", "joint"), [(False, True), (True, False)])
+def test_a_step_is_joint_where_that_costs_less(whole: bool, joint: bool) -> None:
+    """A batch of 20 and 30 sub-words, whose padding costs as much as half a pass."""
+    nothing: Any = None
+    one = Brought(nothing, nothing, {}, {}, [{"lengths": [20, 30]}], whole, 0, (0, 0))
+    assert JointStep().is_cheaper([one, one], cut_rows([one, one], 20), 20) == joint
+
+
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_so_they_have_with_every_method_that_is_fused_and_in_tagging(
     method: str, kind: str, base: Path, tmp_path: Path
 ) -> None:
     alone = [train(run) for run in make_runs(base, tmp_path / "a", kind, method).values()]
-    step = JointStep()
+    step = Joint()
     check_same(alone, train_together(make_runs(base, tmp_path / "b", kind, method), step))
     assert step.together > step.alone
 
@@ -178,7 +193,7 @@ def test_so_they_have_in_every_encoder_that_is_mapped_over(
     encoder = save_base(tmp_path / "encoder", kind, byte_bpe)
     options = ("classification", "lora", f"model.attention={attention}", "data.max_tokens=48")
     alone = [train(run) for run in make_runs(encoder, tmp_path / "a", *options).values()]
-    step = JointStep()
+    step = Joint()
     check_same(alone, train_together(make_runs(encoder, tmp_path / "b", *options), step))
     assert step.together > step.alone
 
@@ -201,7 +216,7 @@ def test_an_encoder_that_cannot_be_mapped_over_is_trained_as_if_alone(
 def test_in_half_precision_they_have_about_the_same_losses(base: Path, tmp_path: Path) -> None:
     options = ("classification", "lora", "trainer.precision=bf16")
     alone = [train(run) for run in make_runs(base, tmp_path / "a", *options).values()]
-    step = JointStep()
+    step = Joint()
     together = train_together(make_runs(base, tmp_path / "b", *options), step)
     assert step.together > step.alone
     for one, other in zip(alone, together, strict=True):

@@ -64,7 +64,7 @@ class Learner(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Train without padding where the model can."""
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        if stage == "fit" and on_cpu and self.add_up is add_up:
+        if stage == "fit" and on_cpu:
             self._unpadded = unpad(self.model)
             self.data.whole = self._unpadded is not None
 

@@ -93,9 +93,10 @@ class Company:
         """Return the summed loss of a run's batch, and the number of its terms."""
         if seat.number not in self.sharing:
             self._share_frozen(seat)
-        pad_id: Any = seat.learner.data.tokenizer.pad_token_id
-        draw = (seat.learner.data.seed, seat.learner.trainer.fit_loop.total_batch_idx)
-        brought = Brought(task, model, *seat[2:], parts, pad_id, draw)
+        data = seat.learner.data
+        pad_id: Any = data.tokenizer.pad_token_id
+        draw = (data.seed, seat.learner.trainer.fit_loop.total_batch_idx)
+        brought = Brought(task, model, *seat[2:], parts, data.whole, pad_id, draw)
         given = self.meeting.meet(seat.number, brought)
         total = _HandOut.apply(given.total, given.gradients, *seat.weights.values())
         return total, given.terms

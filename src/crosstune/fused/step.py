@@ -39,6 +39,7 @@ class Brought(NamedTuple):
     weights: dict[str, nn.Parameter]  # what it trains
     settings: dict[Place, float]
     parts: Sequence[dict[str, Any]]
+    whole: bool  # there is one part, whose padding the model skips itself
     pad_id: int
     draw: tuple[int, int]  # seed and number of the batch: they decide what dropout drops
 
@@ -68,7 +69,7 @@ class JointStep:
     def _do(self, runs: Sequence[Brought]) -> list[Given]:
         device = _device_of(runs[0]).type
         cuts = cut_rows(runs, PART_COSTS[device])
-        if len(runs) == 1 or not _is_cheaper(runs, cuts, PART_COSTS[device]):
+        if len(runs) == 1 or not self.is_cheaper(runs, cuts, PART_COSTS[device]):
             self.alone += len(runs)
             return [_step_alone(run) for run in runs]
         tokens = len(runs) * max((end - start) * longest for start, end, longest in cuts)
@@ -83,24 +84,31 @@ class JointStep:
         half = len(runs) // 2
         return [*self._do(runs[:half]), *self._do(runs[half:])]
 
+    def is_cheaper(self, runs: Sequence[Brought], cuts: Sequence[Cut], part_cost: int) -> bool:
+        """Say whether one pass over the cuts of all runs costs less than what each does alone."""
+        together = sum(len(runs) * (end - start) * wide + part_cost for start, end, wide in cuts)
+        alone = 0
+        for run in runs:
+            for part in run.parts:
+                own = part["lengths"]
+                alone += (sum(own) if run.whole else len(own) * max(own)) + part_cost
+        return together < alone
+
 
 def cut_rows(runs: Sequence[Brought], part_cost: int) -> list[Cut]:
-    """Return how batches that are sorted by length are cut alike, so that padding costs little.
+    """Return how batches, sorted by length, are cut alike, so that padding costs little.
 
     A row is as long as the longest of any run in its place; shorter batches lack the first rows.
     """
-    each = [[length for part in run.parts for length in part["lengths"]] for run in runs]
+    each = [sorted(_lengths_of(run)) for run in runs]
     rows = max(map(len, each))
     lengths = np.max([[0] * (rows - len(own)) + own for own in each], axis=0)
     parts = split_by_length(lengths, part_cost)
     return [(int(part[0]), int(part[-1]) + 1, int(lengths[part[-1]])) for part in parts]
 
 
-def _is_cheaper(runs: Sequence[Brought], cuts: Sequence[Cut], part_cost: int) -> bool:
-    """Say whether one pass over the cuts of all runs costs less than each run's own parts."""
-    together = sum(len(runs) * (end - start) * longest + part_cost for start, end, longest in cuts)
-    lengths = [part["lengths"] for run in runs for part in run.parts]
-    return together < sum(len(part) * max(part) + part_cost for part in lengths)
+def _lengths_of(run: Brought) -> list[int]:
+    return [length for part in run.parts for length in part["lengths"]]
 
 
 def _device_of(run: Brought) -> torch.device:
@@ -159,10 +167,11 @@ def _take(batches: Sequence[dict[str, Tensor]], cut: Cut) -> dict[str, Any]:
 
 
 def _unite(run: Brought, rows: int, longest: int) -> dict[str, Tensor]:
-    """Return the rows of all parts, equally wide, below as many empty ones as are missing."""
+    """Return the rows of all parts by length, equally wide, below as many empty ones as lack."""
     filling = {"input_ids": run.pad_id, "labels": IGNORE}
     batches = [{**part["inputs"], "labels": part["labels"]} for part in run.parts]
-    missing = rows - sum(len(part["lengths"]) for part in run.parts)
+    lengths = _lengths_of(run)
+    missing, order = rows - len(lengths), torch.from_numpy(np.argsort(lengths, kind="stable"))
     whole: dict[str, Tensor] = {}
     for name in batches[0]:
         fill = filling.get(name, 0)
@@ -170,7 +179,7 @@ def _unite(run: Brought, rows: int, longest: int) -> dict[str, Tensor]:
         if tensors[0].ndim > 1:
             tensors = [pad(t, (0, longest - t.shape[1]), value=fill) for t in tensors]
         empty = tensors[0].new_full((missing, *tensors[0].shape[1:]), fill)
-        whole[name] = torch.cat([empty, *tensors])
+        whole[name] = torch.cat([empty, torch.cat(tensors)[order.to(empty.device)]])
     return whole
 
 
