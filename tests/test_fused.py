@@ -88,8 +88,7 @@ def answers_of(runs: dict[int, Run], step: JointStep | None = None) -> dict[int,
     """Train runs together and return what they came to."""
     answers: dict[int, dict[str, Any]] = {}
     found = Company(runs, answers.__setitem__)
-    if step:
-        found.meeting.work = step
+    found.meeting.work = step or Joint()
     found.train()
     return dict(sorted(answers.items()))
 
@@ -164,6 +163,14 @@ def test_runs_have_the_losses_and_scores_together_that_they_have_alone(
     folders, watched = together
     check_same(alone, folders)
     assert watched.together > watched.alone
+
+
+def test_so_they_have_where_each_skips_its_padding_in_the_company_of_others(
+    alone: list[Path], base: Path, tmp_path: Path
+) -> None:
+    step = JointStep()
+    check_same(alone, train_together(make_runs(base, tmp_path, "classification", "lora"), step))
+    assert step.alone > step.together
 
 
 @pytest.mark.parametrize(("whole", "joint"), [(False, True), (True, False)])
