@@ -1,7 +1,6 @@
 """Sweeps under `hydra/launcher=fused`, as a user starts them."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -43,9 +42,7 @@ def test_a_sweep_trains_together_what_it_can_and_names_the_rest(
     assert [record["method"] for record in records] == ["lora", "lora", "full", "full"]
     assert [record.get("fused_with") for record in records] == [1, 1, None, None]
     assert "run 3 is trained alone: method=full leaves nothing frozen" in said.err
-    counts = re.search(r"2 runs together: (\d) steps joint, (\d) alone", said.err)
-    assert counts
-    assert sum(map(int, counts.groups())) == 4
+    assert "2 runs together: 0 steps joint, 4 alone" in said.err  # they skip their padding
 
 
 @pytest.mark.slow
