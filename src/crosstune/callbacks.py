@@ -139,7 +139,9 @@ class CostMeter(pl.Callback):
                     partial(_differentiate, learner.task),
                 )
                 self._count_flops("train", learner, loader, work)
-        self.memory.start(pl_module.device)
+        weights = [*pl_module.parameters(), *pl_module.buffers()]
+        own = sum(weight.numel() * weight.element_size() for weight in weights)
+        self.memory.start(pl_module.device, own)
         self.device_name = name_device(pl_module.device)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -146,6 +146,7 @@ def work(prepared: Prepared, join: Join = by_itself) -> None:
         stages = checkpoints.stages
         for stage in run.data.stages[len(stages) :]:
             stages.append(fit_stage(prepared, stage, learner, (checkpoints, meter), loggers))
+        spent = meter.read()  # what writes the files comes after, and is no part of a method
         if "test" in data.rows:
             write_predictions(learner, folder)
         if not learner.trainer.is_global_zero:
@@ -160,7 +161,7 @@ def work(prepared: Prepared, join: Join = by_itself) -> None:
             **digest_base(model),
             **results_of(stages, data),
             **({"fused_with": sharing} if sharing else {}),
-            "cost": {**counts, **_measured(meter, folder, sharing)},
+            "cost": {**counts, **_measured(spent, folder, sharing)},
         }
     record["environment"]["device"] = meter.device_name
     write_record(folder, record)
@@ -258,8 +259,8 @@ def _save(learner: Learner, folder: Path) -> None:
     write_task(learner.task, folder)
 
 
-def _measured(meter: CostMeter, folder: Path, sharing: int) -> dict[str, float | int]:
-    cost = {k: v for k, v in meter.read().items() if not (sharing and k in SHARED)}
+def _measured(spent: dict[str, float | int], folder: Path, sharing: int) -> dict[str, float | int]:
+    cost = {k: v for k, v in spent.items() if not (sharing and k in SHARED)}
     return {**cost, "checkpoint_bytes": measure_bytes(folder / "model")}
 
 

@@ -1,6 +1,7 @@
-"""All figures of a report; `drawing.py` calls it in a process of its own."""
+"""All figures of a report; `drawing.py` calls it in a process of its own, which begets another."""
 
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib.backends.backend_agg  # both loaded here, before there is anything to draw
@@ -21,11 +22,13 @@ def get_ready() -> None:
 
 
 def draw(table: Table, runs: Rows, folders: Mapping[str, Path]) -> Drawings:
-    """Return the figures of a table, of runs a row each, and of the metrics in their folders."""
-    return Drawings(
-        scores=draw_scores(table),
-        pareto=draw_pareto(table, PARAMETERS),
-        pareto_memory=draw_pareto(table, MEMORY),
-        pareto_time=draw_pareto(table, SECONDS),
-        curves=draw_curves(runs, folders),
-    )
+    """Return the figures of a table, of runs a row each, and of the metrics in their folders.
+
+    The first takes as long as the others, so a copy of this process draws it meanwhile.
+    """
+    with ProcessPoolExecutor(1) as pool:
+        scores = pool.submit(draw_scores, table)
+        costs = (draw_pareto(table, cost) for cost in (PARAMETERS, MEMORY, SECONDS))
+        pareto, pareto_memory, pareto_time = costs
+        curves = draw_curves(runs, folders)
+        return Drawings(scores.result(), pareto, pareto_memory, pareto_time, curves)

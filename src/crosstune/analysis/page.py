@@ -15,7 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from crosstune.analysis.arms import name_plan
@@ -67,8 +66,10 @@ def render_page(
 ) -> str:
     """Return the page: tables with what is under each cell, figures, costs, mistakes, the rest.
 
-    The figures are waited for when all else is gathered.
+    The figures are waited for when all else is set.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # while figures are drawn
+
     table = content.table
     script = (_HERE / "report.js").read_text("utf-8")
     digest = b64encode(sha256(script.encode()).digest()).decode()
@@ -95,9 +96,12 @@ def render_page(
         "errors": show_errors(content.errors),
         "command": command,
     }
+
+    def take_drawings() -> dict[str, dict[str, str] | None]:
+        return {name: some and _show(some) for name, some in vars(drawn.result()).items()}
+
     template = environment.get_template("report.html.j2")
-    drawings = {name: some and _show(some) for name, some in vars(drawn.result()).items()}
-    return template.render(**shown, drawings=drawings)
+    return template.render(**shown, take_drawings=take_drawings)
 
 
 def _without_controls(value: Any) -> Any:

@@ -8,24 +8,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crosstune.errors import DataError
 
+if TYPE_CHECKING:  # heavy, and a report's figures need not wait for it
+    import pyarrow as pa
+
 Key = tuple[str, int]  # an item's id, and which of the items with that id it is, from 1
 
-_TEXTS = pa.list_(pa.string())
 # How gold and prediction are written, by task kind. Free text and masked pieces are not judged.
 _TYPES = {
-    "classification": (pa.string(), pa.string()),
-    "relation": (pa.string(), pa.string()),
-    "cloze": (pa.string(), pa.string()),
-    "tagging": (_TEXTS, _TEXTS),
-    "extraction": (_TEXTS, pa.string()),
-    "regression": (pa.float64(), pa.float64()),
+    "classification": ("string", "string"),
+    "relation": ("string", "string"),
+    "cloze": ("string", "string"),
+    "tagging": ("list", "list"),
+    "extraction": ("list", "string"),
+    "regression": ("float64", "float64"),
 }
 KINDS = frozenset(_TYPES)
 
@@ -43,6 +42,9 @@ def read_predictions(path: Path, kind: str) -> dict[str, Answers]:
     Raises:
         DataError: the file is unreadable, or not of the shape that `kind` writes.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     columns = ("id", "language", "gold", "prediction")
     try:
         file = pq.ParquetFile(path)
@@ -52,10 +54,11 @@ def read_predictions(path: Path, kind: str) -> dict[str, Answers]:
             raise DataError([f"columns absent or double: {', '.join(absent)}"])
         table = file.read(columns=list(columns))
         several = kind == "classification" and pa.types.is_list(table.schema.field("gold").type)
-        types = (pa.string(), pa.string(), *((_TEXTS, _TEXTS) if several else _TYPES[kind]))
+        written = ("string", "string", *(("list", "list") if several else _TYPES[kind]))
+        types = {"string": pa.string(), "list": pa.list_(pa.string()), "float64": pa.float64()}
         ids, languages, golds, predictions = (
-            _values(table.column(name).cast(kept), name)
-            for name, kept in zip(columns, types, strict=True)
+            _values(table.column(name).cast(types[kept]), name)
+            for name, kept in zip(columns, written, strict=True)
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError([f"{type(error).__name__}: {error}"]) from error
@@ -71,7 +74,9 @@ def read_predictions(path: Path, kind: str) -> dict[str, Answers]:
     }
 
 
-def _values(column: pa.ChunkedArray, name: str) -> Sequence[Any]:
+def _values(column: "pa.ChunkedArray", name: str) -> Sequence[Any]:
+    import pyarrow as pa
+
     array = column.combine_chunks()
     flat = array.flatten() if pa.types.is_list(array.type) else array
     if array.null_count or flat.null_count:
