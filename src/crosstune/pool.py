@@ -79,7 +79,7 @@ class Pool:
         self.changed = threading.Condition()
         self.running: set[Any] = set()
         self.context = get_context("forkserver")
-        self.context.set_forkserver_preload([JOB])
+        self.context.set_forkserver_preload([JOB, "pandas"])  # which pyarrow wants to write
         self.stopping = False
 
     def run(self, jobs: Mapping[int, Job]) -> dict[int, Answer]:
