@@ -2,6 +2,8 @@
 # what else. All set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# built apart, with what their builders need: setuptools' own way fetches those without their needs
+PIP := $(BIN)/pip install -q --disable-pip-version-check --use-pep517 -c constraints.txt
 STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-dev
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
@@ -46,10 +48,10 @@ $(BIN)/python:
 
 # torch first and by its exact version: where a CPU build is at hand pip takes that one
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(TORCH)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) $(TORCH)
+	$(PIP) -e .
 	touch $@
 
 $(TEST_STAMP): $(STAMP)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) -e ".[dev]"
 	touch $@
