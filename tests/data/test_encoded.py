@@ -1,5 +1,7 @@
 """Windows end to end in flat arrays: padded on demand, written whole, loaded the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -44,8 +46,8 @@ def test_a_piece_above_16_bits_is_kept():
 
 
 def test_what_is_written_loads_the_same(encoded, tmp_path):
-    encoded.write(tmp_path / "folder" / "a.npz")
-    loaded = Encoded.load(tmp_path / "folder" / "a.npz")
+    encoded.write(tmp_path / "folder" / "a.safetensors")
+    loaded = Encoded.load(tmp_path / "folder" / "a.safetensors")
     assert loaded.extra == {}
     for name in ("ids", "types", "starts", "items", "labels", "cut"):
         array = getattr(encoded, name)
@@ -55,15 +57,29 @@ def test_what_is_written_loads_the_same(encoded, tmp_path):
 
 def test_arrays_of_a_kinds_own_are_written_and_loaded(tmp_path):
     encoded = join(IDS, TYPES, [0, 0, 1], [0.5, 1.0, 2.0], cut=0, places=[[1, 2], [3, 4]])
-    encoded.write(tmp_path / "a.npz")
-    loaded = Encoded.load(tmp_path / "a.npz")
+    encoded.write(tmp_path / "a.safetensors")
+    loaded = Encoded.load(tmp_path / "a.safetensors")
     assert loaded.extra["places"].tolist() == [[1, 2], [3, 4]]
     assert loaded.labels.tolist() == [0.5, 1.0, 2.0]
 
 
+def test_an_array_that_does_not_lie_in_order_is_written_as_it_reads(tmp_path):
+    encoded = join(IDS, TYPES, [0, 0, 1], [0, 1, 2], cut=0, places=np.array([[1, 2], [3, 4]]).T)
+    encoded.write(tmp_path / "a.safetensors")
+    loaded = Encoded.load(tmp_path / "a.safetensors")
+    assert loaded.extra["places"].tolist() == [[1, 3], [2, 4]]
+
+
+def test_what_is_loaded_stays_in_the_file_until_it_is_read(encoded, tmp_path):
+    encoded.write(tmp_path / "a.safetensors")
+    loaded = Encoded.load(tmp_path / "a.safetensors")
+    assert loaded.ids.tolist() == encoded.ids.tolist()
+    assert str(tmp_path / "a.safetensors") in Path("/proc/self/maps").read_text("utf-8")
+
+
 def test_writing_leaves_nothing_beside_the_file(encoded, tmp_path):
-    encoded.write(tmp_path / "a.npz")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    encoded.write(tmp_path / "a.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_no_windows_are_still_arrays():

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 
 from crosstune.whole import whole_file
 
@@ -68,16 +70,18 @@ class Encoded:
 
     def write(self, path: Path) -> None:
         """Write the arrays, whole or not at all."""
-        with whole_file(path) as partial, partial.open("wb") as file:
-            arrays: dict[str, Any] = {f"extra.{name}": a for name, a in self.extra.items()}
-            np.savez(file, **arrays, **{k: v for k, v in vars(self).items() if k != "extra"})
+        arrays = {name: array for name, array in vars(self).items() if name != "extra"}
+        arrays |= {f"extra.{name}": array for name, array in self.extra.items()}
+        with whole_file(path) as partial:
+            # the format takes an array's bytes as they lie
+            save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, partial)
 
     @classmethod
     def load(cls, path: Path) -> "Encoded":
-        """Load what `write` left."""
-        with np.load(path, allow_pickle=False) as arrays:
-            own = {n.removeprefix("extra."): arrays[n] for n in arrays.files if "." in n}
-            return cls(**{n: arrays[n] for n in arrays.files if "." not in n}, extra=own)
+        """Map what `write` left into memory: runs side by side share it, and read what they use."""
+        arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+        own = {n.removeprefix("extra."): arrays.pop(n) for n in list(arrays) if "." in n}
+        return cls(**arrays, extra=own)
 
 
 def join(

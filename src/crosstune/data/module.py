@@ -136,14 +136,16 @@ class LanguageData(pl.LightningDataModule):
         rows = [{k: v for k, v in row.items() if k != "where"} for row in split.rows]
         parts = [CACHE_FORMAT, type(self.task).__name__, vars(self.task), self.data.max_tokens]
         content = json.dumps([*parts, fingerprint, rows], sort_keys=True)
-        path = self.cache / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
+        path = (
+            self.cache / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
+        )
         if path.is_file():
             log.info("%s: %d rows, encoded before", name, len(rows))
-            encoded = Encoded.load(path)
         else:
-            encoded = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
-            encoded.write(path)
-            log.info("%s: %d rows encoded as %d windows", name, len(rows), len(encoded))
+            made = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
+            made.write(path)
+            log.info("%s: %d rows encoded as %d windows", name, len(rows), len(made))
+        encoded = Encoded.load(path)
         if cut := int(encoded.cut[0]):
             limit = self.data.max_tokens
             log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
