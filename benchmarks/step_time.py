@@ -27,8 +27,8 @@ class Twin(pl.Callback):
     """Takes every step a second time, in plain PyTorch, and times both."""
 
     def __init__(self) -> None:
-        self.took: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
-        self.since: tuple[float, float] | None = None
+        self.took: list[tuple[tuple[float, float], tuple[float, float]]] = []  # ours, plain
+        self.since = self.plain = (0.0, 0.0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy the model and make what a plain loop needs."""
@@ -56,13 +56,16 @@ class Twin(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note crosstune's time since the last step, and take a plain one."""
+        """Note crosstune's time since the last step, and take a plain one.
+
+        The last step of an epoch is followed by validation, and not counted.
+        """
         began = _now()
-        if self.since is not None:
-            self.took["ours"].append(_between(self.since, began))
+        if batch_idx:
+            self.took.append((_between(self.since, began), self.plain))
         self.step()
         self.since = _now()
-        self.took["plain"].append(_between(began, self.since))
+        self.plain = _between(began, self.since)
 
     def step(self) -> None:
         """Take the next step of a plain loop."""
@@ -107,16 +110,14 @@ def main() -> None:
 
     crosstune.run.build_trainer = build_with_twin
     crosstune.run.train(compose_run(sys.argv[1:]))
-    kept = len(twin.took["ours"])
-    said: dict[str, Any] = {}
-    for name, took in twin.took.items():
-        counted = took[WARM_UP:kept]
-        walls = [wall for wall, _ in counted]
-        said[name] = {
-            "median": statistics.median(walls),
-            "wall": sum(walls),
-            "cpu": sum(cpu for _, cpu in counted),
-        }
+    walls, cpus = ([(ours[k], plain[k]) for ours, plain in twin.took[WARM_UP:]] for k in (0, 1))
+    said = {
+        "ours": statistics.median(ours for ours, _ in walls),
+        "plain": statistics.median(plain for _, plain in walls),
+        "median": statistics.median(ours / plain for ours, plain in walls),
+        "wall": sum(ours for ours, _ in walls) / sum(plain for _, plain in walls),
+        "cpu": sum(ours for ours, _ in cpus) / sum(plain for _, plain in cpus),
+    }
     print(json.dumps(said))
 
 
