@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[parts.Plan, Path], dict[str, Any]]] = {
     "encode": parts.measure_encoding,
     "report": parts.measure_reports,
 }
+PLANS = {"whole": parts.WHOLE, "cut": parts.CUT, "quick": parts.QUICK}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -39,23 +40,23 @@ def main() -> None:
     asked.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     asked.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     given = asked.parse_args()
-    plan = parts.WHOLE if given.whole else parts.QUICK if given.quick else parts.CUT
+    size = "whole" if given.whole else "quick" if given.quick else "cut"
+    plan = PLANS[size]
     if given.pairs:
         plan = plan._replace(pairs=given.pairs)
     began = time.perf_counter()
-    tables: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
         for name in given.only:
-            tables[name] = PARTS[name](plan, Path(work) / name)
-            table = tables[name]
+            machine = describe_machine()
+            table = PARTS[name](plan, Path(work) / name)
             print(f"\n{table['title']}\n\n{show_table(table['columns'], table['rows'])}")
             print(f"\n{table['note']}", flush=True)
+            result = {"machine": machine, "plan": plan._asdict(), "tables": {name: table}}
+            path = write_results(given.output, f"{name_machine(machine)}-{size}", result)
+            if given.whole and given.output == RESULTS:
+                publish(Path(__file__).parent / "README.md", path)
+            print(path)
     print(f"\n{time.perf_counter() - began:.0f} s in all")
-    result = {"machine": describe_machine(), "plan": plan._asdict(), "tables": tables}
-    path = write_results(given.output, name_machine(result["machine"]), result)
-    if given.whole and given.output == RESULTS:
-        publish(Path(__file__).parent / "README.md", path)
-    print(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Results on disk: a JSON file a day and machine with all figures, and its tables as Markdown."""
+"""Results on disk: a JSON file with all figures, and its tables as Markdown.
+
+One a day, a machine and a size: tables measured earlier that day stay, unless measured anew.
+"""
 
 import json
 from pathlib import Path
@@ -10,9 +13,11 @@ MARK = "<!-- below: written by bench.py --whole -->"
 
 
 def write_results(folder: Path, kind: str, result: dict[str, Any]) -> Path:
-    """Write the figures and their tables; return the path of the tables."""
+    """Write the figures and tables beside those of that day; return the path of the tables."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result['machine']['date']}-{kind}.json"
+    known = json.loads(path.read_text("utf-8"))["tables"] if path.is_file() else {}
+    result = {**result, "tables": {**known, **result["tables"]}}
     path.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
     tables = path.with_suffix(".md")
     tables.write_text(render(result), "utf-8")

@@ -74,6 +74,20 @@ def test_the_newest_tables_replace_the_older_ones_on_the_page(tmp_path, monkeypa
     assert page.read_text() == f"how to read\n\n{results['MARK']}\n\nnew\n"
 
 
+def test_a_table_of_the_same_day_stays_until_it_is_measured_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    write_results = runpy.run_path(str(BENCHMARKS / "results.py"))["write_results"]
+    for name, figure in (("one", 1), ("other", 2), ("one", 3)):
+        table = {"title": name, "columns": ["a"], "rows": [{"a": figure}], "note": ""}
+        result = {"machine": {"date": "2026-01-01"}, "tables": {name: table}}
+        path = write_results(tmp_path, "here", result)
+    tables = json.loads(path.with_suffix(".json").read_text("utf-8"))["tables"]
+    assert {name: table["rows"] for name, table in tables.items()} == {
+        "one": [{"a": 3}],
+        "other": [{"a": 2}],
+    }
+
+
 def test_the_page_has_the_mark_that_results_go_below(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     mark = runpy.run_path(str(BENCHMARKS / "results.py"))["MARK"]
