@@ -16,12 +16,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from crosstune.products import PRODUCT, count_product_flops
+
 WARM_UP = 5  # batches of a loop that no rate counts: kernels are chosen and memory is laid out
 
-# PyTorch knows the operations of its attention kernels on a GPU, and not of the one on a CPU
+# PyTorch knows the operations of its kernels for a GPU, and not of those for a CPU
 _ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ON_CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-_CPU_ATTENTION: dict[Any, Any] = {
+_CPU_KERNELS: dict[Any, Any] = {
+    PRODUCT: count_product_flops,
     _ON_CPU: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
     _ON_CPU_BACKWARD: lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4]),
 }
@@ -94,7 +97,7 @@ def count_flops(work: Callable[[], Any], device: torch.device) -> int:
     """
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
-        FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter,
+        FlopCounterMode(display=False, custom_mapping=_CPU_KERNELS) as counter,
     ):
         work()
     return int(counter.get_total_flops())

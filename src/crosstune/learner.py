@@ -16,8 +16,10 @@ from crosstune.build import build
 from crosstune.data.module import LanguageData
 from crosstune.dropout import make_cheap
 from crosstune.errors import ConfigError, RunError
+from crosstune.features import Features, find_features
 from crosstune.methods import penalty_of
 from crosstune.methods.madx import speak
+from crosstune.products import make_quick
 from crosstune.schema import Optimizer
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
@@ -59,6 +61,7 @@ class Learner(pl.LightningModule):
         self.predictions: dict[str, list[Prediction]] = {}
         self._outputs: dict[int, list[Output]] = {}
         self._unpadded: Unpadded | None = None
+        self._features: Features | None = None
         self.add_up: Callable[[Task, Any, Any], Any] = add_up  # runs trained together have another
 
     def setup(self, stage: str) -> None:
@@ -73,11 +76,25 @@ class Learner(pl.LightningModule):
         if self._unpadded:
             self._unpadded.end()
             self._unpadded = None
+        if self._features:
+            self._features.end()
+            self._features = None
 
     def on_fit_start(self) -> None:
         """Switch dropout on: loaded checkpoints come in evaluation mode."""
         self.model.train()
         make_cheap(self.model)
+        make_quick(self.model)
+
+    def on_train_start(self) -> None:
+        """Ask an encoder that always says the same of a text once, where no other run shares it."""
+        windows, tokens = self.data.count()
+        if self.add_up is not add_up or not (found := find_features(self.model, windows, tokens)):
+            return
+        self._features = found
+        move = self.trainer.strategy.batch_to_device
+        with self.trainer.precision_plugin.train_step_context():
+            found.learn(move(batch, self.device) for batch in self.data.once())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """Return the mean loss over the whole batch, all ranks together, and the method's penalty.

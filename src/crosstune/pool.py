@@ -6,6 +6,7 @@ for them. One that fails or dies leaves the others alone; none outlives this pro
 ends. Called by the launcher `hydra/launcher=pool`; knows nothing of Hydra and of training.
 """
 
+import gc
 import json
 import os
 import signal
@@ -17,12 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from importlib import import_module
-from multiprocessing import connection, get_context
+from multiprocessing import connection, forkserver, get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 GRACE_SECONDS = 30.0  # for a run that is told to stop: time to leave itself in order
 JOB = "crosstune.job"  # what a process does is its `main`
+LATE = ("pyarrow.pandas_compat", "transformers.optimization")  # what a run imports on its way
 
 
 class Job(NamedTuple):
@@ -78,8 +80,7 @@ class Pool:
         self.free = Counter(share.places)  # GPU -> places left
         self.changed = threading.Condition()
         self.running: set[Any] = set()
-        self.context = get_context("forkserver")
-        self.context.set_forkserver_preload([JOB, "pandas"])  # which pyarrow wants to write
+        self.context = warm_up()
         self.stopping = False
 
     def run(self, jobs: Mapping[int, Job]) -> dict[int, Answer]:
@@ -174,12 +175,25 @@ class Pool:
                     _kill_group(process)
 
 
+def warm_up() -> Any:
+    """Return what processes come from; it imports the libraries from now on, in the background."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([JOB, *LATE])
+    forkserver.ensure_running()
+    return context
+
+
 def find_gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    from torch import cuda  # seconds to import: only where a run may want a GPU
-
+    context = warm_up()
+    said, saying = context.Pipe(duplex=False)
+    process = context.Process(target=_count_gpus, args=(saying,))  # torch has been imported there
+    process.start()
+    saying.close()
+    with said:
+        every = [str(number) for number in range(said.recv())]
+    process.join()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    every = [str(number) for number in range(cuda.device_count())]
     return every if named is None else named.split(",")[: len(every)]
 
 
@@ -203,6 +217,7 @@ def _be(
     saying: connection.Connection,
 ) -> None:
     """Be the process of a job: in a session, folder and environment of its own."""
+    gc.freeze()  # what came with the fork is never garbage
     os.setsid()
     folder, environment = around
     os.chdir(folder)
@@ -219,6 +234,10 @@ def _be(
         sys.exit(import_module(job).main(*words))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _count_gpus(saying: connection.Connection) -> None:
+    saying.send(import_module("torch.cuda").device_count())
 
 
 def _pass_on(source: int, prefix: str) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from crosstune.config import write_run
 from crosstune.errors import ConfigError
 from crosstune.launching import Runs, Sweep, Tell
-from crosstune.pool import Answer, Job, Pool, find_gpus, share_out
+from crosstune.pool import Answer, Job, Pool, find_gpus, share_out, warm_up
 from crosstune.schema import Run
 
 
@@ -48,6 +48,7 @@ class PoolLauncher(Launcher):
         self.sweep = Sweep(hydra_context, task_function, config)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"hydra.launcher.jobs={self.jobs}: must be at least 1.")
+        warm_up()  # while the sweep's jobs are composed and written down
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

@@ -6,6 +6,7 @@ One `LanguageData` serves every task kind and language. Called by `run.py`.
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,20 @@ class LanguageData(pl.LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a test language."""
         return self._evaluation_loaders("test")
+
+    def once(self) -> Iterator[dict[str, Any]]:
+        """Yield all windows of training and its validation, in an order of their own."""
+        for encoded in self._seen():
+            batches = Batches(encoded, self.task, self.tokenizer, None)
+            yield from _loader(batches, EvaluationOrder(encoded, self.data.batch_size))
+
+    def count(self) -> tuple[int, int]:
+        """Return how many windows and sub-words `once` has."""
+        seen = self._seen()
+        return sum(map(len, seen)), sum(int(encoded.lengths.sum()) for encoded in seen)
+
+    def _seen(self) -> list[Encoded]:
+        return [self.encoded["train"]["+".join(self.stage)], *self.encoded["validation"].values()]
 
     def _evaluation_loaders(self, name: str) -> list[DataLoader[Any]]:
         trainer: Any = self.trainer
