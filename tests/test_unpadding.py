@@ -74,7 +74,17 @@ def test_the_layers_see_less(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(unpadding, "GROUP_COST", 0)
     compare(model, make_batch())
-    assert seen == [len(LENGTHS) * max(LENGTHS), sum(LENGTHS)]
+    assert seen == [len(LENGTHS) * max(LENGTHS), -(-sum(LENGTHS) // 4) * 4]
+
+
+def test_batches_come_in_few_sizes_and_little_more() -> None:
+    sizes = set()
+    for tokens in range(512, 1024):
+        groups = group(make_batch((tokens // 2, tokens - tokens // 2))["attention_mask"])
+        assert groups is not None
+        assert 0 <= groups.spare <= tokens / 8
+        sizes.add(len(groups.places) + groups.spare)
+    assert len(sizes) == 9
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, (8, 8)])

@@ -84,7 +84,8 @@ class Learner(pl.LightningModule):
         """Switch dropout on: loaded checkpoints come in evaluation mode."""
         self.model.train()
         make_cheap(self.model)
-        make_quick(self.model)
+        if self._unpadded:  # batches come in few sizes
+            make_quick(self.model)
 
     def on_train_start(self) -> None:
         """Ask an encoder that always says the same of a text once, where no other run shares it."""
