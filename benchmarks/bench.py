@@ -37,6 +37,7 @@ def main() -> None:
     asked.add_argument("--whole", action="store_true", help="at full size: hours")
     asked.add_argument("--quick", action="store_true", help="as small as it gets: a minute")
     asked.add_argument("--pairs", type=int, help="rounds of every comparison")
+    asked.add_argument("--rivals", nargs="+", choices=parts.TITLES, help="of a whole run")
     asked.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     asked.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     given = asked.parse_args()
@@ -44,6 +45,8 @@ def main() -> None:
     plan = PLANS[size]
     if given.pairs:
         plan = plan._replace(pairs=given.pairs)
+    if given.rivals:
+        plan = plan._replace(rivals=tuple(given.rivals))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
         for name in given.only:

@@ -18,6 +18,7 @@ CROSSTUNE = [sys.executable, "-m", "crosstune"]
 TINY = {"layers": 1, "hidden": 32, "heads": 2, "inner": 64}
 IMPORTS = "import torch, pytorch_lightning, transformers"
 PADDINGS = {"max": "Trainer, padded to max", "dynamic": "Trainer", "group": "Trainer, by length"}
+TITLES = {**PADDINGS, "loop": "plain loop"}
 METHODS = ("full", "lora", "bitfit", "head_only")
 
 
@@ -34,6 +35,7 @@ class Plan(NamedTuple):
     encoded: tuple[int, ...]  # rows
     records: tuple[int, ...]
     sizes: dict[str, int]  # of the encoder
+    rivals: tuple[str, ...] = (*PADDINGS, "loop")  # of a whole run
 
 
 CUT = Plan(2, 500, 1, 60, 1, ("full", "lora"), 701, (500, 2_000), (100, 1_000, 10_000), MINI)
@@ -55,7 +57,7 @@ def measure_runs(plan: Plan, folder: Path) -> dict[str, Any]:
     for name in ("zh reviews", "es entities"):
         case = prepare_case(name, plan, plan.rows, folder / name.replace(" ", "-"))
         samples: dict[str, list[Sample]] = {}
-        contenders = ["crosstune", *PADDINGS.values(), "plain loop"]
+        contenders = ["crosstune", *(TITLES[rival] for rival in plan.rivals)]
         for turn in range(plan.pairs):
             for contender in order(contenders, turn):
                 place = folder / f"{turn}-{name}-{contender}".replace(" ", "-")
