@@ -1,14 +1,16 @@
 """What the two rival scripts share: rows, labels, encoding, the model, the score.
 
 Written as a user would who has transformers and no crosstune: texts cut to the longest input, a
-word's first sub-word carries its tag. Only how tags are read as spans is crosstune's, so that equal
-predictions have equal scores. Called by `trainer_run.py` and `loop_run.py`.
+word's first sub-word carries its tag. Two things are crosstune's: how tags are read as spans, so
+that equal predictions have equal scores, and the order of the training rows, so that scores differ
+by what a contender does and not by the draw. Called by `trainer_run.py` and `loop_run.py`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transformers
 
 from crosstune.tagspans import spans
@@ -20,6 +22,7 @@ def load_items(spec: dict[str, Any]) -> tuple[list[str], Any, dict[str, list[dic
     """Load the labels, the tokenizer and the encoded rows of every split that a spec names."""
     kind = spec["kind"]
     rows = {split: read_rows(kind, path) for split, path in spec["files"].items()}
+    rows["train"] = in_order(rows["train"], spec)
     labels = labels_of(kind, rows["train"])
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(spec["base"])
     items = {
@@ -39,6 +42,13 @@ def read_rows(kind: str, path: str) -> list[dict[str, Any]]:
         [line.split("\t") for line in block.split("\n") if line] for block in text.split("\n\n")
     ]
     return [{"words": [w for w, _ in s], "tags": [t for _, t in s]} for s in sentences if s]
+
+
+def in_order(rows: list[dict[str, Any]], spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return training rows as crosstune's `TrainingOrder` takes them in the first epoch."""
+    return [
+        rows[number] for number in np.random.default_rng([spec["seed"], 0]).permutation(len(rows))
+    ]
 
 
 def texts_of(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,7 +1,7 @@
 """One run of transformers.Trainer, as its documentation shows it: crosstune's measure.
 
 Reads a spec as `cases.py` writes it, trains, keeps the best checkpoint on validation, tests it;
-prints one JSON object. `padding` is max, dynamic or group.
+prints one JSON object. `padding` is max, dynamic or group. The rows come shuffled (`rivals.py`).
 """
 
 import json
@@ -64,7 +64,7 @@ def _arguments(spec: dict[str, Any], rows: int) -> transformers.TrainingArgument
         save_strategy="epoch",
         load_best_model_at_end=True,
         metric_for_best_model="score",
-        train_sampling_strategy="group_by_length" if grouped else "random",
+        train_sampling_strategy="group_by_length" if grouped else "sequential",
         logging_steps=10,
         seed=spec["seed"],
         report_to="none",

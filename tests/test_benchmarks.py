@@ -7,9 +7,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PAIRS = runpy.run_path(str(BENCHMARKS / "pairs.py"))
+
+SAME_WORK = """
+import json, sys
+from pathlib import Path
+import cases, parts
+place = Path(sys.argv[2])
+case = parts.prepare_case(sys.argv[1], parts.QUICK, 300, place)
+config = place / "base/config.json"
+still = {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+config.write_text(json.dumps(json.loads(config.read_text()) | still))
+for who in ("crosstune", "Trainer", "plain loop"):
+    parts._run_once(who, case, 3, place / who)
+"""
 
 
 def run(script, *arguments):
@@ -111,6 +126,20 @@ def test_every_part_of_the_benchmark_leaves_a_table(part, tmp_path):
     table = json.loads(path.read_text("utf-8"))["tables"][part]
     assert table["rows"]
     assert path.with_suffix(".md").read_text("utf-8").count(table["title"]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zh reviews", "es entities"])
+def test_without_dropout_all_contenders_end_with_the_same_weights(name, tmp_path):
+    command = [sys.executable, "-c", SAME_WORK, name, str(tmp_path)]
+    subprocess.run(command, check=True, cwd=BENCHMARKS)
+    (ours,) = tmp_path.glob("crosstune/**/model/model.safetensors")
+    trained, base = load_file(ours), load_file(tmp_path / "base/model.safetensors")
+    moved = [(trained[f"bert.{k}"] - base[k]).abs().max() for k in base if "dense.weight" in k]
+    assert max(moved) > 1e-4
+    for rival in ("Trainer", "plain loop"):
+        for key, weights in load_file(tmp_path / rival / "out/model.safetensors").items():
+            assert torch.allclose(weights, trained[key], rtol=0, atol=1e-5), (rival, key)
 
 
 @pytest.mark.slow

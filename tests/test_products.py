@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from crosstune import products
+from crosstune import learner, products
 from crosstune.cost import count_flops
 from crosstune.products import QuickLinear, is_quicker, make_quick
+from crosstune.run import train
+from tiny import tiny_run
 
 SHAPES = [(5, 16), (3, 5, 16), (16,), (1, 16), (0, 16)]
 
@@ -128,3 +130,21 @@ def test_where_it_is_no_quicker_layers_stay(monkeypatch: pytest.MonkeyPatch) -> 
     layer = nn.Linear(2, 2)
     make_quick(layer)
     assert type(layer) is nn.Linear
+
+
+@pytest.mark.parametrize("kind", ["classification", "tagging"])
+def test_a_run_takes_it_for_layers_alone(
+    kind: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head of tags sees padding: batches of any size, a kernel for each."""
+    quick: list[str] = []
+    original = learner.Learner.on_train_end
+
+    def remember(self: Any) -> None:
+        quick.extend(n for n, m in self.model.named_modules() if type(m) is QuickLinear)
+        original(self)
+
+    monkeypatch.setattr(learner.Learner, "on_train_end", remember)
+    train(tiny_run(tmp_path, kind))
+    assert quick
+    assert all(name.startswith("bert.encoder.layer.") for name in quick)

@@ -81,11 +81,11 @@ class Learner(pl.LightningModule):
             self._features = None
 
     def on_fit_start(self) -> None:
-        """Switch dropout on: loaded checkpoints come in evaluation mode."""
+        """Switch dropout on, for loaded checkpoints come in evaluation mode; quicken the layers."""
         self.model.train()
         make_cheap(self.model)
-        if self._unpadded:  # batches come in few sizes
-            make_quick(self.model)
+        if self._unpadded:
+            make_quick(self._unpadded.layers)
 
     def on_train_start(self) -> None:
         """Ask an encoder that always says the same of a text once, where no other run shares it."""

@@ -4,8 +4,9 @@ torch leaves them to MKL, which keeps its AVX-512 kernels for Intel's processors
 which is part of torch too, took less than half of the time (Zen 5: 213 against 93 GFLOP/s a core).
 The numbers are those of fp32 either way, but for their last digits: so only training does it, and
 what a run says of a text is what any other program says with its weights. A kernel is made for each
-size of a batch, and what is kept of it lies between the batches' memory, so sizes should be few: a
-masked LM, whose batches have any size, took half as much memory again. Called by `learner.py`.
+size of a batch, a megabyte that lies between the batches' memory, so sizes should be few: a masked
+LM, whose batches have any size, took half as much memory again, and a head of tags, which sees the
+padding, 100 MiB. Called by `learner.py`.
 """
 
 from pathlib import Path

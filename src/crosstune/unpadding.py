@@ -48,6 +48,7 @@ class Unpadded:
     """A model whose layers see no padding while it is trained, until `end`."""
 
     def __init__(self, model: nn.Module, layers: nn.Module):
+        self.layers = layers  # all that sees batches of few sizes
         # a layer that peft copied has a configuration of its own
         found = [module.config for module in model.modules() if hasattr(module, "config")]
         self.configs: list[Any] = list({id(config): config for config in found}.values())
