@@ -21,7 +21,6 @@ from results import write_results
 
 RESULTS = Path(__file__).parent / "results"
 LAUNCHERS = {"together": "fused", "one by one": "basic"}
-RUNS = 8  # on a CPU
 
 
 def measure_fused(plan: parts.Plan, folder: Path) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def measure_fused(plan: parts.Plan, folder: Path) -> dict[str, Any]:
         found: dict[str, list[Sample]] = {who: [] for who in LAUNCHERS}
         for turn in range(plan.pairs):
             for who in order(list(LAUNCHERS), turn):
-                found[who].append(sweep(case, who, RUNS, place / f"{turn}-{who}", "cpu"))
+                found[who].append(sweep(case, who, plan.together, place / f"{turn}-{who}", "cpu"))
         rows += [
             {
                 "data": f"{name} ({case['text']})",
@@ -47,7 +46,7 @@ def measure_fused(plan: parts.Plan, folder: Path) -> dict[str, Any]:
             for who, samples in found.items()
         ]
     return {
-        "title": f"{RUNS} runs of LoRA that differ in their seed, one epoch each",
+        "title": f"{plan.together} runs of LoRA that differ in their seed, one epoch each",
         "columns": list(rows[0]),
         "rows": rows,
         "note": f"{plan.rows} training rows; whole commands, medians of {plan.pairs}.",

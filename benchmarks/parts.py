@@ -35,12 +35,13 @@ class Plan(NamedTuple):
     encoded: tuple[int, ...]  # rows
     records: tuple[int, ...]
     sizes: dict[str, int]  # of the encoder
+    together: int  # runs of a sweep that are trained together
     rivals: tuple[str, ...] = (*PADDINGS, "loop")  # of a whole run
 
 
-CUT = Plan(2, 500, 1, 60, 1, ("full", "lora"), 701, (500, 2_000), (100, 1_000, 10_000), MINI)
-WHOLE = Plan(5, 2_000, 5, 63, 3, METHODS, 701, (500, 2_000, 8_000), (100, 1_000, 10_000), MINI)
-QUICK = Plan(1, 40, 1, 8, 1, ("full",), 40, (40,), (10,), TINY)
+CUT = Plan(2, 200, 1, 30, 1, ("full", "lora"), 300, (500, 2_000), (100, 1_000, 10_000), MINI, 4)
+WHOLE = Plan(5, 2_000, 5, 63, 3, METHODS, 701, (500, 2_000, 8_000), (100, 1_000, 10_000), MINI, 8)
+QUICK = Plan(1, 40, 1, 8, 1, ("full",), 40, (40,), (10,), TINY, 2)
 
 
 def prepare_case(name: str, plan: Plan, rows: int, folder: Path) -> dict[str, Any]:

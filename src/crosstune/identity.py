@@ -20,7 +20,7 @@ from crosstune.errors import ConfigError
 from crosstune.record import read_record
 from crosstune.schema import Method, Model, Origin, Precision, Run
 
-RESULT_FORMAT = 6  # raise when a change of the code changes what the same run gives
+RESULT_FORMAT = 7  # raise when a change of the code changes what the same run gives
 ADAPTER = "adapter_model.safetensors"
 # packages whose version can change what the same run gives
 DECISIVE = ("torch", "pytorch-lightning", "transformers", "tokenizers", "peft", "torchmetrics")
