@@ -50,7 +50,7 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
         for name in given.only:
-            machine = describe_machine()
+            machine, before = describe_machine(), time.perf_counter()
             table = PARTS[name](plan, Path(work) / name)
             print(f"\n{table['title']}\n\n{show_table(table['columns'], table['rows'])}")
             print(f"\n{table['note']}", flush=True)
@@ -58,7 +58,7 @@ def main() -> None:
             path = write_results(given.output, f"{name_machine(machine)}-{size}", result)
             if given.whole and given.output == RESULTS:
                 publish(Path(__file__).parent / "README.md", path)
-            print(path)
+            print(f"{path}: {name}, {time.perf_counter() - before:.0f} s", flush=True)
     print(f"\n{time.perf_counter() - began:.0f} s in all")
 
 

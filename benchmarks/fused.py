@@ -26,7 +26,7 @@ LAUNCHERS = {"together": "fused", "one by one": "basic"}
 def measure_fused(plan: parts.Plan, folder: Path) -> dict[str, Any]:
     """Measure a sweep of LoRA over seeds, its runs trained together and one by one."""
     rows: list[dict[str, Any]] = []
-    for name in ("zh reviews", "es entities"):
+    for name in plan.fused:
         place = folder / name.replace(" ", "-")
         case = parts.prepare_case(name, plan, plan.rows, place)
         found: dict[str, list[Sample]] = {who: [] for who in LAUNCHERS}

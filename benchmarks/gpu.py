@@ -24,7 +24,8 @@ BASE = {"layers": 12, "hidden": 768, "heads": 12, "inner": 3072}
 MODELS = {"BERT-base": BASE, "XLM-R-base": {**BASE, "vocabulary": 250_002}}
 TINY = {"tiny": {"layers": 1, "hidden": 32, "heads": 2, "inner": 64}}
 SIDE = 8192  # of the square matrices whose product is the ceiling
-CONTENDERS = ("crosstune", "Trainer")
+COMPILED = "crosstune compiled"
+CONTENDERS = ("crosstune", COMPILED, "Trainer")
 
 
 def main() -> None:
@@ -66,15 +67,16 @@ def main() -> None:
 def measure(
     case: dict[str, Any], how: tuple[str, str], pairs: int, folder: Path
 ) -> dict[str, list[Sample]]:
-    """Run both contenders in turn with a method on a device; `said` holds what they measured."""
+    """Run all contenders in turn with a method on a device; `said` holds what they measured."""
     method, device = how
     found: dict[str, list[Sample]] = {name: [] for name in CONTENDERS}
     for turn in range(pairs):
         for name in order(CONTENDERS, turn):
-            place = folder / f"{turn}-{name}"
+            place = folder / f"{turn}-{name}".replace(" ", "-")
             place.mkdir(parents=True)
-            if name == "crosstune":
+            if name != "Trainer":
                 words = [*overrides(case, place), f"method={method}", f"trainer={device}"]
+                words.append(f"trainer.compile={str(name == COMPILED).lower()}")
                 sample = run_command([sys.executable, "-m", "crosstune", "train", *words])
                 (record,) = records.read_all(place)
                 found[name].append(sample._replace(said=record["cost"]))

@@ -19,6 +19,7 @@ TINY = {"layers": 1, "hidden": 32, "heads": 2, "inner": 64}
 IMPORTS = "import torch, pytorch_lightning, transformers"
 PADDINGS = {"max": "Trainer, padded to max", "dynamic": "Trainer", "group": "Trainer, by length"}
 TITLES = {**PADDINGS, "loop": "plain loop"}
+TEXTS = ("zh reviews", "es entities")
 METHODS = ("full", "lora", "bitfit", "head_only")
 
 
@@ -36,12 +37,17 @@ class Plan(NamedTuple):
     records: tuple[int, ...]
     sizes: dict[str, int]  # of the encoder
     together: int  # runs of a sweep that are trained together
+    fused: tuple[str, ...]  # the data of these
     rivals: tuple[str, ...] = (*PADDINGS, "loop")  # of a whole run
 
 
-CUT = Plan(2, 200, 1, 30, 1, ("full", "lora"), 300, (500, 2_000), (100, 1_000, 10_000), MINI, 4)
-WHOLE = Plan(5, 2_000, 5, 63, 3, METHODS, 701, (500, 2_000, 8_000), (100, 1_000, 10_000), MINI, 8)
-QUICK = Plan(1, 40, 1, 8, 1, ("full",), 40, (40,), (10,), TINY, 2)
+CUT = Plan(
+    2, 120, 1, 12, 1, ("full", "lora"), 150, (500, 2_000), (100, 1_000, 10_000), MINI, 4, TEXTS[:1]
+)
+WHOLE = Plan(
+    5, 2_000, 5, 63, 3, METHODS, 701, (500, 2_000, 8_000), (100, 1_000, 10_000), MINI, 8, TEXTS
+)
+QUICK = Plan(1, 40, 1, 8, 1, ("full",), 40, (40,), (10,), TINY, 2, TEXTS)
 
 
 def prepare_case(name: str, plan: Plan, rows: int, folder: Path) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def measure_runs(plan: Plan, folder: Path) -> dict[str, Any]:
     """Measure a whole run of crosstune against Trainer and a plain loop."""
     rows: list[dict[str, Any]] = []
     raw: dict[str, Any] = {}
-    for name in ("zh reviews", "es entities"):
+    for name in TEXTS:
         case = prepare_case(name, plan, plan.rows, folder / name.replace(" ", "-"))
         samples: dict[str, list[Sample]] = {}
         contenders = ["crosstune", *(TITLES[rival] for rival in plan.rivals)]
@@ -230,10 +236,11 @@ def measure_start(plan: Plan, folder: Path) -> dict[str, Any]:
 def measure_encoding(plan: Plan, folder: Path) -> dict[str, Any]:
     """Measure how long text takes to become sub-words."""
     rows: list[dict[str, Any]] = []
-    for name in ("zh reviews", "es entities"):
+    for name in TEXTS:
+        base = prepare_case(name, plan, max(plan.encoded), folder / name.replace(" ", "-"))["base"]
         for count in plan.encoded:
             place = folder / f"{name}-{count}".replace(" ", "-")
-            case = prepare_case(name, plan, count, place)
+            case = {**lay_out(name, count, plan.sizes, place), "base": base}
             said = [
                 run_script("encode_time.py", *overrides(case, place / "out")).said
                 for _ in range(plan.pairs)

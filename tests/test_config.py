@@ -169,6 +169,7 @@ def test_a_study_whose_name_is_no_folder_name_is_refused(name):
         "seed=-1",
         "data.batch_size=0",
         "data.max_tokens=7",
+        "data.batch_tokens=0",
         "data.limit=0",
         "trainer.max_epochs=-1",
         "trainer.max_steps=0",
@@ -192,11 +193,16 @@ def test_a_value_out_of_range_is_refused(override):
         ("optimizer.warmup_ratio=1.5", "at most 1"),
         ("model.attention=flash", "Allowed: sdpa, eager"),
         ("trainer.devices=3", "must be a multiple of trainer.devices=3"),
+        ("data.batch_tokens=9", "a batch holds at least one input"),
         ("data.language=spanish", "Did you mean es (Spanish)?"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(override, words):
     assert words in refusal(override)
+
+
+def test_batches_of_like_length_have_no_budget():
+    assert "take one of both" in refusal("data.batching=bucketed", "data.batch_tokens=512")
 
 
 # --- a folder of the user's, and what it may not do

@@ -161,7 +161,7 @@ def weights_after(tmp_path, meter, *more):
     with quiet():
         model = adapt(loaded, run.method, task.peft_type, run.allow)
         data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, tmp_path)
-        learner = Learner(model, task, data, run.optimizer, run.allow, 10)
+        learner = Learner(model, task, data, run.optimizer, run.allow, run.trainer)
         checkpoints = Checkpoints(prepared.folder, run, model)
         fit_stage(prepared, run.data.stages[0], learner, (checkpoints, meter), [])
     return {name: value.clone() for name, value in learner.state_dict().items()}

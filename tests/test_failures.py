@@ -38,6 +38,14 @@ def test_short_memory_says_which_batch_makes_the_same_steps_in_less(tmp_path: Pa
     assert "(24)" in said
 
 
+def test_a_budget_of_sub_words_is_halved_while_it_holds_one_text(tmp_path: Path) -> None:
+    error = MemoryError()
+    run = tiny_run(tmp_path, "classification", "data.max_tokens=32", "data.batch_tokens=64")
+    assert "data.batch_tokens=32 trainer.accumulate_grad_batches=2" in str(explain(error, run))
+    run = tiny_run(tmp_path, "classification", "data.max_tokens=32", "data.batch_tokens=62")
+    assert "fewer data.max_tokens" in str(explain(error, run))
+
+
 def test_what_torch_says_on_a_cpu_is_short_memory_too(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(10**15)

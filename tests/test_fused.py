@@ -100,6 +100,11 @@ def train_together(runs: dict[int, Run], step: JointStep | None = None) -> list[
     return [Path(said["folder"]) for said in answers.values()]
 
 
+def train_alone(runs: dict[int, Run]) -> list[Path]:
+    """Train runs one by one; return their folders."""
+    return [train(run) for run in runs.values()]
+
+
 def losses(folder: Path) -> list[float]:
     """Return the loss of every step of a run."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
@@ -110,7 +115,7 @@ def losses(folder: Path) -> list[float]:
 def alone(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Return the folders of three runs of LoRA that were trained alone."""
     outputs = tmp_path_factory.mktemp("alone")
-    return [train(run) for run in make_runs(base, outputs, "classification", "lora").values()]
+    return train_alone(make_runs(base, outputs, "classification", "lora"))
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +168,16 @@ def test_runs_have_the_losses_and_scores_together_that_they_have_alone(
     folders, watched = together
     check_same(alone, folders)
     assert watched.together > watched.alone
+
+
+def test_so_they_have_where_their_batches_differ_in_the_number_of_texts(
+    base: Path, tmp_path: Path
+) -> None:
+    budget = ("data.batch_tokens=160", "data.max_tokens=32")
+    folders: list[list[Path]] = []
+    for outputs, how in ((tmp_path / "alone", train_alone), (tmp_path / "joint", train_together)):
+        folders.append(how(make_runs(base, outputs, "classification", "lora", *budget)))
+    check_same(*folders)
 
 
 def test_so_they_have_where_each_skips_its_padding_in_the_company_of_others(

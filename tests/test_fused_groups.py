@@ -90,6 +90,7 @@ def test_a_base_that_each_seed_draws_is_shared_by_runs_of_one_seed(tmp_path: Pat
         (("method=madx",), "method=madx"),
         (("data=demo_text",), "data.kind=masked_lm"),
         (("trainer=ddp", "trainer.devices=2"), "trainer.devices=2"),
+        (("trainer.compile=true",), "trainer.compile=true"),
         (("data.further_languages=[zh]", "data.in_turn=true"), "data.in_turn=true"),
         (("+data.task.separator=' '",), "data.task={'separator': ' '}"),
     ],

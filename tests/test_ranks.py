@@ -52,7 +52,7 @@ def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(
     loaded = load_model(run.model, prepared.task, tokenizer, [])
     loaded.model.load_state_dict(load_file(folder / "model" / "model.safetensors"))
     data = LanguageData(prepared.splits, prepared.task, tokenizer, run.data, 1, tmp_path / ".cache")
-    alone = Learner(loaded.model, prepared.task, data, run.optimizer, [], 10)
+    alone = Learner(loaded.model, prepared.task, data, run.optimizer, [], run.trainer)
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,

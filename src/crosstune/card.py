@@ -24,7 +24,10 @@ PIPELINES = {
 }
 GROUPS = ("data", "model", "method")
 OPTIONS = {
-    "data": ("language", "further_languages", "batch_size", "max_tokens", "limit", "shots"),
+    "data": (
+        *("language", "further_languages", "batch_size", "batch_tokens"),
+        *("max_tokens", "limit", "shots"),
+    ),
     "optimizer": ("learning_rate",),
     "trainer": ("max_epochs", "max_steps", "patience"),
 }
@@ -159,7 +162,7 @@ def _command(config: dict[str, Any]) -> list[str]:
     words.append(f"seed={config['seed']}")
     for group, names in OPTIONS.items():
         for name in names:
-            value = config[group][name]
+            value = config[group].get(name)  # older runs lack what is newer
             if value not in (None, []):
                 told = f"[{','.join(value)}]" if isinstance(value, list) else value
                 words.append(f"{group}.{name}={told}")

@@ -7,7 +7,6 @@ not hold. `explain` turns the errors of Hydra and OmegaConf into one paragraph. 
 
 import copy
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 from enum import Enum
@@ -32,8 +31,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from crosstune.conf import find_conf
 from crosstune.errors import ConfigError, suggest
-from crosstune.languages import check_language
-from crosstune.schema import Data, Run
+from crosstune.schema import Run
+from crosstune.values import check_values
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin's name -> our extra
@@ -121,7 +120,7 @@ def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
         run: Any = OmegaConf.to_object(plain)
     except OmegaConfBaseException as error:
         raise explain(error) from error
-    _check_values(run)
+    check_values(run)
     return run
 
 
@@ -230,65 +229,3 @@ def _admitted(overrides: Sequence[str]) -> bool:
     if any(str(key).lstrip("+") == "allow" for key in grid or {}):
         return False
     return any(text.lstrip("+").startswith("allow=") for text in overrides)
-
-
-def _check_values(run: Run) -> None:
-    if not re.fullmatch(r"[\w.-]+", run.experiment) or run.experiment.startswith("."):
-        raise ConfigError(
-            f"experiment={run.experiment}: a study's name holds letters, digits, '_', '-' and '.' "
-            "and does not start with '.'."
-        )
-    _check_languages(run.data)
-    for name, value, least in (
-        ("seed", run.seed, 0),
-        ("data.batch_size", run.data.batch_size, 1),
-        ("data.max_tokens", run.data.max_tokens, 8),
-        ("data.limit", run.data.limit, 1),
-        ("data.shots", run.data.shots, 1),
-        ("trainer.max_epochs", run.trainer.max_epochs, 0),
-        ("trainer.max_steps", run.trainer.max_steps, 1),
-        ("trainer.devices", run.trainer.devices, 1),
-        ("trainer.accumulate_grad_batches", run.trainer.accumulate_grad_batches, 1),
-        ("trainer.patience", run.trainer.patience, 1),
-        ("trainer.log_every_n_steps", run.trainer.log_every_n_steps, 1),
-        ("optimizer.learning_rate", run.optimizer.learning_rate, 0.0),
-        ("model.learning_rate_scale", run.model.learning_rate_scale, 0.0),
-        ("optimizer.weight_decay", run.optimizer.weight_decay, 0.0),
-        ("optimizer.warmup_ratio", run.optimizer.warmup_ratio, 0.0),
-        ("model.vocab_size", run.model.vocab_size, 300),
-        ("model.extend_vocab", run.model.extend_vocab, 300),
-    ):
-        if value is not None and not least <= value < math.inf:
-            raise ConfigError(f"{name}={value}: must be at least {least} and finite.")
-    if run.optimizer.warmup_ratio > 1:
-        raise ConfigError(f"optimizer.warmup_ratio={run.optimizer.warmup_ratio}: at most 1.")
-    if run.model.attention not in ("sdpa", "eager"):
-        raise ConfigError(f"model.attention={run.model.attention}. Allowed: sdpa, eager.")
-    _check_devices(run)
-
-
-def _check_devices(run: Run) -> None:
-    if run.trainer.strategy not in ("auto", "ddp"):
-        raise ConfigError(
-            f"trainer.strategy={run.trainer.strategy}. Allowed: auto, ddp. Others share out the "
-            "weights or start processes of their own, and what a run leaves would not be whole."
-        )
-    if run.data.batch_size % run.trainer.devices:
-        raise ConfigError(
-            f"data.batch_size={run.data.batch_size} is the batch of one optimizer step over all "
-            f"devices and must be a multiple of trainer.devices={run.trainer.devices}."
-        )
-
-
-def _check_languages(data: Data) -> None:
-    for language in data.train_languages:
-        check_language(language)
-    if len(set(data.train_languages)) < len(data.train_languages):
-        raise ConfigError(f"data.further_languages={data.further_languages}: a language twice.")
-    if data.in_turn and not data.further_languages:
-        raise ConfigError(
-            "data.in_turn: name the languages after the first, in their order, with "
-            "data.further_languages=[zh, en]."
-        )
-    if data.sampling_temperature <= 0:
-        raise ConfigError(f"data.sampling_temperature={data.sampling_temperature}: above 0.")

@@ -26,15 +26,23 @@ def explain(error: Exception, run: Run) -> Exception:
         )
     if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY_IN_WORDS):
         return RunError(f"out of memory ({text[:200]}). {_smaller(run)}")
+    if type(error).__name__ == "BackendCompilerFailed":  # its module takes seconds to import
+        return RunError(
+            f"torch could not compile the layers ({text[:300]}). It needs a C++ compiler (apt-get "
+            "install g++); trainer.compile=false does without."
+        )
     return error
 
 
 def _smaller(run: Run) -> str:
-    size, parts = run.data.batch_size, run.trainer.accumulate_grad_batches
-    if size == 1:
-        return "Give fewer data.max_tokens, or a smaller model."
+    data, parts = run.data, run.trainer.accumulate_grad_batches
+    key, size, least, unit = "batch_size", data.batch_size, 1, "rows"
+    if data.batch_tokens is not None:
+        key, size, least, unit = "batch_tokens", data.batch_tokens, data.max_tokens, "sub-words"
     divisor = 2 if size % 2 == 0 else size
+    if size == 1 or size // divisor < least:
+        return "Give fewer data.max_tokens, or a smaller model."
     return (
-        f"data.batch_size={size // divisor} trainer.accumulate_grad_batches={parts * divisor} "
-        f"makes steps of as many rows ({size * parts}) in less memory."
+        f"data.{key}={size // divisor} trainer.accumulate_grad_batches={parts * divisor} "
+        f"makes steps of as many {unit} ({size * parts}) in less memory."
     )

@@ -13,6 +13,7 @@ import transformers
 from torch import distributed
 
 from crosstune.build import build
+from crosstune.compiling import Compiled
 from crosstune.data.module import LanguageData
 from crosstune.dropout import make_cheap
 from crosstune.errors import ConfigError, RunError
@@ -20,7 +21,7 @@ from crosstune.features import Features, find_features
 from crosstune.methods import penalty_of
 from crosstune.methods.madx import speak
 from crosstune.products import make_quick
-from crosstune.schema import Optimizer
+from crosstune.schema import Optimizer, Trainer
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import add_up
@@ -51,38 +52,40 @@ class Learner(pl.LightningModule):
         data: LanguageData,
         optimizer: Optimizer,
         allow: list[str],
-        log_every_n_steps: int,
+        loop: Trainer,
     ):
         super().__init__()
         self.model = model
         self.task, self.data, self.optimizer, self.allow = task, data, optimizer, allow
-        self.log_every_n_steps = log_every_n_steps
+        self.loop = loop
         self.results: dict[str, dict[str, dict[str, Any]]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
         self._outputs: dict[int, list[Output]] = {}
         self._unpadded: Unpadded | None = None
+        self._compiled: Compiled | None = None
         self._features: Features | None = None
         self.add_up: Callable[[Task, Any, Any], Any] = add_up  # runs trained together have another
 
     def setup(self, stage: str) -> None:
-        """Train without padding where the model can."""
+        """Train without padding where the model can, unless it is to be compiled."""
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        if stage == "fit" and on_cpu:
+        if stage == "fit" and on_cpu and not self.loop.compile:
             self._unpadded = unpad(self.model)
             self.data.whole = self._unpadded is not None
 
     def teardown(self, stage: str) -> None:
         """Leave the model as it was before training."""
-        if self._unpadded:
-            self._unpadded.end()
-            self._unpadded = None
-        if self._features:
-            self._features.end()
-            self._features = None
+        for change in (self._unpadded, self._compiled, self._features):
+            if change:
+                change.end()
+        self._unpadded = self._compiled = self._features = None
 
     def on_fit_start(self) -> None:
         """Switch dropout on, for loaded checkpoints come in evaluation mode; quicken the layers."""
         self.model.train()
+        if self.loop.compile:
+            self._compiled = Compiled(self.model)
+            return
         make_cheap(self.model)
         if self._unpadded:
             make_quick(self._unpadded.layers)
@@ -108,7 +111,7 @@ class Learner(pl.LightningModule):
         if world > 1:
             distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms
         loss = total * world / count.clamp(min=1)
-        logs_now = (self.global_step + 1) % self.log_every_n_steps == 0
+        logs_now = (self.global_step + 1) % self.loop.log_every_n_steps == 0
         if (logs_now or loss.device.type == "cpu") and not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {self.global_step + 1}")
         self.log("train/loss", loss.detach(), sync_dist=world > 1)

@@ -28,6 +28,8 @@ Groups (group=NAME; a folder given with --config-dir adds more):
 Every run understands:
   experiment=NAME seed=1 outputs=outputs trainer.max_epochs=3 trainer.max_steps=N
   data.batch_size=32 data.max_tokens=128 data.limit=N optimizer.learning_rate=5e-5
+  data.batch_tokens=N                   sub-words a batch in place of texts: as quick, scores alike
+  data.batching=bucketed                texts of like length share a batch: quicker, scores worse
   retry=true                            try again what failed, diverged or is stale
 Your own files:
   data=files_classification data.train=F data.validation=F data.test=F

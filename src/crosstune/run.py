@@ -139,8 +139,7 @@ def work(prepared: Prepared, join: Join = by_itself) -> None:
         model = adapt(loaded, run.method, task.peft_type, run.allow)
         check_length(loaded.model, run.data.max_tokens, count_places(model))
         data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
-        every = run.trainer.log_every_n_steps
-        learner = Learner(model, task, data, run.optimizer, run.allow, every)
+        learner = Learner(model, task, data, run.optimizer, run.allow, run.trainer)
         sharing = join(learner)
         meter, checkpoints = CostMeter(), Checkpoints(folder, run, model)
         stages = checkpoints.stages

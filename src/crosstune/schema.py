@@ -110,6 +110,7 @@ class Data:
     metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
     batch_size: int = 32  # examples per batch, over all devices
     batching: Batching = Batching.uniform
+    batch_tokens: int | None = None  # sub-words per batch, about, in place of batch_size
     max_tokens: int = 128  # sub-words per input
     limit: int | None = None  # use the first N training rows of each language
     shots: int | None = None  # use N training rows of each label and language, drawn by the seed
@@ -191,6 +192,7 @@ class Trainer:
     max_steps: int | None = None  # stop after so many optimizer steps
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = 1.0
+    compile: bool = False  # the layers, by torch.compile: for GPUs; measured: slower on a CPU
     patience: int | None = None  # epochs without a better headline score before stopping
     log_every_n_steps: int = 10
     checkpoint_every_seconds: float = 60.0  # what a killed run may lose; epochs end with one, too

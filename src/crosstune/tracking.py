@@ -124,6 +124,7 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
         "seed": run.seed,
         "learning_rate": run.optimizer.learning_rate,
         "batch_size": run.data.batch_size,
+        "batch_tokens": run.data.batch_tokens,
         "max_tokens": run.data.max_tokens,
         "max_epochs": run.trainer.max_epochs,
         "max_steps": run.trainer.max_steps,

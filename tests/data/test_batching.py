@@ -8,6 +8,7 @@ import pytest
 from crosstune.data.batching import (
     Batches,
     BucketedOrder,
+    BudgetedOrder,
     EvaluationOrder,
     Mixture,
     Share,
@@ -164,6 +165,60 @@ def test_bucketed_batches_need_a_tenth_of_the_padding():
 def test_bucketed_batches_do_not_come_by_length():
     longest = [LENGTHS[share.windows].max() for share in BucketedOrder(LENGTHS, 8, seed=1)]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
+
+
+# --- batches of about so many sub-words
+
+
+def holds_its_budget(order, tokens):
+    """The law: every batch is at most the longest text off an equal share of about the budget."""
+    held = [LENGTHS[share.windows].sum() for share in order]
+    share = LENGTHS[: order.windows].sum() / len(held)
+    within = all(abs(own - share) <= LENGTHS.max() for own in held)
+    return within and len(held) == max(1, round(LENGTHS[: order.windows].sum() / tokens))
+
+
+@pytest.mark.parametrize("tokens", [200, 333, 2000, 10**6])
+@pytest.mark.parametrize("windows", [*SIZES, 1000])
+def test_a_batch_holds_about_so_many_sub_words(windows, tokens):
+    order = BudgetedOrder(LENGTHS[:windows], tokens, seed=1)
+    assert holds_its_budget(order, tokens)
+    assert [len(at_epoch(order, epoch)) for epoch in range(3)] == [len(order)] * 3
+    shares = at_epoch(order, 2)
+    assert sorted(window for share in shares for window in share.windows) == list(range(windows))
+
+
+class Counting(BudgetedOrder):
+    """A planted bug: batches of as many texts, however long these are."""
+
+    def cut(self, drawn, rng):
+        return TrainingOrder.cut(self, drawn, rng)
+
+
+def test_that_law_finds_batches_of_equally_many_texts():
+    assert not holds_its_budget(Counting(LENGTHS, 2000, seed=1), 2000)
+
+
+@pytest.mark.parametrize("tokens", [1, 50, 200])
+def test_no_batch_is_empty_where_texts_are_longer_than_the_budget(tokens):
+    lengths = np.array([1, 1, 1, 199, 1, 1, 1])
+    for seed in range(20):
+        held = [share.windows for share in BudgetedOrder(lengths, tokens, seed)]
+        assert all(held)
+        assert sorted(window for batch in held for window in batch) == list(range(7))
+
+
+def test_ranks_share_out_a_budget():
+    def order_of(windows, batch_size, seed, rank, world):
+        return BudgetedOrder(LENGTHS[:windows], 100 * batch_size, seed, rank, world)
+
+    assert makes_up_the_batches(order_of, 37, 12, 3)
+
+
+def test_a_mixture_keeps_the_number_of_batches():
+    lengths = np.concatenate([np.full(900, 20), np.full(100, 120)])
+    order = BudgetedOrder(lengths, 1000, 1, mixture=Mixture([LARGE, SMALL], 5.0))
+    assert [len(at_epoch(order, epoch)) for epoch in range(3)] == [30] * 3
 
 
 # --- evaluation

@@ -2,10 +2,12 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import pytorch_lightning as pl
+import torch
 
 from crosstune.data.module import LanguageData
 from crosstune.data.split import Split
@@ -167,3 +169,19 @@ def test_validation_is_never_shuffled(loaded):
     (loader,) = loaded.val_dataloader()
     first, second = ([batch["windows"] for batch in loader] for _ in range(2))
     assert first == second
+
+
+def test_batches_hold_a_budget_of_sub_words_where_one_is_given(make):
+    made, _ = make(data=replace(DATA, batch_tokens=16))
+    made.trainer = pl.Trainer(devices=1, logger=False, enable_checkpointing=False)
+    batches = list(made.train_dataloader())
+    assert len(batches) == round(sum(batch["tokens"] for batch in batches) / 16) > 2
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_batches_for_a_gpu_lie_in_pinned_memory(make, device, pinned):
+    made, _ = make()
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    made.trainer = SimpleNamespace(strategy=strategy, world_size=1, global_rank=0)
+    loaders = [made.train_dataloader(), *made.val_dataloader(), *made.test_dataloader()]
+    assert [loader.pin_memory for loader in loaders] == [pinned] * len(loaders)

@@ -196,7 +196,7 @@ def test_the_saved_adapter_gives_the_scores_of_the_best_validation(folder):
     model = PeftModel.from_pretrained(base, folder / "model")
     tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
     data = LanguageData(prepared.splits, prepared.task, tokenizer, run.data, 1, cache)
-    learner = Learner(model, prepared.task, data, run.optimizer, [], 10)
+    learner = Learner(model, prepared.task, data, run.optimizer, [], run.trainer)
     options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = pl.Trainer(accelerator="cpu", enable_progress_bar=False, **options)
     with quiet():

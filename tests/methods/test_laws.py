@@ -33,6 +33,7 @@ from crosstune.methods import adapt, callbacks_of, compact
 from crosstune.methods.anatomy import find_layers
 from crosstune.models import Loaded, keep_base, load_model
 from crosstune.schema import Data, Kind, Method, Model, Optimizer, Origin
+from crosstune.schema import Trainer as Loop
 from crosstune.tasks import TASKS
 from crosstune.telling import quiet
 
@@ -282,7 +283,7 @@ class Shop:
         algorithm = {"_target_": "torch.optim.AdamW"}
         optimizer = Optimizer(algorithm=algorithm, learning_rate=1e-3, schedule="constant")
         data = self.data(kind)
-        learner = Learner(model, data.task, data, optimizer, [], 1)
+        learner = Learner(model, data.task, data, optimizer, [], Loop(log_every_n_steps=1))
         options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
         options |= {"enable_progress_bar": False, "enable_model_summary": False}
         trainer = pl.Trainer(

@@ -118,6 +118,39 @@ class BucketedOrder(TrainingOrder):
         return [batches[place] for place in rng.permutation(len(batches))]
 
 
+class BudgetedOrder(TrainingOrder):
+    """Random batches of about so many sub-words, however many windows that are.
+
+    Every epoch has as many batches, cut at equal shares of its sub-words. A text weighs the more in
+    a step, the fewer its batch holds.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_tokens: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        mixture: Mixture | None = None,
+    ):
+        batches = min(max(1, round(lengths.sum() / batch_tokens)), len(lengths))
+        super().__init__(len(lengths), -(-len(lengths) // batches), seed, rank, world, mixture)
+        self.lengths, self.batches = lengths, batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def cut(self, drawn: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
+        """Return the batches of windows that come in this order; none is empty."""
+        through = np.cumsum(self.lengths[drawn], dtype=np.int64)
+        number = np.arange(1, self.batches)
+        ends = np.searchsorted(through * self.batches, number * through[-1], side="right")
+        ends = np.maximum.accumulate(np.maximum(ends - number, 0)) + number
+        ends = np.minimum(ends, len(drawn) - self.batches + number)
+        return [part.tolist() for part in np.split(drawn, ends)]
+
+
 class EvaluationOrder(Sampler[Share]):
     """Every item once over all ranks, windows of like length together."""
 

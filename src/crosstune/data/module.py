@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from crosstune.data.batching import (
     Batches,
     BucketedOrder,
+    BudgetedOrder,
     EvaluationOrder,
     Mixture,
     Parts,
+    Share,
     TrainingOrder,
 )
 from crosstune.data.encoded import Encoded
@@ -104,14 +106,15 @@ class LanguageData(pl.LightningDataModule):
             mixture = Mixture(groups, self.data.sampling_temperature)
         trainer: Any = self.trainer
         world, rank = trainer.world_size, trainer.global_rank
-        rest = (self.data.batch_size, self.seed, rank, world, mixture)
-        order = (
-            BucketedOrder(encoded.lengths, *rest)
-            if self.data.batching is Batching.bucketed
-            else TrainingOrder(len(encoded), *rest)
-        )
+        rest = (self.seed, rank, world, mixture)
+        if self.data.batch_tokens is not None:
+            order = BudgetedOrder(encoded.lengths, self.data.batch_tokens, *rest)
+        elif self.data.batching is Batching.bucketed:
+            order = BucketedOrder(encoded.lengths, self.data.batch_size, *rest)
+        else:
+            order = TrainingOrder(len(encoded), self.data.batch_size, *rest)
         cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]
-        return _loader(Parts(encoded, self.task, self.tokenizer, self.seed, cost), order)
+        return self._loader(Parts(encoded, self.task, self.tokenizer, self.seed, cost), order)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a validation language."""
@@ -125,7 +128,7 @@ class LanguageData(pl.LightningDataModule):
         """Yield all windows of training and its validation, in an order of their own."""
         for encoded in self._seen():
             batches = Batches(encoded, self.task, self.tokenizer, None)
-            yield from _loader(batches, EvaluationOrder(encoded, self.data.batch_size))
+            yield from self._loader(batches, EvaluationOrder(encoded, self.data.batch_size))
 
     def count(self) -> tuple[int, int]:
         """Return how many windows and sub-words `once` has."""
@@ -140,7 +143,7 @@ class LanguageData(pl.LightningDataModule):
         world, rank = trainer.world_size, trainer.global_rank
         size = max(1, self.data.batch_size // world)
         return [
-            _loader(
+            self._loader(
                 Batches(encoded, self.task, self.tokenizer, None),
                 EvaluationOrder(encoded, size, rank, world),
             )
@@ -166,8 +169,11 @@ class LanguageData(pl.LightningDataModule):
             log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
         return encoded
 
-
-def _loader(batches: Any, order: Any) -> DataLoader[Any]:
-    # a loader draws a seed whenever it starts: from a generator of its own, so that dropout
-    # does not depend on how often data was looped over
-    return DataLoader(batches, sampler=order, batch_size=None, generator=torch.Generator())
+    def _loader(self, batches: Batches, order: Sampler[Share]) -> DataLoader[Any]:
+        trainer: Any = self.trainer
+        on_gpu = trainer.strategy.root_device.type == "cuda"  # copies from pinned memory wait less
+        # a loader draws a seed whenever it starts: from a generator of its own, so that dropout
+        # does not depend on how often data was looped over
+        own = torch.Generator()
+        options: dict[str, Any] = {"sampler": order, "batch_size": None, "generator": own}
+        return DataLoader(batches, pin_memory=on_gpu, **options)

@@ -76,6 +76,8 @@ def why_not(run: Run) -> str:
         return f"method={run.method.name}"
     if run.trainer.devices > 1:
         return f"trainer.devices={run.trainer.devices}"
+    if run.trainer.compile:
+        return "trainer.compile=true"
     if len(run.data.stages) > 1:
         return "data.in_turn=true"
     return ""
