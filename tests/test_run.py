@@ -1,7 +1,9 @@
 """One run and one study, through the same entry as the command line."""
 
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +97,25 @@ def test_metrics_jsonl_names_split_language_and_metric(finished: dict[str, Path]
     lines = (finished["tagging"] / "metrics.jsonl").read_text().splitlines()
     names = {name for line in lines for name in json.loads(line)}
     assert {"train/loss", "validation/zh/f1", "test/zh/f1", "step"} <= names
+
+
+def test_the_loss_is_logged_where_it_is_read_and_told_at_each_validation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    log = learner.Learner.log
+
+    def count(self: Any, name: str, *rest: Any, **options: Any) -> None:
+        asked.append(name)
+        log(self, name, *rest, **options)
+
+    monkeypatch.setattr(learner.Learner, "log", count)
+    with caplog.at_level(logging.INFO, logger="crosstune"):
+        folder = train(tiny_run(tmp_path, "classification", "trainer.log_every_n_steps=4"))
+    assert asked.count("train/loss") == 2
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "train/loss" in line] == [3, 7]  # from 0
+    assert re.findall(r"step (\d+): loss \d", caplog.text) == ["5", "10"]
 
 
 def test_the_saved_adapter_gives_the_recorded_predictions_in_plain_peft(

@@ -229,14 +229,15 @@ class Tell(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the scores."""
-        metrics = trainer.callback_metrics
-        scores = [
+        told = [
             f"{name.split('/', 1)[1]} {float(value):.3f}"
-            for name, value in metrics.items()
+            for name, value in trainer.callback_metrics.items()
             if name.startswith("validation/")
-        ]
-        loss = f"loss {float(metrics['train/loss']):.3f}, " if "train/loss" in metrics else ""
-        log.info("step %d: %s%s", trainer.global_step, loss, ", ".join(scores[:3]))
+        ][:3]
+        if (loss := cast(Any, pl_module).loss) is not None:
+            mean: Any = trainer.strategy.reduce(loss, reduce_op="mean")  # over ranks
+            told.insert(0, f"loss {float(mean):.3f}")
+        log.info("step %d: %s", trainer.global_step, ", ".join(told))
 
 
 def _differentiate(task: Any, model: Any, batch: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ class Learner(pl.LightningModule):
         self.model = model
         self.task, self.data, self.optimizer, self.allow = task, data, optimizer, allow
         self.loop = loop
+        self.loss: torch.Tensor | None = None  # of the last step, this rank's share
         self.results: dict[str, dict[str, dict[str, Any]]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
         self._outputs: dict[int, list[Output]] = {}
@@ -111,10 +112,12 @@ class Learner(pl.LightningModule):
         if world > 1:
             distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms
         loss = total * world / count.clamp(min=1)
+        self.loss = loss.detach()
         logs_now = (self.global_step + 1) % self.loop.log_every_n_steps == 0
         if (logs_now or loss.device.type == "cpu") and not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {self.global_step + 1}")
-        self.log("train/loss", loss.detach(), sync_dist=world > 1)
+        if logs_now:  # a value that no file gets costs time, and ranks would wait for each other
+            self.log("train/loss", loss.detach(), sync_dist=world > 1)
         return loss + penalty_of(self.model)
 
     def configure_optimizers(self) -> Any:
