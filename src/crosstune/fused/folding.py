@@ -6,13 +6,15 @@ same and costs what one larger batch does. Called by `step.py`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+
+from crosstune import mapped
 
 
 class Folding(TorchFunctionMode):
@@ -26,70 +28,33 @@ class Folding(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call the folded kernel where there is one."""
-        options = kwargs or {}
-        if func is linear and _is_mapped(args[0]):
-            return _Linear.apply(*args[:2], args[2] if len(args) > 2 else options.get("bias"))
-        if func is scaled_dot_product_attention and _is_mapped(args[0]):
-            rest = (options.get(name) for name in ("attn_mask", "scale"))
-            return _Attention.apply(*args, *rest, options.get("dropout_p", 0.0))
+        options = dict(kwargs or {})
+        if func is linear and mapped.is_mapped(args[0]):
+            bias = args[2] if len(args) > 2 else options.get("bias")
+            return mapped.apply(_multiply, *args[:2], bias)
+        if func is scaled_dot_product_attention and mapped.is_mapped(args[0]):
+            options |= zip(("attn_mask", "dropout_p", "is_causal"), args[3:], strict=False)
+            tensors = (*args[:3], options.pop("attn_mask", None))
+            return mapped.apply(partial(_attend, **options), *tensors)
         return func(*args, **options)
 
 
-class _Linear(torch.autograd.Function):
-    """A linear layer, with inputs of each run and weights of each or of all."""
-
-    @staticmethod
-    def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return linear(input, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: only what `vmap` makes is differentiated, and by torch itself."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *operands: Any) -> Any:
-        input, weight, bias = operands
-        input = input.movedim(in_dims[0], 0)
-        if in_dims[1] is None and in_dims[2] is None:
-            return linear(input, weight, bias), 0
-        runs = info.batch_size
-        weight = _lead(weight, in_dims[1], runs).mT
-        rows = input.reshape(runs, -1, input.shape[-1])
-        if bias is None:
-            output = torch.bmm(rows, weight)
-        else:
-            output = torch.baddbmm(_lead(bias, in_dims[2], runs).unsqueeze(1), rows, weight)
-        return output.view(*input.shape[:-1], -1), 0
+def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return a linear layer of input (runs, …, in), weight and bias of each run or of all."""
+    runs = len(input)
+    if len(weight) == 1 and (bias is None or len(bias) == 1):
+        return linear(input, weight[0], None if bias is None else bias[0])
+    rows, weights = input.reshape(runs, -1, input.shape[-1]), weight.mT.expand(runs, -1, -1)
+    if bias is None:
+        output = torch.bmm(rows, weights)
+    else:
+        output = torch.baddbmm(bias.unsqueeze(1), rows, weights)
+    return output.view(*input.shape[:-1], -1)
 
 
-class _Attention(torch.autograd.Function):
-    """Scaled dot-product attention, which has no weights."""
-
-    @staticmethod
-    def forward(*operands: Any) -> Tensor:
-        query, key, value, mask, scale, rate = operands
-        return scaled_dot_product_attention(query, key, value, mask, rate, scale=scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: only what `vmap` makes is differentiated, and by torch itself."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *operands: Any) -> Any:
-        *tensors, scale, rate = operands
-        folded: Any = (
-            None if tensor is None else _lead(tensor, dim, info.batch_size).flatten(0, 1)
-            for tensor, dim in zip(tensors, in_dims, strict=False)
-        )
-        query, key, value, mask = folded
-        output = scaled_dot_product_attention(query, key, value, mask, rate, scale=scale)
-        return output.unflatten(0, (info.batch_size, -1)), 0
-
-
-def _is_mapped(tensor: Tensor) -> bool:
-    return is_batchedtensor(tensor)
-
-
-def _lead(tensor: Tensor, dim: int | None, runs: int) -> Tensor:
-    """Return a tensor whose first dimension is that of the runs."""
-    return tensor.expand(runs, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **how: Any) -> Tensor:
+    """Return attention, which has no weights, of tensors (runs, …)."""
+    runs = len(query)
+    tensors = (query, key, value) if mask is None else (query, key, value, mask)
+    folded: Any = [t.expand(runs, *t.shape[1:]).flatten(0, 1) for t in tensors]
+    return scaled_dot_product_attention(*folded, **how).unflatten(0, (runs, -1))
