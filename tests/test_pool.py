@@ -184,6 +184,27 @@ def test_no_process_outlives_a_killed_pool(acting, tmp_path, watching):
             os.kill(pid, signal.SIGKILL)
 
 
+def test_no_garbage_is_looked_for_until_a_run_is_forked(acting, tmp_path):
+    (tmp_path / "late.py").write_text("import gc\nlooked_for = gc.isenabled()\n")
+    name = acting(
+        "import gc, late",
+        "kept = gc.get_freeze_count() > 1000",
+        "say(folder=f'{late.looked_for} {kept} {gc.isenabled()}')",
+    )
+    code = f"""
+        import pathlib
+        from crosstune import pool
+        from crosstune.pool import Job, Pool, Share
+        pool.JOB, pool.LATE = {name!r}, ("late",)
+        jobs = {{0: Job(pathlib.Path({str(tmp_path)!r}, "0.yaml"), 1, False)}}
+        Pool(Share(1, 1, []), lambda number: None).run(jobs)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    found = {**os.environ, "PYTHONPATH": str(tmp_path)}  # also by what runs are forked from
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=found).stdout
+    assert said.split() == ["False", "True", "True"]
+
+
 def test_jobs_share_the_threads_and_ranks_those_of_their_job(acting, tmp_path):
     acting("say(folder=os.environ['OMP_NUM_THREADS'])")
     jobs = jobs_in(tmp_path, 1) | {1: Job(tmp_path / "1.yaml", 2, False)}

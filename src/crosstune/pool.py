@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 GRACE_SECONDS = 30.0  # for a run that is told to stop: time to leave itself in order
 JOB = "crosstune.job"  # what a process does is its `main`
+UNCOLLECTED = "crosstune.forking"  # puts the search for garbage off
 LATE = ("pyarrow.pandas_compat", "transformers.optimization")  # what a run imports on its way
 
 
@@ -178,7 +179,7 @@ class Pool:
 def warm_up() -> Any:
     """Return what processes come from; it imports the libraries from now on, in the background."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([JOB, *LATE])
+    context.set_forkserver_preload([UNCOLLECTED, JOB, *LATE])
     forkserver.ensure_running()
     return context
 
@@ -218,6 +219,7 @@ def _be(
 ) -> None:
     """Be the process of a job: in a session, folder and environment of its own."""
     gc.freeze()  # what came with the fork is never garbage
+    gc.enable()
     os.setsid()
     folder, environment = around
     os.chdir(folder)
