@@ -15,6 +15,7 @@ from crosstune.data.readers.tables import read_table
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SPLITS = ("train", "validation", "test")
 MINI = {"layers": 4, "hidden": 256, "heads": 4, "inner": 1024}
+TINY = {"layers": 1, "hidden": 32, "heads": 2, "inner": 64}
 RECIPE: dict[str, Any] = {
     "max_tokens": 128,
     "learning_rate": 3e-4,

@@ -13,10 +13,23 @@ from typing import Any
 
 import parts
 import records
-from cases import lay_out, overrides, write_spec
+from cases import TINY, lay_out, overrides, write_spec
 from gpu import BASE
 from machine import describe_machine, name_machine
-from pairs import Failed, Sample, order, ratios, run_command, run_script, show_ratio, show_table
+from pairs import (
+    Failed,
+    Sample,
+    middle,
+    order,
+    ratio_of,
+    ratios,
+    run_command,
+    run_script,
+    show_ratio,
+    show_table,
+    singles,
+    spread,
+)
 from results import write_results
 
 RESULTS = Path(__file__).parent / "results"
@@ -26,6 +39,7 @@ LAUNCHERS = {"together": "fused", "one by one": "basic"}
 def measure_fused(plan: parts.Plan, folder: Path) -> dict[str, Any]:
     """Measure a sweep of LoRA over seeds, its runs trained together and one by one."""
     rows: list[dict[str, Any]] = []
+    raw: dict[str, Any] = {}
     for name in plan.fused:
         place = folder / name.replace(" ", "-")
         case = parts.prepare_case(name, plan, plan.rows, place)
@@ -33,14 +47,15 @@ def measure_fused(plan: parts.Plan, folder: Path) -> dict[str, Any]:
         for turn in range(plan.pairs):
             for who in order(list(LAUNCHERS), turn):
                 found[who].append(sweep(case, who, plan.together, place / f"{turn}-{who}", "cpu"))
+        raw[name] = singles(found)
         rows += [
             {
                 "data": f"{name} ({case['text']})",
                 "trained": who,
-                "cpu s": parts.middle(samples, "cpu_seconds"),
-                "peak MiB": round(parts.middle(samples, "peak_bytes") / 2**20),
+                "cpu s": middle(samples, "cpu_seconds"),
+                "peak MiB": round(middle(samples, "peak_bytes") / 2**20),
                 "together / this, cpu": show_ratio(
-                    parts.ratio_of(found["together"], samples, "cpu_seconds")
+                    ratio_of(found["together"], samples, "cpu_seconds")
                 ),
             }
             for who, samples in found.items()
@@ -50,6 +65,7 @@ def measure_fused(plan: parts.Plan, folder: Path) -> dict[str, Any]:
         "columns": list(rows[0]),
         "rows": rows,
         "note": f"{plan.rows} training rows; whole commands, medians of {plan.pairs}.",
+        "raw": raw,
     }
 
 
@@ -102,8 +118,8 @@ def compare(sizes: dict[str, int], given: argparse.Namespace, folder: Path) -> l
         {
             "trained": who,
             "runs": given.runs,
-            "s in all": parts.spread([whole for whole, _ in seconds]).median,
-            "s without start-up": parts.spread([more for _, more in seconds]).median,
+            "s in all": spread([whole for whole, _ in seconds]).median,
+            "s without start-up": spread([more for _, more in seconds]).median,
             **{
                 f"this / together, {unit}": show_ratio(
                     ratios([s[part] for s in seconds], [s[part] for s in found["together"]])
@@ -129,7 +145,7 @@ def main() -> None:
         print("No GPU is at hand: nothing was measured.")
         return
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
-        rows = compare(parts.TINY if given.quick else BASE, given, Path(work))
+        rows = compare(TINY if given.quick else BASE, given, Path(work))
     table = {
         "title": f"{given.runs} runs of LoRA on {card}",
         "columns": list(rows[0]),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import records
-from cases import lay_out, overrides, write_spec
+from cases import TINY, lay_out, overrides, write_spec
 from machine import describe_machine, name_machine
 from pairs import Sample, order, ratios, run_command, run_script, show_ratio, show_table, spread
 from results import write_results
@@ -22,7 +22,6 @@ from results import write_results
 RESULTS = Path(__file__).parent / "results"
 BASE = {"layers": 12, "hidden": 768, "heads": 12, "inner": 3072}
 MODELS = {"BERT-base": BASE, "XLM-R-base": {**BASE, "vocabulary": 250_002}}
-TINY = {"tiny": {"layers": 1, "hidden": 32, "heads": 2, "inner": 64}}
 SIDE = 8192  # of the square matrices whose product is the ceiling
 COMPILED = "crosstune compiled"
 CONTENDERS = ("crosstune", COMPILED, "Trainer")
@@ -43,7 +42,7 @@ def main() -> None:
     print(f"{ceiling['name']}: {ceiling['flops'] / 1e12:.1f} TFLOP/s in bf16 products of matrices")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
-        for model, sizes in (TINY if given.quick else MODELS).items():
+        for model, sizes in ({"tiny": TINY} if given.quick else MODELS).items():
             count = 64 if given.quick else given.rows
             case = lay_out("zh reviews", count, sizes, Path(work) / model)
             run_script("make_base.py", write_spec(Path(work) / model / "spec.json", case))

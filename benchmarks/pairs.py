@@ -99,6 +99,21 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return spread([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
+def singles(found: dict[str, list[Sample]]) -> dict[str, Any]:
+    """Return every single sample, as JSON takes it."""
+    return {name: [sample._asdict() for sample in samples] for name, samples in found.items()}
+
+
+def middle(samples: list[Sample], field: str) -> float:
+    """Return the median of what the samples cost."""
+    return spread([getattr(sample, field) for sample in samples]).median
+
+
+def ratio_of(ours: list[Sample], theirs: list[Sample], field: str) -> Spread:
+    """Return the ratio of two costs, round by round."""
+    return ratios([getattr(s, field) for s in ours], [getattr(s, field) for s in theirs])
+
+
 def order(names: Sequence[str], turn: int) -> list[str]:
     """Return the contenders of a round, every second round backwards.
 

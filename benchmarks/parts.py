@@ -10,12 +10,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import records
-from cases import MINI, lay_out, overrides, write_spec
+from cases import MINI, TINY, lay_out, overrides, write_spec
 from first_step import measure_first_step
-from pairs import Failed, Sample, Spread, order, ratios, run_command, run_script, show_ratio, spread
+from pairs import (
+    Failed,
+    Sample,
+    middle,
+    order,
+    ratio_of,
+    run_command,
+    run_script,
+    show_ratio,
+    singles,
+    spread,
+)
 
 CROSSTUNE = [sys.executable, "-m", "crosstune"]
-TINY = {"layers": 1, "hidden": 32, "heads": 2, "inner": 64}
 IMPORTS = "import torch, pytorch_lightning, transformers"
 PADDINGS = {"max": "Trainer, padded to max", "dynamic": "Trainer", "group": "Trainer, by length"}
 TITLES = {**PADDINGS, "loop": "plain loop"}
@@ -68,11 +78,10 @@ def measure_runs(plan: Plan, folder: Path) -> dict[str, Any]:
         for turn in range(plan.pairs):
             for contender in order(contenders, turn):
                 place = folder / f"{turn}-{name}-{contender}".replace(" ", "-")
-                seed = 1 + turn % plan.seeds
-                sample = _run_once(contender, case, seed, place)
+                sample = _run_once(contender, case, 1 + turn % plan.seeds, place)
                 samples.setdefault(contender, []).append(sample)
         rows += [_run_row(case, who, samples["crosstune"], samples[who]) for who in contenders]
-        raw[name] = {who: [sample._asdict() for sample in found] for who, found in samples.items()}
+        raw[name] = singles(samples)
     return {
         "title": "One whole run, from the start of the process to its end",
         "columns": [
@@ -123,13 +132,13 @@ def measure_step(plan: Plan, folder: Path) -> dict[str, Any]:
     """Measure what the loop adds to a plain one over the very same batches."""
     case = prepare_case("zh reviews", plan, max(plan.rows, 500), folder)
     rows: list[dict[str, Any]] = []
+    raw: dict[str, Any] = {}
     for method in plan.study_methods:
-        said: list[dict[str, Any]] = []
+        said = raw[method] = []
         for turn in range(plan.pairs):
             words = overrides(case, folder / f"{method}-{turn}")
-            more = [f"method={method}", "trainer.max_epochs=1000"]
-            limit = f"trainer.max_steps={plan.steps}"
-            said.append(run_script("step_time.py", *words, *more, limit).said)
+            more = ["trainer.max_epochs=1000", f"trainer.max_steps={plan.steps}"]
+            said.append(run_script("step_time.py", *words, f"method={method}", *more).said)
         rows.append(
             {
                 "method": method,
@@ -145,6 +154,7 @@ def measure_step(plan: Plan, folder: Path) -> dict[str, Any]:
         "columns": list(rows[0]),
         "rows": rows,
         "note": f"{plan.steps} steps, a plain one before each of crosstune's, {plan.pairs} times.",
+        "raw": raw,
     }
 
 
@@ -155,11 +165,12 @@ def measure_study(plan: Plan, folder: Path) -> dict[str, Any]:
         for language in ("es", "zh")
     ]
     each = _run_each(plan, cases, folder)
-    taken = {
-        f"crosstune train -m hydra/launcher={launcher}": _sweep(plan, cases[0], folder, launcher)
+    found = {
+        f"crosstune train -m hydra/launcher={launcher}": [_sweep(plan, cases[0], folder, launcher)]
         for launcher in ("pool", "basic")
     }
-    taken["one Trainer process a run"] = sum(sample.wall_seconds for sample in each)
+    found["one Trainer process a run"] = each
+    taken = {name: sum(s.wall_seconds for s in samples) for name, samples in found.items()}
     for launcher in ("pool", "basic"):
         if len(records.read_all(folder / launcher)) != len(each):
             raise Failed(f"crosstune left other than {len(each)} records")
@@ -178,17 +189,17 @@ def measure_study(plan: Plan, folder: Path) -> dict[str, Any]:
         "rows": rows,
         "note": f"{', '.join(plan.study_methods)}; {plan.topics} training rows, dynamic padding. "
         "The pool trains as many runs side by side as there are cores.",
+        "raw": singles(found),
     }
 
 
-def _sweep(plan: Plan, case: dict[str, Any], folder: Path, launcher: str) -> float:
+def _sweep(plan: Plan, case: dict[str, Any], folder: Path, launcher: str) -> Sample:
     seeds = ",".join(map(str, range(1, plan.study_seeds + 1)))
     words = [*overrides(case, folder / launcher, seeds), f"method={','.join(plan.study_methods)}"]
     # one command for both languages: what is in the folder of one stands in the other's as well
     both = [word.replace(str(folder / "es"), f"{folder}/${{data.language}}") for word in words]
     both[both.index("data.language=es")] = "data.language=es,zh"
-    command = [*CROSSTUNE, "train", "-m", *both, f"hydra/launcher={launcher}"]
-    return run_command(command).wall_seconds
+    return run_command([*CROSSTUNE, "train", "-m", *both, f"hydra/launcher={launcher}"])
 
 
 def _run_each(plan: Plan, cases: list[dict[str, Any]], folder: Path) -> list[Sample]:
@@ -211,17 +222,14 @@ def measure_start(plan: Plan, folder: Path) -> dict[str, Any]:
         for name, outputs in (("first step", f"cold-{turn}"), ("encoded before", "warm")):
             words = overrides(case, folder / outputs, seed=str(2 + turn))
             found[name].append(measure_first_step([*words, "data.batch_size=2"], folder / outputs))
+    imports = found["imports alone"]
     rows = [
         {
             "from the process's start": name,
             "wall s": middle(samples, "wall_seconds"),
             "cpu s": middle(samples, "cpu_seconds"),
-            "this / imports, wall": show_ratio(
-                ratio_of(samples, found["imports alone"], "wall_seconds")
-            ),
-            "this / imports, cpu": show_ratio(
-                ratio_of(samples, found["imports alone"], "cpu_seconds")
-            ),
+            "this / imports, wall": show_ratio(ratio_of(samples, imports, "wall_seconds")),
+            "this / imports, cpu": show_ratio(ratio_of(samples, imports, "cpu_seconds")),
         }
         for name, samples in found.items()
     ]
@@ -230,18 +238,20 @@ def measure_start(plan: Plan, folder: Path) -> dict[str, Any]:
         "columns": list(rows[0]),
         "rows": rows,
         "note": "Imports: torch, pytorch_lightning, transformers. The first step is over.",
+        "raw": singles(found),
     }
 
 
 def measure_encoding(plan: Plan, folder: Path) -> dict[str, Any]:
     """Measure how long text takes to become sub-words."""
     rows: list[dict[str, Any]] = []
+    raw: dict[str, Any] = {}
     for name in TEXTS:
         base = prepare_case(name, plan, max(plan.encoded), folder / name.replace(" ", "-"))["base"]
         for count in plan.encoded:
             place = folder / f"{name}-{count}".replace(" ", "-")
             case = {**lay_out(name, count, plan.sizes, place), "base": base}
-            said = [
+            said = raw[f"{name}, {count}"] = [
                 run_script("encode_time.py", *overrides(case, place / "out")).said
                 for _ in range(plan.pairs)
             ]
@@ -259,17 +269,19 @@ def measure_encoding(plan: Plan, folder: Path) -> dict[str, Any]:
         "columns": list(rows[0]),
         "rows": rows,
         "note": "Reading and checking the files is not in it; writing the cache is.",
+        "raw": raw,
     }
 
 
 def measure_reports(plan: Plan, folder: Path) -> dict[str, Any]:
     """Measure `crosstune report` over studies of many records."""
     rows: list[dict[str, Any]] = []
+    found: dict[str, list[Sample]] = {}
     for count in plan.records:
         outputs = folder / str(count)
         records.write_study(outputs / "study", count)
         command = [*CROSSTUNE, "report", "experiment=study", f"outputs={outputs}"]
-        samples = [run_command(command) for _ in range(plan.pairs)]
+        samples = found[str(count)] = [run_command(command) for _ in range(plan.pairs)]
         rows.append(
             {
                 "records": count,
@@ -283,14 +295,5 @@ def measure_reports(plan: Plan, folder: Path) -> dict[str, Any]:
         "columns": list(rows[0]),
         "rows": rows,
         "note": "Generated records: 3 languages, 4 metrics, 9 classes; 5 seeds of every arm.",
+        "raw": singles(found),
     }
-
-
-def middle(samples: list[Sample], field: str) -> float:
-    """Return the median of what the samples cost."""
-    return spread([getattr(sample, field) for sample in samples]).median
-
-
-def ratio_of(ours: list[Sample], theirs: list[Sample], field: str) -> Spread:
-    """Return the ratio of two costs, round by round."""
-    return ratios([getattr(s, field) for s in ours], [getattr(s, field) for s in theirs])

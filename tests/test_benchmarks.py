@@ -125,6 +125,7 @@ def test_every_part_of_the_benchmark_leaves_a_table(part, tmp_path):
     (path,) = tmp_path.glob("*.json")
     table = json.loads(path.read_text("utf-8"))["tables"][part]
     assert table["rows"]
+    assert table["raw"]
     assert path.with_suffix(".md").read_text("utf-8").count(table["title"]) == 1
 
 

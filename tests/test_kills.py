@@ -22,8 +22,8 @@ MEASURED = re.compile("seconds|per_second|memory")  # what no two runs have in c
 DRIVER = """
 import contextlib, json, os, random, signal, sys, time
 import crosstune.run, crosstune.cli, torch
-arguments, kills, seed = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-dice, began, died = random.Random(seed), time.monotonic(), 0
+arguments, kills, longest = json.loads(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+dice, died = random.Random(kills), 0
 
 def start():
     child = os.fork()
@@ -37,7 +37,7 @@ def start():
 
 while died < kills:
     child = start()
-    deadline = time.monotonic() + dice.uniform(0.2, 4.0)
+    deadline = time.monotonic() + dice.uniform(0.2, longest)
     while time.monotonic() < deadline and not os.waitpid(child, os.WNOHANG)[0]:
         time.sleep(0.005)
     try:
@@ -46,19 +46,26 @@ while died < kills:
         died += 1
     except (ProcessLookupError, ChildProcessError):
         break  # the study was done before
-print(died, os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1]))
+began = time.monotonic()
+code = os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1])
+print(died, code, time.monotonic() - began)
 """
 
 
-def do_study(outputs: Path, seeds: str, kills: int, seconds: int) -> tuple[int, int]:
-    """Do the study, killed so many times; return how many times it was, and its exit code."""
-    words = [*STUDY, f"seed={seeds}", f"trainer.checkpoint_every_seconds={seconds}"]
+def do_study(
+    outputs: Path, seeds: str, checkpoint_seconds: int, kills: int = 0, longest: float = 0.0
+) -> tuple[int, int, float]:
+    """Do the study, killed so many times, each within `longest` seconds.
+
+    Returns how many times it was killed, and the exit code and the seconds of the last start.
+    """
+    words = [*STUDY, f"seed={seeds}", f"trainer.checkpoint_every_seconds={checkpoint_seconds}"]
     arguments = json.dumps([*tiny_overrides(outputs), *words])
-    command = [sys.executable, "-c", DRIVER, arguments, str(kills), str(len(seeds))]
+    command = [sys.executable, "-c", DRIVER, arguments, str(kills), str(longest)]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    died, code = map(int, done.stdout.splitlines()[-1].split())
-    return died, code
+    died, code, seconds = done.stdout.splitlines()[-1].split()
+    return int(died), int(code), float(seconds)
 
 
 def results(outputs: Path) -> dict[str, Any]:
@@ -77,12 +84,13 @@ def results(outputs: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "kills"), [("1", 6), ("1,2,3,4,5,6,7,8", 50)])
+@pytest.mark.parametrize(("seeds", "kills", "share"), [("1", 6, 0.4), ("1,2,3,4,5,6,7,8", 50, 0.2)])
 def test_a_study_killed_at_random_moments_ends_as_one_that_was_not(
-    seeds: str, kills: int, tmp_path: Path
+    seeds: str, kills: int, share: float, tmp_path: Path
 ) -> None:
-    assert do_study(tmp_path / "whole", seeds, 0, 3600) == (0, 0)
-    died, code = do_study(tmp_path / "killed", seeds, kills, 0)
+    died, code, seconds = do_study(tmp_path / "whole", seeds, 3600)
+    assert (died, code) == (0, 0)
+    died, code, _ = do_study(tmp_path / "killed", seeds, 0, kills, share * seconds)
     assert code == 0
     assert died >= min(kills, 3), "the study was done before it could be killed"
     whole, killed = (results(tmp_path / name) for name in ("whole", "killed"))
