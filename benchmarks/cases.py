@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crosstune.data.demo import read_demo_entities, read_demo_sentiment
 from crosstune.data.readers.conll import read_conll
 from crosstune.data.readers.tables import read_table
+from crosstune.data.synthetic.demo import read_demo_entities, read_demo_sentiment
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SPLITS = ("train", "validation", "test")

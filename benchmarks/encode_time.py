@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from crosstune.config import compose_run
-from crosstune.data.module import LanguageData
-from crosstune.models import load_tokenizer
-from crosstune.prepare import prepare
+from crosstune.config.compose import compose_run
+from crosstune.models.load import load_tokenizer
+from crosstune.training.datamodule import LanguageData
+from crosstune.training.prepare import prepare
 
 
 def main() -> None:

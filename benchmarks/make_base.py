@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel
 
-from crosstune.tokenizers import train_tokenizer
+from crosstune.models.tokenizers import train_tokenizer
 from rivals import read_rows, texts_of
 
 VOCABULARY = 8000

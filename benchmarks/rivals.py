@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import transformers
 
-from crosstune.tagspans import spans
+from crosstune.data.tag_schemes import spans
 
 IGNORE = -100
 

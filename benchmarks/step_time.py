@@ -17,8 +17,8 @@ import pytorch_lightning as pl
 import torch
 import transformers
 
-import crosstune.run
-from crosstune.config import compose_run
+import crosstune.training.train
+from crosstune.config.compose import compose_run
 
 WARM_UP = 5  # steps that are not counted
 
@@ -102,14 +102,14 @@ def _between(began: tuple[float, float], ended: tuple[float, float]) -> tuple[fl
 def main() -> None:
     """Train as the command line says, with the twin beside it."""
     twin = Twin()
-    build_trainer = crosstune.run.build_trainer
+    build_trainer = crosstune.training.train.build_trainer
 
     def build_with_twin(run: Any, folder: Any, callbacks: Any, *more: Any) -> pl.Trainer:
         # first among the callbacks: what the others do is part of crosstune's step
         return build_trainer(run, folder, [twin, *callbacks], *more)
 
-    crosstune.run.build_trainer = build_with_twin
-    crosstune.run.train(compose_run(sys.argv[1:]))
+    crosstune.training.train.build_trainer = build_with_twin
+    crosstune.training.train.train(compose_run(sys.argv[1:]))
     walls, cpus = ([(ours[k], plain[k]) for ours, plain in twin.took[WARM_UP:]] for k in (0, 1))
     said = {
         "ours": statistics.median(ours for ours, _ in walls),

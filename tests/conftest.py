@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from crosstune.models import load_tokenizer
-from crosstune.schema import Model, Origin
+from crosstune.config.schema import Model, Origin
+from crosstune.models.load import load_tokenizer
 
 TEXTS = (
     "El niño come una manzana en Málaga , y la niña bebe agua fresca .",

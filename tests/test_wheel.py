@@ -19,7 +19,7 @@ def test_a_wheel_carries_conf_and_composes_a_run_elsewhere(tmp_path: Path) -> No
     assert all((tmp_path / "site" / "crosstune" / path).is_file() for path in conf)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shown = "import crosstune.conf as c; print(c.__file__); print(c.find_conf())"
+    shown = "import crosstune.config.paths as c; print(c.__file__); print(c.find_conf())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-c", shown]
     done = subprocess.run(

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from crosstune.config import compose_run
-from crosstune.schema import Run
+from crosstune.config.compose import compose_run
+from crosstune.config.schema import Run
 
 ROWS = "++data.reader.rows={train: 40, validation: 12, test: 7}"
 MODEL = (

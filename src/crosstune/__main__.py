@@ -2,7 +2,7 @@
 
 import sys
 
-from crosstune.cli import main
+from crosstune.cli.main import main
 
 if __name__ == "__main__":  # a pool's processes import it
     sys.exit(main())

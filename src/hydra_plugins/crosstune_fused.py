@@ -1,4 +1,4 @@
-"""`hydra/launcher=fused`: Hydra's face of `crosstune.fused`, found by Hydra's scan for plugins.
+"""`hydra/launcher=fused`, found by Hydra's scan for plugins; `crosstune.sweeps.fused` does it.
 
 Imports nothing heavy, because the scan imports it at every command.
 """
@@ -15,12 +15,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from crosstune.errors import ConfigError
-from crosstune.fused.groups import make_groups
-from crosstune.importing import collecting_later
-from crosstune.launching import Runs, Sweep, Tell
-from crosstune.pool import Answer, show_error
+from crosstune.startup import collecting_later
+from crosstune.sweeps.fused.grouping import make_groups
+from crosstune.sweeps.launcher import Runs, Sweep, Tell
+from crosstune.sweeps.process_pool import Answer, show_error
 
-log = logging.getLogger("crosstune.fused")
+log = logging.getLogger("crosstune.sweeps.fused")
 
 
 @dataclass
@@ -60,8 +60,8 @@ class FusedLauncher(Launcher):
         """Return the answer of every run."""
         # heavy, and Hydra's scan for plugins imports this file at every command
         with collecting_later():
-            from crosstune.fused.company import Company
-            from crosstune.job import answer
+            from crosstune.sweeps.fused.group_trainer import Company
+            from crosstune.sweeps.job import answer
 
         answers: dict[int, Answer] = {}
 

@@ -1,4 +1,4 @@
-"""`hydra/launcher=pool`: Hydra's face of `crosstune.pool`, found by Hydra's scan for plugins.
+"""`hydra/launcher=pool`, found by Hydra's scan for plugins; `sweeps/process_pool.py` does it.
 
 Imports nothing heavy, because the scan imports it at every command.
 """
@@ -15,11 +15,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from crosstune.config import write_run
+from crosstune.config.compose import write_run
+from crosstune.config.schema import Run
 from crosstune.errors import ConfigError
-from crosstune.launching import Runs, Sweep, Tell
-from crosstune.pool import Answer, Job, Pool, find_gpus, share_out, warm_up
-from crosstune.schema import Run
+from crosstune.sweeps.launcher import Runs, Sweep, Tell
+from crosstune.sweeps.process_pool import Answer, Job, Pool, find_gpus, share_out, warm_up
 
 
 @dataclass

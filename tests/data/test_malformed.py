@@ -11,10 +11,10 @@ from functools import lru_cache
 
 import pytest
 
-from crosstune.config import compose_run
+from crosstune.cli.check import examine
+from crosstune.config.compose import compose_run
 from crosstune.data.readers.files import read_file
 from crosstune.errors import DataError
-from crosstune.examine import examine
 
 KINDS = {
     "table": ("data=files_classification", "data.text=text", "data.label=label"),

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from crosstune.config.schema import Data, Kind
 from crosstune.data.split import Split
 from crosstune.data.splits import digests_of, find_unseen, merge, read_each, read_splits
 from crosstune.errors import ConfigError, DataError
-from crosstune.schema import Data, Kind
 
 READER = {"_target_": "crosstune.data.readers.read_table", "text": "text", "label": "label"}
 

@@ -11,16 +11,16 @@ import torch
 import transformers
 from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
 
-from crosstune.config import read_run
-from crosstune.data.module import LanguageData
+from crosstune.config.compose import read_run
 from crosstune.errors import ConfigError, RunError
-from crosstune.learner import Learner
+from crosstune.logs import quiet
 from crosstune.methods.adalora import AllocateRanks, callbacks_of, compact, penalty_of, plan
-from crosstune.models import load_tokenizer
-from crosstune.prepare import prepare
-from crosstune.run import train
-from crosstune.telling import quiet
-from tiny import tiny_run
+from crosstune.models.load import load_tokenizer
+from crosstune.training.datamodule import LanguageData
+from crosstune.training.lightning_module import Learner
+from crosstune.training.prepare import prepare
+from crosstune.training.train import train
+from tests.tiny import tiny_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*"),

@@ -24,18 +24,18 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from crosstune.conf import find_conf
-from crosstune.data.module import LanguageData
+from crosstune.config.paths import find_conf
+from crosstune.config.schema import Data, Kind, Method, Model, Optimizer, Origin
+from crosstune.config.schema import Trainer as Loop
 from crosstune.data.split import Split
 from crosstune.errors import ConfigError, CrosstuneError
-from crosstune.learner import Learner
+from crosstune.logs import quiet
 from crosstune.methods import adapt, callbacks_of, compact
-from crosstune.methods.anatomy import find_layers
-from crosstune.models import Loaded, keep_base, load_model
-from crosstune.schema import Data, Kind, Method, Model, Optimizer, Origin
-from crosstune.schema import Trainer as Loop
+from crosstune.models.architectures import find_layers
+from crosstune.models.load import Loaded, keep_base, load_model
 from crosstune.tasks import TASKS
-from crosstune.telling import quiet
+from crosstune.training.datamodule import LanguageData
+from crosstune.training.lightning_module import Learner
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*"),

@@ -3,12 +3,12 @@
 import pyarrow.parquet as pq
 import pytest
 
-from crosstune.config import compose_run
+from crosstune.config.compose import compose_run
 from crosstune.errors import ConfigError
-from crosstune.predict import predict
-from crosstune.record import read_record
-from crosstune.run import train
-from tiny import tiny_overrides
+from crosstune.inference.predict import predict
+from crosstune.runs.record import read_record
+from crosstune.training.train import train
+from tests.tiny import tiny_overrides
 
 STEPS = ("trainer.max_epochs=1", "trainer.max_steps=3", "optimizer.learning_rate=0.05")
 TOGETHER = ("data.train=${data.test}", "data.validation=${data.test}")

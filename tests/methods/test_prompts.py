@@ -12,14 +12,14 @@ import transformers
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from crosstune.config.schema import Method
 from crosstune.errors import ConfigError
 from crosstune.methods import adapt
 from crosstune.methods.prompts import count_places, restore
-from crosstune.models import Loaded, find_head
-from crosstune.schema import Method
-from crosstune.tasks.boundary import add_boundary, see
+from crosstune.models.load import Loaded, find_head
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.generation import Generation
+from crosstune.tasks.span_boundary import add_boundary, see
 from crosstune.tasks.tagging import Tagging
 
 # peft asks transformers by the old name of the property

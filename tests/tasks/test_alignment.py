@@ -8,13 +8,13 @@ from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import one_hot
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from crosstune.data.encoded import IGNORE, Encoded
+from crosstune.config.schema import Model, Origin
 from crosstune.data.readers import read_conll, read_conllu, read_segmented
-from crosstune.models import load_tokenizer
-from crosstune.schema import Model, Origin
-from crosstune.tagspans import spans
+from crosstune.data.tag_schemes import spans
+from crosstune.data.windows import IGNORE, Encoded
+from crosstune.models.load import load_tokenizer
 from crosstune.tasks.tagging import Tagging
-from tiny import batch_of, saying
+from tests.tiny import batch_of, saying
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 SHARED = Path(__file__).parents[3] / "shared" / "data"

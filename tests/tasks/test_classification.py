@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from crosstune.data.encoded import UNSEEN
+from crosstune.data.windows import UNSEEN
 from crosstune.errors import DataError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.prediction import Prediction
-from tiny import batch_of, saying
+from tests.tiny import batch_of, saying
 
 ROWS = [
     {"id": "x", "text": "El niño come", "label": "pos", "where": "a.tsv:2"},

@@ -11,16 +11,16 @@ import torch
 from peft import PromptTuningConfig, get_peft_model
 from transformers import BertConfig, BertForMaskedLM
 
-from crosstune.cli import main
-from crosstune.config import compose_run
-from crosstune.data.batching import Batches, Share
-from crosstune.data.encoded import IGNORE, UNSEEN
+from crosstune.cli.main import main
+from crosstune.config.compose import compose_run
+from crosstune.data.windows import IGNORE, UNSEEN
 from crosstune.errors import ConfigError
-from crosstune.run import train
+from crosstune.models.tokenizers import make_literal
 from crosstune.tasks.cloze import Cloze
 from crosstune.tasks.verbalizers import encode_behind
-from crosstune.tokenizers import make_literal
-from tiny import MODEL, ROWS
+from crosstune.training.batching import Batches, Share
+from crosstune.training.train import train
+from tests.tiny import MODEL, ROWS
 
 PATTERNS = {"es": "{text} En fin , {mask} .", "zh": "{text}很{mask}。"}
 WORDS = {

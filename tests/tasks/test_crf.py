@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.testing import assert_close
 from transformers import BertConfig, BertForTokenClassification
 
-from crosstune.data.encoded import IGNORE
+from crosstune.data.windows import IGNORE
 from crosstune.tasks.crf import (
     SPEED,
     Chain,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from crosstune.config import compose_run
-from crosstune.data.encoded import IGNORE
+from crosstune.config.compose import compose_run
+from crosstune.data.windows import IGNORE
 from crosstune.errors import ConfigError
-from crosstune.run import train
 from crosstune.tasks.entailment import Entailment
-from tiny import batch_of
+from crosstune.training.train import train
+from tests.tiny import batch_of
 
 TEMPLATES = {"es": "Trata de {label} .", "zh": "这是{label}。"}
 NAMES = {

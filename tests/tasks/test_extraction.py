@@ -11,21 +11,21 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from crosstune.config import compose_run
-from crosstune.data.encoded import IGNORE, Encoded
-from crosstune.data.module import LanguageData
+from crosstune.config.compose import compose_run
+from crosstune.config.schema import Data, Kind, Model, Origin
 from crosstune.data.readers import read_squad
 from crosstune.data.split import Split
+from crosstune.data.windows import IGNORE, Encoded
 from crosstune.errors import ConfigError
-from crosstune.metrics.answers import score_answer
-from crosstune.models import load_tokenizer
-from crosstune.record import read_record
-from crosstune.run import train
-from crosstune.schema import Data, Kind, Model, Origin
+from crosstune.models.load import load_tokenizer
+from crosstune.runs.record import read_record
 from crosstune.tasks.extraction import Extraction
-from crosstune.tasks.passages import OUTSIDE, trim
+from crosstune.tasks.metrics.answers import score_answer
 from crosstune.tasks.prediction import Prediction
-from tiny import MODEL
+from crosstune.tasks.qa_windows import OUTSIDE, trim
+from crosstune.training.datamodule import LanguageData
+from crosstune.training.train import train
+from tests.tiny import MODEL
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "qa"
 CPU = torch.device("cpu")

@@ -19,16 +19,16 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from crosstune.config import compose_run
-from crosstune.data.encoded import IGNORE
+from crosstune.config.compose import compose_run
+from crosstune.config.schema import Method, Model, Origin
+from crosstune.data.windows import IGNORE
 from crosstune.errors import ConfigError, DataError
 from crosstune.methods import adapt
-from crosstune.metrics.overlap import report_overlap
-from crosstune.models import check_length, keep_base, load_model
-from crosstune.prepare import prepare
-from crosstune.run import train
-from crosstune.schema import Method, Model, Origin
+from crosstune.models.load import check_length, keep_base, load_model
 from crosstune.tasks.generation import Generation
+from crosstune.tasks.metrics.overlap import report_overlap
+from crosstune.training.prepare import prepare
+from crosstune.training.train import train
 
 ROWS = [
     {"id": "a", "text": "El niño come", "target": "the boy eats", "language": "es"},

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaForMaskedLM
 
-from crosstune.data.batching import Batches, Share
-from crosstune.data.encoded import IGNORE
+from crosstune.data.windows import IGNORE
 from crosstune.errors import ConfigError
 from crosstune.tasks.masked_lm import MaskedLM
-from tiny import batch_of, saying
+from crosstune.training.batching import Batches, Share
+from tests.tiny import batch_of, saying
 
 TEXTS = [
     "El niño come una manzana en Málaga , y la niña bebe agua fresca . " * 3,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crosstune.tasks.lines import read_lines
+from crosstune.tasks.lm_windows import read_lines
 from crosstune.tasks.masked_lm import MaskedLM
 from crosstune.tasks.masking import (
     choose,

@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 from crosstune.errors import ConfigError, DataError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.multilabel import MultiLabel
-from tiny import batch_of, saying
+from tests.tiny import batch_of, saying
 
 CELLS = ("joy, anger", "", "fear")
 ROWS = [

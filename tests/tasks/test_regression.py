@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from crosstune.errors import DataError
 from crosstune.tasks.regression import Regression
-from tiny import batch_of, saying
+from tests.tiny import batch_of, saying
 
 NUMBERS = ("1.5", "4", "-2.5e0")
 ROWS = [

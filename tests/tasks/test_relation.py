@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from crosstune.data.duplicates import check_duplicates, count_leakage
-from crosstune.data.encoded import UNSEEN
+from crosstune.data.quality.duplicates import check_duplicates, count_leakage
 from crosstune.data.readers import read_brat, read_relation_table, read_semeval
+from crosstune.data.windows import UNSEEN
 from crosstune.errors import ConfigError, DataError
 from crosstune.tasks.relation import Relation, keep, mark
-from tiny import batch_of, saying
+from tests.tiny import batch_of, saying
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "relation"
 TEXT = "María Pérez vive en Buenos Aires desde 1998"

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from crosstune.data.encoded import IGNORE, UNSEEN, Encoded
+from crosstune.data.tag_schemes import convert, find_scheme_faults
+from crosstune.data.windows import IGNORE, UNSEEN, Encoded
 from crosstune.errors import ConfigError
 from crosstune.tasks.crf import Transitions
-from crosstune.tasks.schemes import convert, find_scheme_faults
 from crosstune.tasks.tagging import Tagging
-from tiny import batch_of, saying
+from tests.tiny import batch_of, saying
 
 SPANISH = ["El", "niño", "de", "Málaga", "vive", "en", "New", "York", "desde", "1998", "."]
 TAGS = ["O", "B-PER", "O", "B-LOC", "O", "O", "B-LOC", "I-LOC", "O", "B-DATE", "O"]

@@ -7,11 +7,11 @@ one file are the readers' own. Called by `run.py`, `sweep.py` and `crosstune che
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from crosstune.build import build
+from crosstune.config.instantiate import build
+from crosstune.config.schema import Data
 from crosstune.data.split import Split
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.languages import check_language
-from crosstune.schema import Data
 
 SPLITS = ("train", "validation", "test")
 Given = dict[str, str]  # `source`, and `name` where a data set on the hub has one for each language

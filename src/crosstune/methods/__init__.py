@@ -11,14 +11,14 @@ from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig, get_pe
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from transformers import PreTrainedModel
 
-from crosstune.build import build
+from crosstune.config.instantiate import build
+from crosstune.config.schema import Method
 from crosstune.errors import ConfigError
 from crosstune.methods.adalora import callbacks_of, compact, penalty_of, resize
-from crosstune.methods.anatomy import choose_targets, find_layers
 from crosstune.methods.madx import learn_languages
 from crosstune.methods.prompts import count_places, fit_prompt, restore
-from crosstune.models import Loaded
-from crosstune.schema import Method
+from crosstune.models.architectures import choose_targets, find_layers
+from crosstune.models.load import Loaded
 
 __all__ = ["adapt", "callbacks_of", "compact", "count_places", "head_only", "penalty_of", "resize"]
 

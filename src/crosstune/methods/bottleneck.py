@@ -21,7 +21,8 @@ from crosstune.methods.adapters import (
     BottleneckLayer,
     Coupling,
 )
-from crosstune.methods.anatomy import (
+from crosstune.methods.registry import register
+from crosstune.models.architectures import (
     BART,
     BERT,
     DISTILBERT,
@@ -30,7 +31,6 @@ from crosstune.methods.anatomy import (
     find_layers,
     find_norms,
 )
-from crosstune.methods.registry import register
 
 __all__ = ["BottleneckConfig", "BottleneckModel", "find_places"]
 

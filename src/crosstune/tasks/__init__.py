@@ -6,7 +6,7 @@ outside this folder branches on the kind.
 
 from typing import Any
 
-from crosstune.schema import Kind
+from crosstune.config.schema import Kind
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.cloze import Cloze
 from crosstune.tasks.entailment import Entailment

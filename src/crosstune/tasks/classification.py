@@ -13,13 +13,19 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.encoded import UNSEEN, Encoded
+from crosstune.data.windows import UNSEEN, Encoded
 from crosstune.errors import DataError
-from crosstune.metrics.classes import ClassReport
+from crosstune.tasks.metrics.classes import ClassReport
 from crosstune.tasks.multilabel import MultiLabel
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.sequence_classification import (
+    decode_labels,
+    encode_texts,
+    label_loss,
+    read_labels,
+    texts_of,
+)
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import decode_labels, encode_texts, label_loss, read_labels, texts_of
 
 
 @dataclass

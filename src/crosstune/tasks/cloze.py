@@ -16,12 +16,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, UNSEEN, Encoded, join
+from crosstune.data.windows import IGNORE, UNSEEN, Encoded, join
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.sequence_classification import texts_of
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import texts_of
 from crosstune.tasks.verbalizers import (
     ABSENT,
     Frame,

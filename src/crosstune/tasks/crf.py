@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from crosstune.data.encoded import IGNORE
+from crosstune.data.windows import IGNORE
 
 SPEED = 100  # times the learning rate of the run
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, Encoded, join
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.prediction import Output, Prediction

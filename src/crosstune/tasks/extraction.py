@@ -16,11 +16,11 @@ import torch
 from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, Encoded, join
 from crosstune.errors import ConfigError
-from crosstune.metrics.answers import FORMS, AnswerReport
-from crosstune.tasks.passages import OUTSIDE, holds, lay_out, read_frame, read_texts, split
+from crosstune.tasks.metrics.answers import FORMS, AnswerReport
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.qa_windows import OUTSIDE, holds, lay_out, read_frame, read_texts, split
 from crosstune.tasks.task import Task
 
 NOWHERE = (0, 0)  # label of a window without the answer: its first piece

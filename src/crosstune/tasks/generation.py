@@ -19,10 +19,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, Encoded, join
 from crosstune.errors import ConfigError
 from crosstune.languages import check_language
-from crosstune.metrics.overlap import OVERLAPS, report_overlap
+from crosstune.tasks.metrics.overlap import OVERLAPS, report_overlap
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import Task
 

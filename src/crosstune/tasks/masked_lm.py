@@ -17,14 +17,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, Encoded, join
 from crosstune.errors import ConfigError
-from crosstune.metrics.tokens import TokenLoss
-from crosstune.tasks.boundary import BY_PLACE, NAME, add_boundary, boundary_loss, see
-from crosstune.tasks.lines import lay_out, read_lines
+from crosstune.tasks.lm_windows import lay_out, read_lines
 from crosstune.tasks.masking import MASKINGS, choose, cut_lines, join_words, pack_lines, pair_lines
-from crosstune.tasks.pieces import special_pieces
+from crosstune.tasks.metrics.tokens import TokenLoss
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.span_boundary import BY_PLACE, NAME, add_boundary, boundary_loss, see
+from crosstune.tasks.subwords import special_pieces
 from crosstune.tasks.task import Task
 
 WORDS = ("tokenizer", "spaces")

@@ -12,12 +12,12 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, Encoded
+from crosstune.data.windows import IGNORE, Encoded
 from crosstune.errors import ConfigError, DataError
-from crosstune.metrics.classes import LabelSetReport
+from crosstune.tasks.metrics.classes import LabelSetReport
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.sequence_classification import encode_texts, texts_of
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import encode_texts, texts_of
 
 
 @dataclass

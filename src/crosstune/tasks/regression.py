@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.encoded import Encoded
+from crosstune.data.windows import Encoded
 from crosstune.errors import DataError
-from crosstune.metrics.correlation import CorrelationReport
+from crosstune.tasks.metrics.correlation import CorrelationReport
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.sequence_classification import collate_windows, encode_texts, texts_of
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import collate_windows, encode_texts, texts_of
 
 
 @dataclass

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.encoded import UNSEEN, Encoded, join
+from crosstune.data.windows import UNSEEN, Encoded, join
 from crosstune.errors import ConfigError, DataError, suggest
-from crosstune.metrics.classes import RelationReport
-from crosstune.tasks.pieces import special_pieces
+from crosstune.tasks.metrics.classes import RelationReport
 from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.sequence_classification import decode_labels, label_loss, read_labels
+from crosstune.tasks.subwords import special_pieces
 from crosstune.tasks.task import Task
-from crosstune.tasks.texts import decode_labels, label_loss, read_labels
 
 RULES = ("plain", "semeval")
 SIGNS = {"head": "@", "tail": "#"}

@@ -17,12 +17,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.encoded import IGNORE, UNSEEN, Encoded, join
+from crosstune.data.tag_schemes import MARKS, convert, detect_scheme, follows, spans
+from crosstune.data.windows import IGNORE, UNSEEN, Encoded, join
 from crosstune.errors import ConfigError
-from crosstune.metrics.classes import ClassReport
-from crosstune.metrics.spans import SpanReport
-from crosstune.metrics.words import WordReport
-from crosstune.tagspans import spans
 from crosstune.tasks.crf import (
     Chain,
     Transitions,
@@ -32,9 +29,11 @@ from crosstune.tasks.crf import (
     make_chain,
     path_score,
 )
-from crosstune.tasks.pieces import bare_marks, carrier, special_pieces, split_words, windows
+from crosstune.tasks.metrics.classes import ClassReport
+from crosstune.tasks.metrics.spans import SpanReport
+from crosstune.tasks.metrics.words import WordReport
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.schemes import MARKS, convert, detect_scheme, follows
+from crosstune.tasks.subwords import bare_marks, carrier, special_pieces, split_words, windows
 from crosstune.tasks.task import Task
 
 SPAN_TAG = re.compile(r"O|[BIESM](-.+)?")

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.encoded import Encoded
+from crosstune.data.windows import Encoded
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.texts import collate_windows
+from crosstune.tasks.sequence_classification import collate_windows
 
 
 class Task(Protocol):

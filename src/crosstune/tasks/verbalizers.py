@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from crosstune.errors import ConfigError
 from crosstune.languages import check_language
-from crosstune.tasks.pieces import special_pieces
+from crosstune.tasks.subwords import special_pieces
 
 ANCHORS = ("。", ".", "a", "好")  # no tokenizer joins all of them with what follows
 ABSENT = -1  # no sub-word here: a label has fewer words, or a word fewer sub-words

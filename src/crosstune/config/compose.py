@@ -1,0 +1,231 @@
+"""From `conf/` and the command line to a typed `Run`; the only file below the CLI that knows Hydra.
+
+`compose_run` and `typed` turn what Hydra composed into dataclasses and refuse what the schema does
+not hold. `explain` turns the errors of Hydra and OmegaConf into one paragraph. Called by `cli.py`,
+`sweep.py` and the worker of several ranks; imports nothing heavy.
+"""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Sequence
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from crosstune.config.paths import find_conf
+from crosstune.config.schema import Run
+from crosstune.config.validate import check_values
+from crosstune.errors import ConfigError, suggest
+
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin's name -> our extra
+
+
+def scale(learning_rate: float, factor: float) -> float:
+    """Return the product, free of binary dust.
+
+    >>> scale(5e-5, 6)
+    0.0003
+    """
+    return float(f"{learning_rate * factor:.12g}")
+
+
+def by(name: str, values: dict[str, Any], otherwise: Any) -> Any:
+    """Return the value that stands under a name, in a study whose runs need different ones.
+
+    In YAML: `max_epochs: "${by:${data.name},{wikiann: 10},3}"`.
+
+    >>> by("wikiann", {"wikiann": 10}, 3), by("xquad", {"wikiann": 10}, 3)
+    (10, 3)
+    """
+    return values.get(name, otherwise)
+
+
+@cache
+def register_schema() -> None:
+    """Make the typed root known to Hydra under the name that conf/train.yaml starts with."""
+    OmegaConf.register_new_resolver("scale", scale, replace=True)
+    OmegaConf.register_new_resolver("by", by, replace=True)
+    ConfigStore.instance().store(name="run_schema", node=Run, provider="crosstune")
+
+
+def compose_whole(overrides: Sequence[str]) -> DictConfig:
+    """Compose a configuration outside of a job, Hydra's own part included.
+
+    Inside a running command its search path is used, so that a user's `--config-dir` counts.
+
+    Raises:
+        ConfigError: an override, a file or a value is wrong.
+    """
+    register_schema()
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return compose("train", list(overrides), return_hydra_config=True)
+        with initialize_config_dir(str(find_conf()), version_base="1.3"):
+            return compose("train", list(overrides), return_hydra_config=True)
+    except COMPOSE_ERRORS as error:
+        raise explain(error) from error
+
+
+def compose_run(overrides: Sequence[str]) -> Run:
+    """Compose and type one run outside of a job.
+
+    Raises:
+        ConfigError: an override, a file or a value is wrong.
+    """
+    config = compose_whole(overrides)
+    hydra: Any = HydraConfig.instance()
+    before, hydra.cfg = hydra.cfg, config  # `${hydra:…}` reads this one
+    try:
+        return typed(config, overrides)
+    finally:
+        hydra.cfg = before
+
+
+def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
+    """Return the composed configuration as dataclasses, every interpolation resolved.
+
+    Raises:
+        ConfigError: a key is not in the schema, a value is missing or out of range, or `allow`
+            was set by a file.
+    """
+    plain = copy.deepcopy(config)
+    OmegaConf.set_struct(plain, False)
+    plain.pop("hydra", None)
+    _replace_sources(plain, overrides)
+    _refuse_extras(plain, Run, "")
+    if plain.allow and not _admitted(overrides):
+        raise ConfigError(
+            f"allow={list(plain.allow)} comes from a file. Packages of your own are admitted on "
+            "the command line only: allow=[my_package]."
+        )
+    try:
+        run: Any = OmegaConf.to_object(plain)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    check_values(run)
+    return run
+
+
+def _replace_sources(plain: DictConfig, overrides: Sequence[str]) -> None:
+    """Let sources typed by language stand alone: Hydra would add them to those of the file."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group, _, split = override.key_or_group.partition(".")
+        value = override.value()
+        if group == "data" and split in ("train", "validation", "test") and isinstance(value, dict):
+            plain.data[split] = value
+
+
+def read_run(path: Path) -> Run:
+    """Read back a `config.yaml` that `write_run` left; nothing in it is instantiated."""
+    return from_plain(yaml.safe_load(path.read_text("utf-8")))
+
+
+def from_plain(plain: dict[str, Any]) -> Run:
+    """Return the run that `to_plain` made nested dicts of; nothing in it is instantiated."""
+    run: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Run), plain))
+    return run
+
+
+def to_plain(value: Any) -> Any:
+    """Return a run, or a part of it, as nested dicts of plain values, enums by name."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, dict):
+        return {to_plain(key): to_plain(one) for key, one in value.items()}
+    return [to_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def write_run(run: Run, path: Path) -> None:
+    """Write the whole resolved configuration as YAML."""
+    path.write_text(yaml.safe_dump(to_plain(run), sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def explain(error: Exception) -> ConfigError:
+    """Return the one paragraph that a user needs from an error of Hydra or OmegaConf."""
+    if isinstance(error, MissingConfigException):
+        return _explain_missing(error)
+    if isinstance(error, MissingMandatoryValue):
+        found = re.search(r"full_key: (\S+)", str(error))
+        key = found.group(1) if found else "a value"
+        return ConfigError(f"{key} is missing: give {key}=… on the command line.")
+    if isinstance(error, OverrideParseException):
+        return ConfigError(f"Cannot read the override {error.override!r}: {_flat(str(error))}")
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
+    text = " ".join(_flat(str(part)) for part in (error, cause) if part is not None)
+    choice = re.search(r"You must specify '(\S+)', e\.g", text)
+    if choice:
+        group = choice.group(1)
+        return ConfigError(f"No {group} was chosen: give {group}=NAME. {_options(group)}")
+    key = re.search(r"Key '(\S+)' (?:is not in struct|not in '(\w+)')", text)
+    full = re.search(r"full_key: (\S+)", text)
+    if key:
+        path = full.group(1) if full else key.group(1)
+        if not _fields_at(path):
+            return ConfigError(f"{path}: not in its file; to add an option there, write +{path}=…")
+        return ConfigError(f"{path}: unknown key. {suggest(key.group(1), _fields_at(path))}")
+    return ConfigError(re.sub(r"\s*(object_type|reference_type)=\S+", "", text))
+
+
+def _explain_missing(error: MissingConfigException) -> ConfigError:
+    missing = str(error.missing_cfg_file)
+    group, _, name = missing.rpartition("/")
+    options = list(error.options or [])
+    if group.startswith("hydra/") and (extra := EXTRAS.get(name.partition("_")[0])):
+        return ConfigError(f"{group}={name} needs: pip install 'crosstune[{extra}]'")
+    where = f"in conf/{group} or a folder given with --config-dir" if group else "in conf"
+    return ConfigError(f"{group}={name}: no such option {where}. {suggest(name, options)}")
+
+
+def _options(group: str) -> str:
+    files = sorted(path.stem for path in (find_conf() / group).glob("*.yaml"))
+    return f"Allowed: {', '.join(files)}." if files else ""
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _fields_at(path: str) -> list[str]:
+    node: Any = Run
+    for part in path.split(".")[:-1]:
+        node = get_type_hints(node).get(part, Run) if dataclasses.is_dataclass(node) else Run
+    return [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
+
+
+def _refuse_extras(node: DictConfig, schema: Any, where: str) -> None:
+    hints = get_type_hints(schema)
+    for key in node:
+        path = f"{where}{key}"
+        if key not in hints:
+            raise ConfigError(f"{path}: unknown key. {suggest(str(key), list(hints))}")
+        value = node._get_node(key)
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, DictConfig):
+            _refuse_extras(value, hints[key], f"{path}.")
+
+
+def _admitted(overrides: Sequence[str]) -> bool:
+    """Say whether `allow` was typed; the grid of a study's file looks like a typed override."""
+    grid = HydraConfig.get().sweeper.params if HydraConfig.initialized() else None
+    if any(str(key).lstrip("+") == "allow" for key in grid or {}):
+        return False
+    return any(text.lstrip("+").startswith("allow=") for text in overrides)

@@ -1,0 +1,1 @@
+"""Generated data: the demo's texts, and stand-in rows for rehearsing a study."""

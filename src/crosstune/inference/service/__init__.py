@@ -1,0 +1,1 @@
+"""The HTTP service: several finished runs on one shared base model."""

@@ -1,0 +1,4 @@
+"""Encoders and tokenizers: loading, architectures, acceleration.
+
+What adapts a loaded model lives in `methods`.
+"""

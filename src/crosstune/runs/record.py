@@ -1,0 +1,79 @@
+"""The record of a run: what ran, on what, what came out and what it cost.
+
+One JSON file a run, written whole or not at all. Also the facts about the machine that belong into
+it. Reads nothing but records and git; knows no metric and no model.
+"""
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from crosstune.files import whole_file
+
+SCHEMA = 1
+PACKAGES = (
+    "crosstune",
+    "torch",
+    "pytorch-lightning",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record; one that is no JSON object has status "unreadable" and an error."""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        return {"status": "unreadable", "error": str(error)}
+    return record if isinstance(record, dict) else {"status": "unreadable", "error": "no object"}
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write record.json, whole or not at all."""
+    with whole_file(folder / "record.json") as partial:
+        text = json.dumps(
+            {"schema": SCHEMA, **record}, ensure_ascii=False, indent=1, allow_nan=False
+        )
+        partial.write_text(text + "\n", "utf-8")
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_environment(threads: int) -> dict[str, Any]:
+    """Return package versions, Python, platform, threads and the state of the git checkout."""
+    environment: dict[str, Any] = {name: version(name) for name in PACKAGES}
+    environment["python"] = platform.python_version()
+    environment["platform"] = f"{platform.system()} {platform.machine()}"
+    environment["threads"] = threads
+    commit = _git("rev-parse", "HEAD")
+    if commit is not None:
+        environment["git_commit"] = commit
+        environment["git_dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return environment
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],  # noqa: S607 - the user's own git
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

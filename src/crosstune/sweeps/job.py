@@ -1,0 +1,78 @@
+"""One run of a sweep: its score, and how a process of its own does it.
+
+`main` is what a process of `pool.py` does: the run of a frozen configuration, answered with a file.
+With a third word it trains nothing: it records that the run died of that.
+"""
+
+import json
+import os
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crosstune.config.compose import read_run
+from crosstune.config.schema import Run
+from crosstune.errors import CrosstuneError, RunError
+from crosstune.files import whole_file
+from crosstune.logs import tell_terminal
+from crosstune.runs.record import now, read_record, write_record
+from crosstune.sweeps.process_pool import end_with_parent
+from crosstune.training.lightning_module import Join, by_itself
+from crosstune.training.prepare import prepare
+from crosstune.training.record_fields import facts_of
+from crosstune.training.train import train
+
+
+def read_headline(folder: Path) -> float:
+    """Read a run's score: the mean of its headline metric over the languages trained on."""
+    record = read_record(folder / "record.json")
+    scores = record["scores"]["validation"]
+    data = record["config"]["data"]
+    trained = [data["language"], *data["further_languages"]]
+    metric = record["headline"]["metric"]
+    return sum(float(scores[language][metric]) for language in trained) / len(trained)
+
+
+def do(run: Run, join: Join = by_itself) -> tuple[Path, float]:
+    """Do a run, or find it finished; return its folder and its score."""
+    folder = train(run, join)
+    return folder, read_headline(folder)
+
+
+def record_death(run: Run, why: str) -> None:
+    """Leave a failed record of a run whose process died, unless it left one itself."""
+    prepared = prepare(run)
+    if read_record(prepared.folder / "record.json")["status"] != "unreadable":
+        return
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    facts = facts_of(prepared, now())
+    write_record(prepared.folder, {**facts, "status": "failed", "error": why})
+
+
+def answer(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any]:
+    """Do the run, or record what it died of; return its folder and score, or what went wrong."""
+    try:
+        if died:
+            record_death(run, died)
+            raise RunError(died)
+        folder, headline = do(run, join)
+        return {"folder": str(folder), "headline": headline}
+    except CrosstuneError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    except Exception as error:  # whatever it is, the sweep must learn of it
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}", "exit_code": 1}
+
+
+def main(config: Path, target: Path, *died: str) -> int:
+    """Answer for the run of a frozen configuration and return the exit code."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # it was imported before that was set
+    tell_terminal()
+    said = answer(read_run(config), *died)
+    with whole_file(target) as partial:
+        partial.write_text(json.dumps(said), "utf-8")
+    return int(said.get("exit_code", 0))

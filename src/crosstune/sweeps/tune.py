@@ -1,0 +1,77 @@
+"""`crosstune tune`: a search of equal budget for every arm of a study, on validation alone.
+
+Runs the trials one after another as runs of the study `<experiment>.tuning`, so that finished ones
+are skipped, and writes what `tuned=true` reads. The test data is never opened.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from crosstune.config.compose import compose_run
+from crosstune.config.schema import Run
+from crosstune.data.synthetic.stand_in import read_data
+from crosstune.errors import ConfigError, CrosstuneError
+from crosstune.runs.fingerprint import settle
+from crosstune.runs.tuned import (
+    Choice,
+    arm_of,
+    best_of,
+    candidates,
+    chosen_file,
+    with_values,
+    write_choices,
+)
+from crosstune.sweeps.job import read_headline
+from crosstune.training.train import train
+
+log = logging.getLogger(__name__)
+
+
+def tune(jobs: Sequence[Sequence[str]], trials: int) -> tuple[Path, list[Choice]]:
+    """Search for every arm among a study's jobs; return the file of the choices, and these.
+
+    Raises:
+        ConfigError: an option is wrong, or no trial of an arm finished.
+    """
+    if trials < 1:
+        raise ConfigError(f"trials={trials}: must be at least 1.")
+    arms = [settle(compose_run(job)) for job in _first_of_each_arm(jobs)]
+    choices = []
+    for number, run in enumerate(arms, 1):
+        log.info("arm %d of %d: %s, %s", number, len(arms), run.method.name, run.data.trained_on)
+        choices.append(_search(run, trials))
+        write_choices(chosen_file(run), choices)
+    return chosen_file(arms[0]), choices
+
+
+def _first_of_each_arm(jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the jobs that differ in more than the seed; the first seed given is the trials'."""
+    arms: dict[tuple[str, ...], Sequence[str]] = {}
+    for job in jobs:
+        arms.setdefault(tuple(word for word in job if not word.startswith("seed=")), job)
+    return list(arms.values())
+
+
+def _search(run: Run, trials: int) -> Choice:
+    blind = replace(
+        run,
+        experiment=f"{run.experiment}.tuning",
+        tuned=False,
+        data=replace(run.data, test=None),
+    )
+    arm = arm_of(run, read_data(blind))
+    tried: list[dict[str, Any]] = []
+    for values in candidates(run, trials):
+        trial: dict[str, Any] = {"values": values}
+        try:
+            folder = train(with_values(blind, values))
+            trial |= {"run_id": folder.name, "validation": read_headline(folder)}
+        except ConfigError:
+            raise
+        except CrosstuneError as error:
+            log.warning("this trial counts, without a score: %s", error)
+        tried.append(trial)
+    return best_of(arm, run.seed, tried)

@@ -1,0 +1,180 @@
+"""The data of one run: encoded once, cached by content, batched.
+
+One `LanguageData` serves every task kind and language. Called by `run.py`.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from crosstune.config.schema import Batching, Data
+from crosstune.data.split import Split
+from crosstune.data.splits import Splits, merge
+from crosstune.data.windows import Encoded
+from crosstune.errors import ConfigError
+from crosstune.tasks import Task
+from crosstune.training.batching import (
+    Batches,
+    BucketedOrder,
+    BudgetedOrder,
+    EvaluationOrder,
+    Mixture,
+    Parts,
+    Share,
+    TrainingOrder,
+)
+
+CACHE_FORMAT = 2  # raise when the arrays of an encoded split change their meaning
+# what a further part of a batch costs, in sub-words: a pass through the model that moves nothing;
+# measured on a CPU, an estimate for the others
+PART_COSTS = {"cpu": 48, "cuda": 8192, "mps": 8192}
+log = logging.getLogger(__name__)
+
+
+class LanguageData(pl.LightningDataModule):
+    """Loaders over encoded splits; `encoded[split][language]` and `rows[split][language]`.
+
+    Train is by stage: `es`, or `es+zh` for languages trained on together.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        data: Data,
+        seed: int,
+        cache: Path,
+    ):
+        super().__init__()
+        self.task, self.tokenizer, self.data = task, tokenizer, data
+        self.seed, self.cache = seed, cache  # training order and masks are functions of the seed
+        self.whole = False  # a training batch is one part: the model skips its padding itself
+        train = splits["train"]
+        stages = {
+            "+".join(stage): merge({language: train[language] for language in stage})
+            for stage in data.stages
+        }
+        splits = {**splits, "train": stages}
+        self.stage = data.stages[0]  # the languages trained on now
+        self.rows = {
+            name: {language: split.rows for language, split in languages.items()}
+            for name, languages in splits.items()
+        }
+        self._check_metric()
+        backend: Any = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self.encoded = {
+            name: {
+                language: self._encode(f"{name}/{language}", split, fingerprint)
+                for language, split in languages.items()
+            }
+            for name, languages in splits.items()
+        }
+
+    def _check_metric(self) -> None:
+        """Raise ConfigError if validation holds no item that the headline is measured on."""
+        for language in self.data.train_languages:
+            rows = self.rows["validation"][language]
+            lacking = self.task.unmeasured(rows)
+            if self.data.metric in lacking:
+                place = rows[0]["where"].rpartition(":")[0]
+                allowed = [metric for metric in self.task.metrics if metric not in lacking]
+                raise ConfigError(
+                    f"data.metric={self.data.metric}: {place} (validation, {language}) holds no "
+                    f"item for it. Allowed there: {', '.join(allowed)}."
+                )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the rank's shares of uniform random batches."""
+        name = "+".join(self.stage)
+        encoded = self.encoded["train"][name]
+        mixture = None
+        if len(self.stage) > 1 and self.data.sampling_temperature != 1.0:
+            languages = np.array([row["language"] for row in self.rows["train"][name]])
+            groups = [np.flatnonzero(languages[encoded.items] == one) for one in self.stage]
+            mixture = Mixture(groups, self.data.sampling_temperature)
+        trainer: Any = self.trainer
+        world, rank = trainer.world_size, trainer.global_rank
+        rest = (self.seed, rank, world, mixture)
+        if self.data.batch_tokens is not None:
+            order = BudgetedOrder(encoded.lengths, self.data.batch_tokens, *rest)
+        elif self.data.batching is Batching.bucketed:
+            order = BucketedOrder(encoded.lengths, self.data.batch_size, *rest)
+        else:
+            order = TrainingOrder(len(encoded), self.data.batch_size, *rest)
+        cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]
+        return self._loader(Parts(encoded, self.task, self.tokenizer, self.seed, cost), order)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Return one loader a validation language."""
+        return self._evaluation_loaders("validation")
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Return one loader a test language."""
+        return self._evaluation_loaders("test")
+
+    def once(self) -> Iterator[dict[str, Any]]:
+        """Yield all windows of training and its validation, in an order of their own."""
+        for encoded in self._seen():
+            batches = Batches(encoded, self.task, self.tokenizer, None)
+            yield from self._loader(batches, EvaluationOrder(encoded, self.data.batch_size))
+
+    def count(self) -> tuple[int, int]:
+        """Return how many windows and sub-words `once` has."""
+        seen = self._seen()
+        return sum(map(len, seen)), sum(int(encoded.lengths.sum()) for encoded in seen)
+
+    def _seen(self) -> list[Encoded]:
+        return [self.encoded["train"]["+".join(self.stage)], *self.encoded["validation"].values()]
+
+    def _evaluation_loaders(self, name: str) -> list[DataLoader[Any]]:
+        trainer: Any = self.trainer
+        world, rank = trainer.world_size, trainer.global_rank
+        size = max(1, self.data.batch_size // world)
+        return [
+            self._loader(
+                Batches(encoded, self.task, self.tokenizer, None),
+                EvaluationOrder(encoded, size, rank, world),
+            )
+            for encoded in self.encoded[name].values()
+        ]
+
+    def _encode(self, name: str, split: Split, fingerprint: str) -> Encoded:
+        rows = [{k: v for k, v in row.items() if k != "where"} for row in split.rows]
+        parts = [CACHE_FORMAT, type(self.task).__name__, vars(self.task), self.data.max_tokens]
+        content = json.dumps([*parts, fingerprint, rows], sort_keys=True)
+        path = (
+            self.cache / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
+        )
+        if path.is_file():
+            log.info("%s: %d rows, encoded before", name, len(rows))
+        else:
+            made = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
+            made.write(path)
+            log.info("%s: %d rows encoded as %d windows", name, len(rows), len(made))
+        encoded = Encoded.load(path)
+        if cut := int(encoded.cut[0]):
+            limit = self.data.max_tokens
+            log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
+        return encoded
+
+    def _loader(self, batches: Batches, order: Sampler[Share]) -> DataLoader[Any]:
+        trainer: Any = self.trainer
+        on_gpu = trainer.strategy.root_device.type == "cuda"  # copies from pinned memory wait less
+        # a loader draws a seed whenever it starts: from a generator of its own, so that dropout
+        # does not depend on how often data was looped over
+        own = torch.Generator()
+        options: dict[str, Any] = {"sampler": order, "batch_size": None, "generator": own}
+        return DataLoader(batches, pin_memory=on_gpu, **options)

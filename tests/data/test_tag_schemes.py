@@ -1,0 +1,162 @@
+"""Schemes of span tags: every conversion keeps the spans, and every breach is told by its word."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from crosstune.data.tag_schemes import (
+    MARKS,
+    convert,
+    detect_scheme,
+    find_scheme_faults,
+    follows,
+    spans,
+)
+
+SCHEMES = tuple(MARKS)
+TYPED = {
+    "iob1": ["I-A", "B-A", "I-B", "I-B", "O"],
+    "iob2": ["B-A", "B-A", "B-B", "I-B", "O"],
+    "bioes": ["S-A", "S-A", "B-B", "E-B", "O"],
+    "bmes": ["S-A", "S-A", "B-B", "E-B", "O"],
+}
+
+
+def draw_spans(seed, kinds=("A", "B", "_")):
+    """Return random spans, many of them side by side, and the length of their sentence."""
+    rng = np.random.default_rng(seed)
+    found, at = set(), 0
+    while at < 20:
+        length = int(rng.integers(1, 5))
+        if rng.random() < 0.7:
+            found.add((str(rng.choice(kinds)), at, at + length))
+        at += length
+    return found, at
+
+
+def write(found, length):
+    """Return IOB2 tags of spans, written the plain way."""
+    tags = ["O"] * length
+    for kind, start, end in found:
+        suffix = "" if kind == "_" else f"-{kind}"
+        tags[start:end] = ["B" + suffix] + ["I" + suffix] * (end - start - 1)
+    return tags
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_conversion_keeps_every_span(scheme):
+    for seed in range(200):
+        found, length = draw_spans(seed)
+        assert spans(convert(write(found, length), scheme)) == found
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_a_conversion_writes_breaks_nothing(scheme):
+    for seed in range(200):
+        tags = convert(write(*draw_spans(seed)), scheme)
+        assert find_scheme_faults(tags, scheme) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("between", SCHEMES)
+def test_the_way_through_another_scheme_and_back_changes_nothing(scheme, between):
+    for seed in range(50):
+        tags = convert(write(*draw_spans(seed)), scheme)
+        assert convert(convert(tags, between), scheme) == tags
+
+
+def test_the_law_of_spans_finds_a_planted_bug():
+    """IOB1 that writes no B where spans of one type touch joins them."""
+    lost = 0
+    for seed in range(20):
+        found, length = draw_spans(seed)
+        planted = [tag.replace("B", "I", 1) for tag in convert(write(found, length), "iob1")]
+        lost += spans(planted) != found
+    assert lost
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_same_spans_in_each_scheme(scheme):
+    assert convert(TYPED["iob2"], scheme) == TYPED[scheme]
+
+
+def test_an_ill_formed_sequence_comes_out_well_formed_with_its_lenient_spans():
+    tags = ["I-A", "O", "E-B", "I-B", "B-A", "M-B"]
+    repaired = convert(tags, "bioes")
+    assert repaired == ["S-A", "O", "S-B", "S-B", "S-A", "S-B"]
+    assert spans(repaired) == spans(tags)
+
+
+def test_no_tags_have_no_spans_and_no_faults():
+    assert [convert([], scheme) for scheme in SCHEMES] == [[]] * 4
+    assert [find_scheme_faults([], scheme) for scheme in SCHEMES] == [[]] * 4
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags", "places"),
+    [
+        ("iob2", ["I-A"], [0]),
+        ("iob2", ["B-A", "I-B", "O", "I-A"], [1, 3]),
+        ("iob2", ["B-A", "B-A", "I-A"], []),
+        ("iob1", ["B-A", "I-A"], [0]),
+        ("iob1", ["I-A", "B-A", "B-B"], [2]),
+        ("iob1", ["I-A", "I-B"], []),
+        ("bioes", ["B-A", "O"], [1]),
+        ("bioes", ["B-A"], [0]),
+        ("bioes", ["O", "B-A", "I-A"], [2]),
+        ("bioes", ["B-A", "E-B", "S-B"], [1]),
+        ("bioes", ["S-A", "E-A"], [1]),
+        ("bioes", ["E-A", "I-A", "S-A"], [0, 1, 2]),
+        ("bmes", ["B", "M", "E", "S", "B", "S"], [5]),
+    ],
+)
+def test_every_breach_is_told_by_its_word(scheme, tags, places):
+    assert [place for place, _ in find_scheme_faults(tags, scheme)] == places
+
+
+@pytest.mark.parametrize(("scheme", "tag"), [("iob2", "S-A"), ("bioes", "M-A"), ("iob1", "NOUN")])
+def test_a_tag_of_no_such_scheme_is_told(scheme, tag):
+    found = find_scheme_faults(["O", tag, "O"], scheme)
+    assert found[0] == (1, f"{tag} is no tag of {scheme.upper()}")
+
+
+def test_a_breach_says_what_stands_there_and_the_rule():
+    assert find_scheme_faults(["I-A"], "iob2") == [
+        (0, "I-A after the start of the sentence: in IOB2 every span starts with B")
+    ]
+    assert find_scheme_faults(["B-A"], "bioes") == [
+        (
+            0,
+            "the end of the sentence after B-A: in BIOES a span is S alone, or B, any number of I, "
+            "and E, all of one type",
+        )
+    ]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_sequences_are_well_formed_just_where_rewriting_them_changes_nothing(scheme):
+    rng = np.random.default_rng(5)
+    tags = ["O", *(f"{mark}-{kind}" for mark in MARKS[scheme] for kind in "AB")]
+    for _ in range(300):
+        drawn = [str(tag) for tag in rng.choice(tags, rng.integers(1, 5))]
+        well = not find_scheme_faults(drawn, scheme)
+        assert well == (convert(drawn, scheme) == drawn), drawn
+        pairs = pairwise([None, *drawn, None])
+        assert well == all(follows(before, after, scheme) for before, after in pairs)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_corpus_is_of_the_scheme_that_it_was_written_in(scheme):
+    corpus = [convert(write(*draw_spans(seed)), scheme) for seed in range(20)]
+    assert detect_scheme(corpus) == scheme
+
+
+def test_a_few_breaches_do_not_change_what_a_corpus_is():
+    corpus = [convert(write(*draw_spans(seed)), "iob2") for seed in range(20)]
+    assert detect_scheme([*corpus, ["I-A"], ["O", "I-B"], ["S-A"]]) == "iob2"
+
+
+def test_a_corpus_that_fits_more_than_one_scheme_is_the_first_of_them():
+    assert detect_scheme([["O", "O"]]) == "iob2"
+    assert detect_scheme([["S-A", "O", "B-A", "E-A"]]) == "bioes"

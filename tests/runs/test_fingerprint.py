@@ -1,0 +1,261 @@
+"""A run's name: a function of all that can change its result, and of nothing else."""
+
+import gzip
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crosstune.config.compose import to_plain
+from crosstune.config.schema import (
+    Data,
+    Kind,
+    Logger,
+    Method,
+    Model,
+    Optimizer,
+    Origin,
+    Precision,
+    Run,
+    Tracker,
+    Trainer,
+)
+from crosstune.data.splits import read_splits
+from crosstune.errors import ConfigError
+from crosstune.runs.fingerprint import digest_weights, identify, resolve, settle
+
+READER = {"_target_": "crosstune.data.readers.read_table", "text": "text", "label": "label"}
+ROWS = "text\tlabel\nbueno\ta\nmalo\tb\n"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return a function that makes a run over files and weights below a folder of its own."""
+
+    def make_run(folder, rows=ROWS, weights=b"weights", **changes):
+        home = tmp_path / folder
+        (home / "encoder").mkdir(parents=True, exist_ok=True)
+        (home / "encoder" / "config.json").write_text("{}")
+        (home / "encoder" / "model.safetensors").write_bytes(weights)
+        (home / "rows.tsv").write_text(rows)
+        file = str(home / "rows.tsv")
+        data = Data("words", Kind.classification, "es", READER, file, file, {"es": file})
+        run = Run(
+            experiment="study",
+            data=replace(data, metric="accuracy"),
+            model=Model("encoder", Origin.local, path=str(home / "encoder")),
+            method=Method("full", 5e-5),
+            optimizer=Optimizer({"_target_": "torch.optim.AdamW"}, 5e-5),
+        )
+        return replace(run, **changes)
+
+    return make_run
+
+
+def name_of(run):
+    return identify(run, read_splits(run.data, []))
+
+
+def change(run, group, **changes):
+    return replace(run, **{group: replace(getattr(run, group), **changes)})
+
+
+def test_a_name_is_twelve_hex_digits_and_always_the_same(make):
+    assert name_of(make("a")) == name_of(make("a"))
+    assert len(name_of(make("a"))) == 12
+    assert int(name_of(make("a")), 16) >= 0
+
+
+# --- what must change it
+
+
+@pytest.mark.parametrize(
+    ("group", "changes"),
+    [
+        ("optimizer", {"learning_rate": 6e-5}),
+        ("optimizer", {"algorithm": {"_target_": "torch.optim.AdamW", "eps": 1e-6}}),
+        ("method", {"peft": {"_target_": "peft.LoraConfig"}}),
+        ("data", {"batch_size": 16}),
+        ("data", {"max_tokens": 64}),
+        ("data", {"limit": 1}),
+        ("data", {"metric": "mcc"}),
+        ("data", {"language": "zh", "test": None}),
+        ("trainer", {"max_epochs": 4}),
+        ("trainer", {"max_steps": 4}),
+        ("trainer", {"precision": Precision.bf16}),
+        ("model", {"attention": "eager"}),
+        ("model", {"do_lower_case": True}),
+    ],
+)
+def test_an_option_that_can_change_the_result_changes_the_name(make, group, changes):
+    run = make("a")
+    assert name_of(change(run, group, **changes)) != name_of(run)
+
+
+def test_the_seed_changes_the_name(make):
+    assert name_of(make("a", seed=2)) != name_of(make("a", seed=1))
+
+
+def test_one_byte_of_the_data_changes_the_name(make):
+    assert name_of(make("a", rows=ROWS.replace("malo", "mala"))) != name_of(make("b"))
+
+
+def test_one_byte_of_the_weights_changes_the_name(make):
+    assert name_of(make("a", weights=b"weightz")) != name_of(make("b"))
+
+
+def test_a_tokenizers_file_changes_the_name(make):
+    before, run = name_of(make("a")), make("a")
+    (Path(run.model.path) / "vocab.txt").write_text("[PAD]\n")
+    assert name_of(run) != before
+
+
+def test_the_same_file_in_another_split_changes_the_name(make):
+    run = make("a")
+    assert name_of(change(run, "data", test=None)) != name_of(run)
+    assert name_of(change(run, "data", test={"zh": run.data.train})) != name_of(run)
+
+
+def test_a_commit_of_the_hub_changes_the_name(make):
+    names = {
+        name_of(make("a", model=Model("hub", Origin.hub, hub_id="a/b", revision=letter * 40)))
+        for letter in "abc"
+    }
+    assert len(names) == 3
+
+
+# --- what must not
+
+
+@pytest.mark.parametrize(
+    ("group", "changes"),
+    [
+        ("logger", {"tracker": Tracker.none}),
+        ("logger", {"project": "other"}),
+        ("trainer", {"accelerator": "gpu"}),
+        ("trainer", {"devices": 2, "strategy": "ddp"}),
+        ("trainer", {"log_every_n_steps": 1}),
+    ],
+)
+def test_an_option_that_cannot_change_the_result_keeps_the_name(make, group, changes):
+    run = make("a")
+    assert name_of(change(run, group, **changes)) == name_of(run)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"experiment": "other"}, {"outputs": "elsewhere"}, {"allow": ["mine"]}]
+)
+def test_a_place_or_a_permission_keeps_the_name(make, changes):
+    assert name_of(make("a", **changes)) == name_of(make("a"))
+
+
+def is_the_same_anywhere(naming, make):
+    """The law: the same content in another folder is the same run."""
+    here, there = make("here"), make("there/and/deeper")
+    return naming(here, read_splits(here.data, [])) == naming(there, read_splits(there.data, []))
+
+
+def test_the_same_content_in_another_folder_is_the_same_run(make):
+    assert is_the_same_anywhere(identify, make)
+
+
+def test_that_law_finds_a_name_that_holds_paths(make):
+    def with_paths(run, splits):
+        config = to_plain(run)["data"]
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+    assert not is_the_same_anywhere(with_paths, make)
+
+
+def test_that_law_finds_a_name_that_holds_the_digests_names(make):
+    def with_names(run, splits):
+        return [split.digests for languages in splits.values() for split in languages.values()]
+
+    assert not is_the_same_anywhere(with_names, make)
+
+
+def test_a_file_that_is_compressed_keeps_the_name(make, write):
+    run = make("a")
+    packed = write("rows.tsv.gz", gzip.compress(ROWS.encode()))
+    data = {"train": packed, "validation": packed, "test": packed}
+    assert name_of(change(run, "data", **data)) == name_of(run)
+
+
+# --- finding the weights
+
+
+def test_random_weights_are_a_matter_of_the_seed_alone():
+    assert digest_weights(Model("mini", Origin.scratch)) == "random"
+
+
+def test_a_folder_of_transformers_is_found_as_it_is(make):
+    model = make("a").model
+    assert resolve(model) == model
+
+
+def test_a_runs_folder_leads_to_its_model(make, tmp_path):
+    make("a")
+    (tmp_path / "a" / "encoder").rename(tmp_path / "a" / "model")
+    found = resolve(Model("local", Origin.local, path=str(tmp_path / "a")))
+    assert found.path == (tmp_path / "a" / "model").as_posix()
+
+
+def finish(make, tmp_path, name, status="finished"):
+    make(f"study/{name}")
+    (tmp_path / "study" / name / "encoder").rename(tmp_path / "study" / name / "model")
+    (tmp_path / "study" / name / "record.json").write_text(json.dumps({"status": status}))
+
+
+def test_a_study_with_one_finished_run_leads_to_its_model(make, tmp_path):
+    finish(make, tmp_path, "one")
+    finish(make, tmp_path, "two", status="failed")
+    found = resolve(Model("local", Origin.local, path=str(tmp_path / "study")))
+    assert found.path == (tmp_path / "study" / "one" / "model").as_posix()
+
+
+def test_a_study_with_two_finished_runs_leaves_a_doubt_and_is_refused(make, tmp_path):
+    finish(make, tmp_path, "one")
+    finish(make, tmp_path, "two")
+    with pytest.raises(ConfigError, match="2 models found in it"):
+        resolve(Model("local", Origin.local, path=str(tmp_path / "study")))
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.path=.*nowhere: no such folder"):
+        resolve(Model("local", Origin.local, path=str(tmp_path / "nowhere")))
+
+
+def test_a_local_model_without_a_path_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.path is missing: give model\.path=DIR"):
+        resolve(Model("local", Origin.local))
+
+
+def test_pickled_weights_are_refused(make):
+    model = make("a").model
+    (Path(model.path) / "model.safetensors").rename(Path(model.path) / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="Pickled weights are never loaded"):
+        resolve(model)
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "a" * 39, "A" * 40, "refs/pr/x"])
+def test_a_checkpoint_of_the_hub_without_a_commit_is_refused(revision):
+    with pytest.raises(ConfigError, match=f"model.revision={revision}: name the 40-digit commit"):
+        resolve(Model("beto", Origin.hub, hub_id="a/b", revision=revision))
+
+
+@pytest.mark.parametrize("revision", ["0123456789" * 4, "refs/pr/12"])
+def test_a_checkpoint_of_the_hub_with_a_commit_is_taken(revision):
+    model = Model("beto", Origin.hub, hub_id="a/b", revision=revision)
+    assert resolve(model) == model
+
+
+def test_settling_leaves_no_precision_to_the_machine(make):
+    run = make("a", trainer=Trainer(precision=Precision.auto), logger=Logger(Tracker.none))
+    assert settle(run).trainer.precision in (Precision.fp32, Precision.bf16)
+
+
+def test_settling_keeps_a_precision_that_was_chosen(make):
+    run = make("a", trainer=Trainer(precision=Precision.bf16))
+    assert settle(run).trainer.precision is Precision.bf16

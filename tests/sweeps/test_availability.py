@@ -1,0 +1,70 @@
+"""What a planned run needs and this machine lacks."""
+
+import os
+import sys
+
+import pytest
+
+from crosstune.sweeps.availability import find_lacking_weights, offline, read_source, tell_data
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Return a function that puts an empty file of a checkpoint into the hub's cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def put(file):
+        folder = tmp_path / "models--owner--name" / "snapshots" / COMMIT
+        folder.mkdir(parents=True)
+        (folder / file).touch()
+
+    return put
+
+
+def test_weights_in_the_cache_are_at_hand(cache):
+    cache("model.safetensors")
+    assert find_lacking_weights(f"owner/name@{COMMIT}", "beto") is None
+
+
+def test_weights_that_are_not_in_the_cache_are_told_with_what_to_do(cache):
+    told = find_lacking_weights(f"owner/name@{COMMIT}", "beto")
+    assert told == (
+        "owner/name is not in the hub's cache at 01234567: the first run fetches it. Without "
+        "the hub: model=local model.path=DIR model.name=beto"
+    )
+
+
+def test_pickled_weights_alone_are_not_at_hand(cache):
+    cache("pytorch_model.bin")
+    told = find_lacking_weights(f"owner/name@{COMMIT}", "beto")
+    assert told == "owner/name has pickled weights alone: conf/model/beto.yaml says what to do"
+
+
+def test_the_head_of_a_yaml_says_where_its_files_are_and_the_licence(write, tmp_path):
+    write("a.yaml", "# Purpose.\n# Files: at\n# a place. Licence: free. Citation: none.\nname: a\n")
+    assert read_source(tmp_path / "a.yaml") == "Files: at a place. Licence: free."
+
+
+def test_a_data_set_of_the_hub_is_fetched_by_the_first_run():
+    fault = "facebook/xnli (es, train): cannot be loaded: Couldn't reach 'facebook/xnli' on the Hub"
+    assert tell_data("xnli", fault) == (
+        "facebook/xnli is not in the hub's cache: the first run fetches it. Licence: CC BY-NC 4.0."
+    )
+
+
+def test_the_faults_of_files_are_told_as_they_are():
+    assert tell_data("of_a_user", "a.tsv: no such file;\n b.tsv: no such file") == (
+        "a.tsv: no such file; b.tsv: no such file"
+    )
+
+
+def test_the_hub_is_left_alone_for_as_long_as_is_said(monkeypatch):
+    for name in ("datasets", "huggingface_hub"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
+    with offline():
+        assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
+    assert (os.environ["HF_HUB_OFFLINE"], os.environ.get("HF_DATASETS_OFFLINE")) == ("0", None)
