@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crosstune.config.compose import compose_run
 from crosstune.models.load import load_tokenizer
-from crosstune.training.datamodule import LanguageData
+from crosstune.training.datamodule import FineTuningData
 from crosstune.training.prepare import prepare
 
 
@@ -22,9 +22,9 @@ def main() -> None:
     tokenizer = load_tokenizer(run.model, texts, content, cache)
     tokenizer("a")  # what it sets up at its first text does not grow with the rows
 
-    def encode() -> tuple[LanguageData, float]:
+    def encode() -> tuple[FineTuningData, float]:
         began = time.process_time()
-        data = LanguageData(prepared.splits, prepared.task, tokenizer, run.data, run.seed, cache)
+        data = FineTuningData(prepared.splits, prepared.task, tokenizer, run.data, run.seed, cache)
         return data, time.process_time() - began
 
     data, seconds = encode()

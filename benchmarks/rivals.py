@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import transformers
 
-from crosstune.data.tag_schemes import spans
+from crosstune.data.tag_schemes import read_spans
 
 IGNORE = -100
 
@@ -113,7 +113,7 @@ def score_spans(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) ->
     >>> score_spans([["B-A", "I-A"], ["O"]], [["B-A", "I-A"], ["B-A"]])
     0.6666666666666666
     """
-    pairs = [(spans(one), spans(other)) for one, other in zip(gold, said, strict=True)]
+    pairs = [(read_spans(one), read_spans(other)) for one, other in zip(gold, said, strict=True)]
     right = sum(len(one & other) for one, other in pairs)
     found = sum(len(one) + len(other) for one, other in pairs)
     return 2 * right / found if found else 0.0

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from crosstune.config.schema import Model, Origin
+from crosstune.config.schema import Model, ModelOrigin
 from crosstune.models.load import load_tokenizer
 
 TEXTS = (
@@ -35,7 +35,7 @@ def pytest_collection_finish():
 def byte_bpe(tmp_path_factory):
     """Return what `model=mini` trains: byte-level BPE, which has a piece for every byte."""
     cache = tmp_path_factory.mktemp("cache")
-    mini = Model(name="mini", origin=Origin.scratch, vocab_size=400)
+    mini = Model(name="mini", origin=ModelOrigin.scratch, vocab_size=400)
     return load_tokenizer(mini, iter(TEXTS), "content", cache)
 
 

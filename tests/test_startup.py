@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from crosstune.startup import collecting_later
+from crosstune.startup import defer_garbage_collection
 
 
 class Knot:
@@ -20,20 +20,20 @@ def unfrozen():
 
 
 def test_meanwhile_nothing_is_collected():
-    with collecting_later():
+    with defer_garbage_collection():
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
 def test_what_was_made_meanwhile_is_not_looked_through_again():
     before = gc.get_freeze_count()
-    with collecting_later():
+    with defer_garbage_collection():
         kept = [Knot() for _ in range(1000)]
     assert gc.get_freeze_count() >= before + len(kept)
 
 
 def test_garbage_made_later_is_collected():
-    with collecting_later():
+    with defer_garbage_collection():
         pass
     seen = weakref.ref(Knot())
     gc.collect()
@@ -41,6 +41,6 @@ def test_garbage_made_later_is_collected():
 
 
 def test_a_failed_import_leaves_the_collector_on():
-    with pytest.raises(ImportError), collecting_later():
+    with pytest.raises(ImportError), defer_garbage_collection():
         raise ImportError
     assert gc.isenabled()

@@ -14,7 +14,7 @@ from pathlib import Path
 LOG = logging.getLogger("crosstune")
 
 
-class Stderr(logging.Handler):
+class StderrHandler(logging.Handler):
     """Writes to whatever stderr is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -22,11 +22,11 @@ class Stderr(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
-TERMINAL = Stderr()
+TERMINAL = StderrHandler()
 TERMINAL.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-NOISY = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "transformers")
+NOISY_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "transformers")
 # what Lightning and peft say of choices that we make on purpose
-MEANT = (
+EXPECTED_WARNINGS = (
     r".*does not have many workers.*",
     r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
@@ -41,14 +41,14 @@ MEANT = (
 )
 
 
-def tell_terminal() -> None:
+def log_to_terminal() -> None:
     """Send log lines to stderr; a second call changes nothing."""
     LOG.addHandler(TERMINAL)
     LOG.setLevel(logging.INFO)
 
 
 @contextmanager
-def tell_file(path: Path) -> Iterator[None]:
+def log_to_file(path: Path) -> Iterator[None]:
     """Send the log lines of this thread to a file too: others may be at other runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
     mine = threading.get_ident()
@@ -64,14 +64,14 @@ def tell_file(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Silence the notices of libraries about choices that are meant; errors still show."""
-    noisy = [logging.getLogger(name) for name in NOISY]
+    noisy = [logging.getLogger(name) for name in NOISY_LOGGERS]
     before = [logger.level for logger in noisy]
     for logger in noisy:
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        for pattern in MEANT:
+        for pattern in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=pattern)
         try:
             yield

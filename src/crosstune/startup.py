@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def collecting_later() -> Iterator[None]:
+def defer_garbage_collection() -> Iterator[None]:
     """Put garbage collection off, and leave out for good what is made meanwhile."""
     gc.disable()
     try:

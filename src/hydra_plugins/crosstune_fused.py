@@ -15,10 +15,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from crosstune.errors import ConfigError
-from crosstune.startup import collecting_later
+from crosstune.startup import defer_garbage_collection
 from crosstune.sweeps.fused.grouping import make_groups
-from crosstune.sweeps.launcher import Runs, Sweep, Tell
-from crosstune.sweeps.process_pool import Answer, show_error
+from crosstune.sweeps.launcher import OnStart, Runs, Sweep
+from crosstune.sweeps.process_pool import JobResult, show_error
 
 log = logging.getLogger("crosstune.sweeps.fused")
 
@@ -56,17 +56,17 @@ class FusedLauncher(Launcher):
         """Do the jobs and return their scores."""
         return self.sweep.launch(job_overrides, initial_job_idx, self.do)
 
-    def do(self, runs: Runs, tell: Tell) -> dict[int, Answer]:
+    def do(self, runs: Runs, tell: OnStart) -> dict[int, JobResult]:
         """Return the answer of every run."""
         # heavy, and Hydra's scan for plugins imports this file at every command
-        with collecting_later():
-            from crosstune.sweeps.fused.group_trainer import Company
-            from crosstune.sweeps.job import answer
+        with defer_garbage_collection():
+            from crosstune.sweeps.fused.group_trainer import GroupTrainer
+            from crosstune.sweeps.job import run_isolated
 
-        answers: dict[int, Answer] = {}
+        answers: dict[int, JobResult] = {}
 
         def keep(number: int, said: dict[str, Any]) -> None:
-            answers[number] = Answer(**said)
+            answers[number] = JobResult(**said)
             if answers[number].error:
                 show_error(number, answers[number].error)
             else:
@@ -78,8 +78,8 @@ class FusedLauncher(Launcher):
         for group in groups.together:
             for number in group:
                 tell(number)
-            Company({number: runs[number] for number in group}, keep).train()
+            GroupTrainer({number: runs[number] for number in group}, keep).train()
         for number in groups.alone:
             tell(number)
-            keep(number, answer(runs[number]))
+            keep(number, run_isolated(runs[number]))
         return answers

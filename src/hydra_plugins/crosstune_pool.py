@@ -15,11 +15,18 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from crosstune.config.compose import write_run
+from crosstune.config.compose import write_config
 from crosstune.config.schema import Run
 from crosstune.errors import ConfigError
-from crosstune.sweeps.launcher import Runs, Sweep, Tell
-from crosstune.sweeps.process_pool import Answer, Job, Pool, find_gpus, share_out, warm_up
+from crosstune.sweeps.launcher import OnStart, Runs, Sweep
+from crosstune.sweeps.process_pool import (
+    Job,
+    JobResult,
+    ProcessPool,
+    divide_resources,
+    find_gpus,
+    start_forkserver,
+)
 
 
 @dataclass
@@ -48,7 +55,7 @@ class PoolLauncher(Launcher):
         self.sweep = Sweep(hydra_context, task_function, config)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"hydra.launcher.jobs={self.jobs}: must be at least 1.")
-        warm_up()  # while the sweep's jobs are composed and written down
+        start_forkserver()  # while the sweep's jobs are composed and written down
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -56,17 +63,17 @@ class PoolLauncher(Launcher):
         """Do the jobs and return their scores."""
         return self.sweep.launch(job_overrides, initial_job_idx, self.do)
 
-    def do(self, runs: Runs, tell: Tell) -> dict[int, Answer]:
+    def do(self, runs: Runs, tell: OnStart) -> dict[int, JobResult]:
         """Return the answer of every run."""
         with tempfile.TemporaryDirectory(prefix="crosstune-") as folder:
             jobs = {number: _freeze(run, Path(folder), number) for number, run in runs.items()}
             gpus = find_gpus() if any(job.on_gpu for job in jobs.values()) else []
             cores = len(os.sched_getaffinity(0))
-            share = share_out(self.jobs, len(jobs), cores, gpus, os.environ)
-            return Pool(share, tell).run(jobs)
+            share = divide_resources(self.jobs, len(jobs), cores, gpus, os.environ)
+            return ProcessPool(share, tell).run(jobs)
 
 
 def _freeze(run: Run, folder: Path, number: int) -> Job:
     config = folder / f"{number}.yaml"
-    write_run(run, config)
+    write_config(run, config)
     return Job(config, run.trainer.devices, on_gpu=run.trainer.accelerator != "cpu")

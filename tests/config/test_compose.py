@@ -15,12 +15,12 @@ import crosstune
 from crosstune.config.compose import (
     compose_run,
     find_conf,
-    read_run,
+    read_config,
     register_schema,
-    to_plain,
-    write_run,
+    to_dict,
+    write_config,
 )
-from crosstune.config.schema import Kind, Precision, Tracker
+from crosstune.config.schema import Precision, TaskType, Tracker
 from crosstune.errors import ConfigError
 
 DEMO = ("data=demo_sentiment", "data.language=es")
@@ -47,7 +47,7 @@ def refusal(*overrides):
 
 def test_a_users_files_need_no_yaml():
     run = compose_run(FILES)
-    assert run.data.kind is Kind.classification
+    assert run.data.kind is TaskType.classification
     assert run.data.reader["text"] == "sentence"
     assert run.data.test == {"es": "c.tsv", "zh": "d.tsv"}
 
@@ -79,12 +79,12 @@ def test_an_option_that_a_file_leaves_out_is_added_with_a_plus():
 
 def test_what_a_run_wrote_reads_back_the_same(tmp_path):
     run = compose_run([*FILES, "method=lora", "trainer.precision=bf16", "allow=[mine]"])
-    write_run(run, tmp_path / "config.yaml")
-    assert read_run(tmp_path / "config.yaml") == run
+    write_config(run, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == run
 
 
 def test_enums_are_plain_by_name():
-    assert to_plain(compose_run([*DEMO, "trainer.precision=bf16"]))["trainer"]["precision"] == (
+    assert to_dict(compose_run([*DEMO, "trainer.precision=bf16"]))["trainer"]["precision"] == (
         Precision.bf16.name
     )
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crosstune.config.compose import compose_run, compose_whole
-from crosstune.config.instantiate import check
+from crosstune.config.compose import compose_config, compose_run
+from crosstune.config.instantiate import check_target
 from crosstune.config.paths import find_conf
-from crosstune.config.schema import Origin
+from crosstune.config.schema import ModelOrigin
 from crosstune.errors import ConfigError
-from crosstune.runs.fingerprint import resolve
-from crosstune.sweeps.status import expand
+from crosstune.runs.fingerprint import resolve_model
+from crosstune.sweeps.status import expand_sweep
 from tests.config.test_recipes import LARGE, TABLES
 
 CONF = find_conf()
@@ -101,7 +101,7 @@ def check_nodes(run):
     """Raise ConfigError if anything that the run names could not be built."""
     for where in NODES:
         group, key = where.split(".")
-        check(getattr(getattr(run, group), key), where)
+        check_target(getattr(getattr(run, group), key), where)
 
 
 OPTIONS = {}  # by group
@@ -146,7 +146,7 @@ def covering(jobs):
 
 @pytest.mark.parametrize("path", STUDIES, ids=name_of)
 def test_a_study_composes_with_every_value_of_its_grid(path):
-    jobs = expand(compose_whole(choose(path)))
+    jobs = expand_sweep(compose_config(choose(path)))
     assert jobs
     for job in covering(jobs):
         run = compose_run(job)
@@ -164,8 +164,8 @@ def test_the_jobs_that_are_tried_hold_every_value():
 @pytest.mark.parametrize("path", OPTIONS["model"], ids=name_of)
 def test_a_checkpoint_of_the_hub_is_pinned(path):
     model = run_with(path).model
-    if model.origin is Origin.hub:
-        assert resolve(model) == model
+    if model.origin is ModelOrigin.hub:
+        assert resolve_model(model) == model
         assert model.hub_id.count("/") == 1
 
 
@@ -206,4 +206,4 @@ def test_a_file_that_composes_or_binds_wrongly_is_found(write, tmp_path, group, 
     with pytest.raises(ConfigError):  # noqa: PT012 - whichever step finds it
         run = compose_run(overrides)
         check_nodes(run)
-        resolve(run.model)
+        resolve_model(run.model)

@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 
-from crosstune.config.instantiate import KEY, build, check, locate
+from crosstune.config.instantiate import KEY, check_target, instantiate, locate_target
 from crosstune.errors import ConfigError
 
 READER = "crosstune.data.readers.read_table"
@@ -81,7 +81,7 @@ def thing(own, **options):
     ],
 )
 def test_a_target_under_the_allow_list_is_found(path):
-    assert locate(path, "data.reader").__name__ == path.rpartition(".")[2]
+    assert locate_target(path, "data.reader").__name__ == path.rpartition(".")[2]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_target_under_the_allow_list_is_found(path):
         "builtins.eval",
         "eval",
         "torch.load",
-        "crosstune.config.instantiate.build",
+        "crosstune.config.instantiate.instantiate",
         "crosstune.database.read",
         "peftx.LoraConfig",
         "",
@@ -100,7 +100,7 @@ def test_a_target_under_the_allow_list_is_found(path):
 )
 def test_a_target_outside_the_allow_list_is_refused_with_what_to_do(path):
     with pytest.raises(ConfigError) as refusal:
-        locate(path, "data.reader")
+        locate_target(path, "data.reader")
     message = str(refusal.value)
     assert f"data.reader._target_={path} is outside the packages" in message
     assert "crosstune.data, crosstune.methods, peft, torch.optim, transformers" in message
@@ -117,43 +117,43 @@ def test_a_target_outside_the_allow_list_is_refused_with_what_to_do(path):
 )
 def test_what_an_allowed_module_merely_imported_is_refused(path, home):
     with pytest.raises(ConfigError, match=f"is defined in {home}|no class or function"):
-        locate(path, "data.reader")
+        locate_target(path, "data.reader")
 
 
 @pytest.mark.parametrize("name", ["run", "system", "json", "OrderedDict", "subprocess"])
 def test_admitting_a_package_admits_nothing_that_it_imported(own, name):
     with pytest.raises(ConfigError, match=r"is defined in|no class or function of that name"):
-        locate(f"{own}.{name}", "data.reader", [own])
+        locate_target(f"{own}.{name}", "data.reader", [own])
 
 
 def test_nothing_but_its_home_keeps_that_foreign_function_out(own):
-    assert locate("subprocess.run", "x", ["subprocess"]) is import_module(own).run
-    assert locate(f"{own}.run", "x", [own, "subprocess"]) is import_module(own).run
+    assert locate_target("subprocess.run", "x", ["subprocess"]) is import_module(own).run
+    assert locate_target(f"{own}.run", "x", [own, "subprocess"]) is import_module(own).run
 
 
 def test_a_module_of_an_admitted_package_is_no_target(own):
     with pytest.raises(ConfigError, match=r"cannot import own_package\.subprocess"):
-        locate(f"{own}.subprocess.run", "data.reader", [own])
+        locate_target(f"{own}.subprocess.run", "data.reader", [own])
 
 
 def test_a_package_is_admitted_by_its_whole_name(own):
     with pytest.raises(ConfigError, match="is outside the packages"):
-        locate(f"{own}.Thing", "data.reader", ["own"])
+        locate_target(f"{own}.Thing", "data.reader", ["own"])
 
 
 def test_a_missing_name_gets_the_near_one():
     with pytest.raises(ConfigError, match=r"no class or function of that name. Did you mean Lora"):
-        locate("peft.LoraConfg", "method.peft")
+        locate_target("peft.LoraConfg", "method.peft")
 
 
 def test_a_missing_reader_gets_the_readers_there_are():
     with pytest.raises(ConfigError, match=r"Did you mean read_conll\?.*read_table"):
-        locate("crosstune.data.readers.read_conl", "data.reader")
+        locate_target("crosstune.data.readers.read_conl", "data.reader")
 
 
 def test_a_missing_module_is_named():
     with pytest.raises(ConfigError, match=r"cannot import crosstune\.data\.reader "):
-        locate("crosstune.data.reader.read_conll", "data.reader")
+        locate_target("crosstune.data.reader.read_conll", "data.reader")
 
 
 # --- nodes and their options
@@ -162,23 +162,23 @@ def test_a_missing_module_is_named():
 @pytest.mark.parametrize("node", [{}, {"size": 1}, {KEY: None}, {KEY: 3}, None, "peft.LoraConfig"])
 def test_a_node_without_a_target_is_not_built(node):
     with pytest.raises(ConfigError, match=r"method\.peft needs a _target_"):
-        build(node, "method.peft")
+        instantiate(node, "method.peft")
 
 
 @pytest.mark.parametrize("key", ["_partial_", "_args_", "_convert_", "_recursive_", "_x"])
 def test_any_other_key_with_an_underscore_is_refused(own, key):
     with pytest.raises(ConfigError, match=f"model.config.{key}: only _target_ may start"):
-        check(thing(own, **{key: True}), "model.config", [own])
+        check_target(thing(own, **{key: True}), "model.config", [own])
 
 
 def test_an_unknown_option_is_refused_with_the_near_one():
     with pytest.raises(ConfigError, match=r"data\.reader\.txt: unknown option. Did you mean text"):
-        check({KEY: READER, "txt": "t"}, "data.reader")
+        check_target({KEY: READER, "txt": "t"}, "data.reader")
 
 
 def test_a_target_that_takes_any_option_gets_any(own):
-    check({KEY: f"{own}.make", "what": 1}, "data.reader", [own])
-    assert build({KEY: f"{own}.make", "what": 1}, "data.reader", [own]) == {"what": 1}
+    check_target({KEY: f"{own}.make", "what": 1}, "data.reader", [own])
+    assert instantiate({KEY: f"{own}.make", "what": 1}, "data.reader", [own]) == {"what": 1}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_target_that_takes_any_option_gets_any(own):
 def test_a_scalar_of_the_wrong_type_is_refused(own, options):
     (key,) = options
     with pytest.raises(ConfigError, match=rf"model\.config\.{key}=.* but must be"):
-        check(thing(own, **options), "model.config", [own])
+        check_target(thing(own, **options), "model.config", [own])
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_scalar_of_the_wrong_type_is_refused(own, options):
     ],
 )
 def test_a_value_that_fits_its_annotation_passes(own, options):
-    check(thing(own, **options), "model.config", [own])
+    check_target(thing(own, **options), "model.config", [own])
 
 
 @pytest.mark.parametrize(
@@ -232,44 +232,44 @@ def test_a_value_that_fits_its_annotation_passes(own, options):
 )
 def test_the_scalars_of_other_peoples_classes_are_checked(target, key, value):
     with pytest.raises(ConfigError, match=rf"node\.{key}=.* but must be"):
-        check({KEY: target, key: value}, "node")
+        check_target({KEY: target, key: value}, "node")
 
 
 def test_an_annotation_in_a_string_is_read(own):
     with pytest.raises(ConfigError, match=r"x\.size='a' is a str"):
-        check({KEY: f"{own}.Postponed", "size": "a"}, "x", [own])
+        check_target({KEY: f"{own}.Postponed", "size": "a"}, "x", [own])
 
 
 def test_nodes_are_checked_inside_dicts_and_lists_and_named_by_their_whole_path(own):
     inner = thing(own, size="large")
     nested = {KEY: f"{own}.make", "parts": [{"plain": 1}, {"deep": inner}]}
     with pytest.raises(ConfigError, match=r"method\.peft\.parts\[1\]\.deep\.size='large'"):
-        check(nested, "method.peft", [own])
+        check_target(nested, "method.peft", [own])
 
 
 def test_a_check_builds_nothing(own):
-    check(thing(own), "model.config", [own])
+    check_target(thing(own), "model.config", [own])
     assert sys.modules[own].built == []
 
 
 def test_a_build_gives_the_object_its_options(own):
-    made = build(thing(own, rate=0.25), "model.config", [own])
+    made = instantiate(thing(own, rate=0.25), "model.config", [own])
     assert made.options["rate"] == 0.25
 
 
 def test_arguments_of_the_run_join_the_options(own):
-    assert build({KEY: f"{own}.Thing"}, "model.config", [own], size=7).options["size"] == 7
+    assert instantiate({KEY: f"{own}.Thing"}, "model.config", [own], size=7).options["size"] == 7
 
 
 def test_an_option_of_the_file_goes_before_an_argument_of_the_run(own):
-    assert build(thing(own, size=3), "model.config", [own], size=7).options["size"] == 3
+    assert instantiate(thing(own, size=3), "model.config", [own], size=7).options["size"] == 3
 
 
 def test_a_missing_option_is_an_error_of_the_configuration(own):
     with pytest.raises(ConfigError, match=r"own_package\.Thing refuses .*'size'"):
-        build({KEY: f"{own}.Thing"}, "model.config", [own])
+        instantiate({KEY: f"{own}.Thing"}, "model.config", [own])
 
 
 def test_a_value_that_the_target_refuses_is_an_error_of_the_configuration(own):
     with pytest.raises(ConfigError, match="size must not be negative"):
-        build(thing(own, size=-1), "model.config", [own])
+        instantiate(thing(own, size=-1), "model.config", [own])

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from crosstune.cli.main import main
-from crosstune.config.compose import compose_run, compose_whole, to_plain
+from crosstune.config.compose import compose_config, compose_run, to_dict
 from crosstune.config.paths import find_conf
 from crosstune.data.splits import merge
-from crosstune.data.synthetic.stand_in import stand_in
+from crosstune.data.synthetic.stand_in import generate_splits
 from crosstune.reporting.arms import flatten
 from crosstune.reporting.published.layout import read_target
-from crosstune.sweeps.status import expand
+from crosstune.sweeps.status import expand_sweep
 from crosstune.tasks import TASKS
 
 CONF = find_conf()
@@ -27,14 +27,14 @@ SAID = ("Run", "Rehearse", "Cost", "Licence", "Expected", "Departs")
 
 def runs_of(name):
     """Return the runs of a recipe's grid, of one seed each."""
-    jobs = expand(compose_whole([f"experiment={name}"]))
+    jobs = expand_sweep(compose_config([f"experiment={name}"]))
     first = min(word for job in jobs for word in job if word.startswith("seed="))
     return [compose_run(job) for job in jobs if first in job]
 
 
 def places_of(run):
     """Return what a run fills: (model, method, data, train language, language, split, metric)."""
-    splits = stand_in(run.data)
+    splits = generate_splits(run.data)
     metrics = TASKS[run.data.kind].from_rows(merge(splits["train"]).rows, **run.data.task).metrics
     names = (run.model.name, run.method.name, run.data.name, run.data.trained_on)
     return {
@@ -53,7 +53,7 @@ def wanted(slot):
 
 def match(runs, slots):
     """Return the slots that no run of the grid or several fill, and the runs that fill none."""
-    settings = [flatten(to_plain(run)) for run in runs]
+    settings = [flatten(to_dict(run)) for run in runs]
     places = [places_of(run) for run in runs]
     filled = {
         number: [

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from crosstune.config.schema import Data, Kind
+from crosstune.config.schema import Data, TaskType
 from crosstune.data.split import Split
 from crosstune.data.splits import digests_of, find_unseen, merge, read_each, read_splits
 from crosstune.errors import ConfigError, DataError
@@ -16,7 +16,7 @@ READER = {"_target_": "crosstune.data.readers.read_table", "text": "text", "labe
 def data(write):
     """Return a data set of three files that are as they should be."""
     files = {name: write(f"{name}.tsv", f"text\tlabel\n{name}\ta\nx\tb\n") for name in "abc"}
-    return Data("d", Kind.classification, "es", READER, files["a"], files["b"], files["c"])
+    return Data("d", TaskType.classification, "es", READER, files["a"], files["b"], files["c"])
 
 
 def labels_of(row):

@@ -7,11 +7,11 @@ import pytest
 
 from crosstune.data.tag_schemes import (
     MARKS,
-    convert,
+    convert_scheme,
     detect_scheme,
     find_scheme_faults,
-    follows,
-    spans,
+    may_follow,
+    read_spans,
 )
 
 SCHEMES = tuple(MARKS)
@@ -48,13 +48,13 @@ def write(found, length):
 def test_a_conversion_keeps_every_span(scheme):
     for seed in range(200):
         found, length = draw_spans(seed)
-        assert spans(convert(write(found, length), scheme)) == found
+        assert read_spans(convert_scheme(write(found, length), scheme)) == found
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_a_conversion_writes_breaks_nothing(scheme):
     for seed in range(200):
-        tags = convert(write(*draw_spans(seed)), scheme)
+        tags = convert_scheme(write(*draw_spans(seed)), scheme)
         assert find_scheme_faults(tags, scheme) == []
 
 
@@ -62,8 +62,8 @@ def test_what_a_conversion_writes_breaks_nothing(scheme):
 @pytest.mark.parametrize("between", SCHEMES)
 def test_the_way_through_another_scheme_and_back_changes_nothing(scheme, between):
     for seed in range(50):
-        tags = convert(write(*draw_spans(seed)), scheme)
-        assert convert(convert(tags, between), scheme) == tags
+        tags = convert_scheme(write(*draw_spans(seed)), scheme)
+        assert convert_scheme(convert_scheme(tags, between), scheme) == tags
 
 
 def test_the_law_of_spans_finds_a_planted_bug():
@@ -71,25 +71,25 @@ def test_the_law_of_spans_finds_a_planted_bug():
     lost = 0
     for seed in range(20):
         found, length = draw_spans(seed)
-        planted = [tag.replace("B", "I", 1) for tag in convert(write(found, length), "iob1")]
-        lost += spans(planted) != found
+        planted = [tag.replace("B", "I", 1) for tag in convert_scheme(write(found, length), "iob1")]
+        lost += read_spans(planted) != found
     assert lost
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_same_spans_in_each_scheme(scheme):
-    assert convert(TYPED["iob2"], scheme) == TYPED[scheme]
+    assert convert_scheme(TYPED["iob2"], scheme) == TYPED[scheme]
 
 
 def test_an_ill_formed_sequence_comes_out_well_formed_with_its_lenient_spans():
     tags = ["I-A", "O", "E-B", "I-B", "B-A", "M-B"]
-    repaired = convert(tags, "bioes")
+    repaired = convert_scheme(tags, "bioes")
     assert repaired == ["S-A", "O", "S-B", "S-B", "S-A", "S-B"]
-    assert spans(repaired) == spans(tags)
+    assert read_spans(repaired) == read_spans(tags)
 
 
 def test_no_tags_have_no_spans_and_no_faults():
-    assert [convert([], scheme) for scheme in SCHEMES] == [[]] * 4
+    assert [convert_scheme([], scheme) for scheme in SCHEMES] == [[]] * 4
     assert [find_scheme_faults([], scheme) for scheme in SCHEMES] == [[]] * 4
 
 
@@ -141,19 +141,19 @@ def test_sequences_are_well_formed_just_where_rewriting_them_changes_nothing(sch
     for _ in range(300):
         drawn = [str(tag) for tag in rng.choice(tags, rng.integers(1, 5))]
         well = not find_scheme_faults(drawn, scheme)
-        assert well == (convert(drawn, scheme) == drawn), drawn
+        assert well == (convert_scheme(drawn, scheme) == drawn), drawn
         pairs = pairwise([None, *drawn, None])
-        assert well == all(follows(before, after, scheme) for before, after in pairs)
+        assert well == all(may_follow(before, after, scheme) for before, after in pairs)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_corpus_is_of_the_scheme_that_it_was_written_in(scheme):
-    corpus = [convert(write(*draw_spans(seed)), scheme) for seed in range(20)]
+    corpus = [convert_scheme(write(*draw_spans(seed)), scheme) for seed in range(20)]
     assert detect_scheme(corpus) == scheme
 
 
 def test_a_few_breaches_do_not_change_what_a_corpus_is():
-    corpus = [convert(write(*draw_spans(seed)), "iob2") for seed in range(20)]
+    corpus = [convert_scheme(write(*draw_spans(seed)), "iob2") for seed in range(20)]
     assert detect_scheme([*corpus, ["I-A"], ["O", "I-B"], ["S-A"]]) == "iob2"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from crosstune.data.windows import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 
 IDS = [[5, 6, 7], [8], [9, 10]]
 TYPES = [[0, 0, 1], [0], [0, 1]]
@@ -15,7 +15,7 @@ PAD = 99
 
 @pytest.fixture
 def encoded():
-    return join(IDS, TYPES, items=[0, 0, 1], labels=[1, 2, 3, 4, 5, 6], cut=1)
+    return concatenate(IDS, TYPES, items=[0, 0, 1], labels=[1, 2, 3, 4, 5, 6], cut=1)
 
 
 def test_windows_keep_their_sub_words_and_lengths(encoded):
@@ -41,13 +41,13 @@ def test_every_tensor_of_a_batch_is_int64(encoded):
 
 
 def test_a_piece_above_16_bits_is_kept():
-    large = join([[250_001]], [[0]], [0], [0], cut=0)
+    large = concatenate([[250_001]], [[0]], [0], [0], cut=0)
     assert large.pad([0], PAD)["input_ids"].tolist() == [[250_001]]
 
 
 def test_what_is_written_loads_the_same(encoded, tmp_path):
     encoded.write(tmp_path / "folder" / "a.safetensors")
-    loaded = Encoded.load(tmp_path / "folder" / "a.safetensors")
+    loaded = EncodedDataset.load(tmp_path / "folder" / "a.safetensors")
     assert loaded.extra == {}
     for name in ("ids", "types", "starts", "items", "labels", "cut"):
         array = getattr(encoded, name)
@@ -56,23 +56,25 @@ def test_what_is_written_loads_the_same(encoded, tmp_path):
 
 
 def test_arrays_of_a_kinds_own_are_written_and_loaded(tmp_path):
-    encoded = join(IDS, TYPES, [0, 0, 1], [0.5, 1.0, 2.0], cut=0, places=[[1, 2], [3, 4]])
+    encoded = concatenate(IDS, TYPES, [0, 0, 1], [0.5, 1.0, 2.0], cut=0, places=[[1, 2], [3, 4]])
     encoded.write(tmp_path / "a.safetensors")
-    loaded = Encoded.load(tmp_path / "a.safetensors")
+    loaded = EncodedDataset.load(tmp_path / "a.safetensors")
     assert loaded.extra["places"].tolist() == [[1, 2], [3, 4]]
     assert loaded.labels.tolist() == [0.5, 1.0, 2.0]
 
 
 def test_an_array_that_does_not_lie_in_order_is_written_as_it_reads(tmp_path):
-    encoded = join(IDS, TYPES, [0, 0, 1], [0, 1, 2], cut=0, places=np.array([[1, 2], [3, 4]]).T)
+    encoded = concatenate(
+        IDS, TYPES, [0, 0, 1], [0, 1, 2], cut=0, places=np.array([[1, 2], [3, 4]]).T
+    )
     encoded.write(tmp_path / "a.safetensors")
-    loaded = Encoded.load(tmp_path / "a.safetensors")
+    loaded = EncodedDataset.load(tmp_path / "a.safetensors")
     assert loaded.extra["places"].tolist() == [[1, 3], [2, 4]]
 
 
 def test_what_is_loaded_stays_in_the_file_until_it_is_read(encoded, tmp_path):
     encoded.write(tmp_path / "a.safetensors")
-    loaded = Encoded.load(tmp_path / "a.safetensors")
+    loaded = EncodedDataset.load(tmp_path / "a.safetensors")
     assert loaded.ids.tolist() == encoded.ids.tolist()
     assert str(tmp_path / "a.safetensors") in Path("/proc/self/maps").read_text("utf-8")
 
@@ -83,6 +85,6 @@ def test_writing_leaves_nothing_beside_the_file(encoded, tmp_path):
 
 
 def test_no_windows_are_still_arrays():
-    empty = join([], [], [], [], cut=0)
+    empty = concatenate([], [], [], [], cut=0)
     assert len(empty) == 0
     assert empty.lengths.tolist() == []

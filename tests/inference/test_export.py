@@ -13,7 +13,7 @@ import yaml
 
 from crosstune.errors import ConfigError, RunError
 from crosstune.inference.export import export
-from crosstune.inference.load_run import load_saved
+from crosstune.inference.load_run import load_run
 from crosstune.methods.bitfit import BitFitLayer
 from tests.finished_runs import KINDS, left_run
 
@@ -72,7 +72,7 @@ def outside(exported: dict[tuple[str, str], tuple[Path, Path]]) -> dict[tuple[st
 def test_it_loads_without_crosstune_and_says_the_same(
     kind: str, method: str, exported: Any, outside: Any
 ) -> None:
-    saved = load_saved(exported[kind, method][0])
+    saved = load_run(exported[kind, method][0])
     inputs: Any = saved.tokenizer(TEXT, return_tensors="pt")
     with torch.inference_mode():
         said = saved.model(**inputs)
@@ -85,7 +85,7 @@ def test_it_loads_without_crosstune_and_says_the_same(
 
 
 def test_the_check_tells_another_seed(study: Path, exported: Any, outside: Any) -> None:
-    saved = load_saved(left_run(study, "classification", "method=lora", "seed=2"))
+    saved = load_run(left_run(study, "classification", "method=lora", "seed=2"))
     inputs: Any = saved.tokenizer(TEXT, return_tensors="pt")
     with torch.inference_mode():
         ours = saved.model(**inputs).logits

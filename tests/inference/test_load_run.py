@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crosstune.errors import ConfigError, CrosstuneError, RunError
-from crosstune.inference.load_run import find_run, load_saved
+from crosstune.inference.load_run import find_run, load_run
 from tests.finished_runs import left_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
@@ -44,7 +44,7 @@ def change(path: Path, **values: Any) -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_every_stored_weight_is_in_the_loaded_model(method: str, study: dict[str, Path]) -> None:
-    saved = load_saved(study[method])
+    saved = load_run(study[method])
     (file,) = (study[method] / "model").glob("*.safetensors")
     stored = load_file(file)
     found = list(saved.model.state_dict().values())
@@ -57,7 +57,7 @@ def test_every_stored_weight_is_in_the_loaded_model(method: str, study: dict[str
 
 
 def test_what_the_task_learned_comes_back(study: dict[str, Path]) -> None:
-    task: Any = load_saved(study["lora"]).task
+    task: Any = load_run(study["lora"]).task
     assert task.crf
     assert "O" in task.labels
     assert (task.scheme, task.encoding) == ("spans", "iob2")
@@ -70,7 +70,7 @@ def test_a_run_moved_with_its_outputs_is_loaded(
     path = folder / "model" / "adapter_config.json"
     base = json.loads(path.read_text())["base_model_name_or_path"]
     change(path, base_model_name_or_path=base.replace("left", "gone"))
-    assert load_saved(folder).adapted
+    assert load_run(folder).adapted
 
 
 def drop_weight(folder: Path) -> None:
@@ -153,10 +153,10 @@ def test_a_spoilt_run_is_refused(
     copied: Callable[[str], Path],
 ) -> None:
     folder = copied(method)
-    load_saved(folder)  # it is sound until now
+    load_run(folder)  # it is sound until now
     spoil(folder)
     with pytest.raises(error, match=message):
-        load_saved(folder)
+        load_run(folder)
 
 
 def test_a_target_in_the_configuration_is_never_imported(copied: Callable[[str], Path]) -> None:
@@ -168,7 +168,7 @@ def test_a_target_in_the_configuration_is_never_imported(copied: Callable[[str],
         assert name in text
         text = text.replace(name, "antigravity.boom")
     path.write_text(text)
-    load_saved(folder)
+    load_run(folder)
     assert "antigravity" not in sys.modules
 
 

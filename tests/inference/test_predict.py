@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from crosstune.errors import ConfigError, DataError
-from crosstune.inference.load_run import Saved, load_saved
-from crosstune.inference.predict import answer, predict
+from crosstune.inference.load_run import FinishedRun, load_run
+from crosstune.inference.predict import predict, predict_rows
 from crosstune.inference.read_input import Source, read_input
 from tests.finished_runs import KINDS, SUFFIXES, left_run
 
@@ -145,11 +145,11 @@ def test_tags_have_a_probability_for_each_word_whose_product_is_that_of_the_sent
 def test_an_answer_is_what_stands_between_its_start_and_end(
     runs: dict[str, Path], study: Path, tmp_path: Path
 ) -> None:
-    saved = load_saved(runs["extraction"])
+    saved = load_run(runs["extraction"])
     rows = read_input(Source(str(own_test(study, "extraction")), saved.run.data, saved.task, "es"))
     for threshold, answered in ((-1e9, True), (1e9, False)):
         task: Any = replace(saved.task, threshold=threshold)
-        for row, record in zip(rows, answer(saved._replace(task=task), rows), strict=True):
+        for row, record in zip(rows, predict_rows(saved._replace(task=task), rows), strict=True):
             assert bool(record["prediction"]) == answered
             if answered:
                 assert row["context"][record["start"] : record["end"]] == record["prediction"]
@@ -157,7 +157,7 @@ def test_an_answer_is_what_stands_between_its_start_and_end(
                 assert (record["start"], record["end"]) == (None, None)
 
 
-def saying_tags(saved: Saved, source: Path, tags: list[str], language: str) -> dict[str, Any]:
+def saying_tags(saved: FinishedRun, source: Path, tags: list[str], language: str) -> dict[str, Any]:
     """Return what is told of the only row of a file whose words get these tags."""
     rows = read_input(Source(str(source), saved.run.data, saved.task, language))
 
@@ -165,7 +165,7 @@ def saying_tags(saved: Saved, source: Path, tags: list[str], language: str) -> d
         def decode(self, rows: Any, encoded: Any, outputs: Any) -> Any:
             return [p._replace(prediction=tags) for p in super().decode(rows, encoded, outputs)]
 
-    (record,) = answer(saved._replace(task=Told(**vars(saved.task))), rows)
+    (record,) = predict_rows(saved._replace(task=Told(**vars(saved.task))), rows)
     return record
 
 
@@ -192,7 +192,7 @@ def test_spans_count_characters_of_the_text(
 ) -> None:
     path = tmp_path / name
     path.write_text(content, "utf-8")
-    record = saying_tags(load_saved(runs["tagging"]), path, tags, language)
+    record = saying_tags(load_run(runs["tagging"]), path, tags, language)
     assert [record["text"][s["start"] : s["end"]] for s in record["spans"]] == found
     assert [s["label"] for s in record["spans"]] == [t[2:] for t in tags if t.startswith("B")]
 

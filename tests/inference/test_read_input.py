@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from crosstune.config.compose import compose_run
-from crosstune.config.schema import Kind
+from crosstune.config.schema import TaskType
 from crosstune.errors import ConfigError, DataError
-from crosstune.inference.load_run import load_saved
+from crosstune.inference.load_run import load_run
 from crosstune.inference.predict import predict
 from crosstune.inference.read_input import Source, read_input
 from crosstune.tasks import TASKS
@@ -122,7 +122,7 @@ def source(path: Path, **options: Any) -> Source:
 
 def load_task() -> Any:
     rows = [{"words": ["a"], "tags": ["O"], "where": "x:1"}]
-    return TASKS[Kind.tagging].from_rows(rows)
+    return TASKS[TaskType.tagging].from_rows(rows)
 
 
 def test_the_words_of_conllu_are_read_without_any_annotation(tmp_path: Path) -> None:
@@ -169,6 +169,6 @@ def test_pairs_are_not_read_from_lines(tmp_path: Path) -> None:
 
 def test_a_language_model_is_nothing_to_predict_with(tmp_path: Path) -> None:
     run = train(tiny_run(tmp_path, "masked_lm", "data.language=es", "trainer.max_steps=1"))
-    assert load_saved(run).task.auto_class == "AutoModelForMaskedLM"
+    assert load_run(run).task.auto_class == "AutoModelForMaskedLM"
     with pytest.raises(ConfigError, match="masked_lm: it answers nothing"):
         predict(run, tmp_path / "in.txt", tmp_path / "out.jsonl")

@@ -11,13 +11,13 @@ import torch
 import transformers
 from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
 
-from crosstune.config.compose import read_run
+from crosstune.config.compose import read_config
 from crosstune.errors import ConfigError, RunError
-from crosstune.logs import quiet
+from crosstune.logs import silence_libraries
 from crosstune.methods.adalora import AllocateRanks, callbacks_of, compact, penalty_of, plan
 from crosstune.models.load import load_tokenizer
-from crosstune.training.datamodule import LanguageData
-from crosstune.training.lightning_module import Learner
+from crosstune.training.datamodule import FineTuningData
+from crosstune.training.lightning_module import FineTuningModule
 from crosstune.training.prepare import prepare
 from crosstune.training.train import train
 from tests.tiny import tiny_run
@@ -189,17 +189,17 @@ def test_the_best_checkpoint_is_one_of_the_last_budget(folder):
 
 
 def test_the_saved_adapter_gives_the_scores_of_the_best_validation(folder):
-    run = read_run(folder / "config.yaml")
+    run = read_config(folder / "config.yaml")
     prepared, cache = prepare(run), Path(run.outputs) / ".cache"
     where = read(folder, "model/adapter_config.json")["base_model_name_or_path"]
     base = transformers.AutoModelForTokenClassification.from_pretrained(where)
     model = PeftModel.from_pretrained(base, folder / "model")
     tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
-    data = LanguageData(prepared.splits, prepared.task, tokenizer, run.data, 1, cache)
-    learner = Learner(model, prepared.task, data, run.optimizer, [], run.trainer)
+    data = FineTuningData(prepared.splits, prepared.task, tokenizer, run.data, 1, cache)
+    learner = FineTuningModule(model, prepared.task, data, run.optimizer, [], run.trainer)
     options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = pl.Trainer(accelerator="cpu", enable_progress_bar=False, **options)
-    with quiet():
+    with silence_libraries():
         trainer.validate(learner, data, verbose=False)
     found = learner.results["validation"]["zh"]["scores"]
     assert found == read(folder)["scores"]["validation"]["zh"]

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import gelu, relu
 
 from crosstune.errors import ConfigError
-from crosstune.methods.adapters import Beside, BottleneckLayer
+from crosstune.methods.adapters import BottleneckLayer, ParallelInput
 from crosstune.methods.bottleneck import BottleneckConfig
 
 # peft asks transformers by the old name of the property
@@ -530,7 +530,7 @@ def test_a_half_precision_base_keeps_its_type_and_its_logits():
 def test_nothing_is_kept_between_two_calls():
     model = adapt(build("Bert"), "Bert", "parallel")
     logits(model)
-    assert all(layer.seen == [] for layer in layers_of(model) if isinstance(layer, Beside))
+    assert all(layer.seen == [] for layer in layers_of(model) if isinstance(layer, ParallelInput))
 
 
 # ---- what is refused -----------------------------------------------------------------------------

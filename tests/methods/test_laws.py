@@ -25,17 +25,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from crosstune.config.paths import find_conf
-from crosstune.config.schema import Data, Kind, Method, Model, Optimizer, Origin
+from crosstune.config.schema import Data, Method, Model, ModelOrigin, Optimizer, TaskType
 from crosstune.config.schema import Trainer as Loop
 from crosstune.data.split import Split
 from crosstune.errors import ConfigError, CrosstuneError
-from crosstune.logs import quiet
+from crosstune.logs import silence_libraries
 from crosstune.methods import adapt, callbacks_of, compact
 from crosstune.models.architectures import find_layers
-from crosstune.models.load import Loaded, keep_base, load_model
+from crosstune.models.load import LoadedModel, load_model, save_base_model
 from crosstune.tasks import TASKS
-from crosstune.training.datamodule import LanguageData
-from crosstune.training.lightning_module import Learner
+from crosstune.training.datamodule import FineTuningData
+from crosstune.training.lightning_module import FineTuningModule
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*"),
@@ -150,34 +150,38 @@ TEXTS = (
 )
 SPANISH = {"templates": {"es": "Trata de {label} ."}, "names": {"es": {"a": "agua", "b": "York"}}}
 GAPS = {"patterns": {"es": "{text} : {mask} ."}, "verbalizers": {"es": {"a": "agua", "b": "York"}}}
-CELLS: dict[str, tuple[Kind, dict[str, Any], list[dict[str, Any]]]] = {
-    "classification": (Kind.classification, {}, [{"label": one} for one in "abab"]),
+CELLS: dict[str, tuple[TaskType, dict[str, Any], list[dict[str, Any]]]] = {
+    "classification": (TaskType.classification, {}, [{"label": one} for one in "abab"]),
     "multilabel": (
-        Kind.classification,
+        TaskType.classification,
         {"separator": ","},
         [{"label": one} for one in ("a,b", "", "c", "a")],
     ),
-    "tagging": (Kind.tagging, {}, [{"tags": tags} for tags in ("OBI", "BOO", "OOB", "BIO")]),
-    "crf": (Kind.tagging, {"crf": True}, [{"tags": tags} for tags in ("OBI", "BOO", "OOB", "BIO")]),
+    "tagging": (TaskType.tagging, {}, [{"tags": tags} for tags in ("OBI", "BOO", "OOB", "BIO")]),
+    "crf": (
+        TaskType.tagging,
+        {"crf": True},
+        [{"tags": tags} for tags in ("OBI", "BOO", "OOB", "BIO")],
+    ),
     "extraction": (
-        Kind.extraction,
+        TaskType.extraction,
         {},
         [{"question": "?", "context": text, "answers": [text.split()[-1]]} for text in TEXTS],
     ),
     "relation": (
-        Kind.relation,
+        TaskType.relation,
         {},
         [{"head": [0, 1], "tail": [2, 4], "label": one} for one in "abba"],
     ),
-    "regression": (Kind.regression, {}, [{"label": one} for one in ("1", "2.5", "-3", "0")]),
+    "regression": (TaskType.regression, {}, [{"label": one} for one in ("1", "2.5", "-3", "0")]),
     "generation": (
-        Kind.generation,
+        TaskType.generation,
         {"max_target_tokens": 8, "beams": 2},
         [{"target": one} for one in ("film", "agua", "una", "New York")],
     ),
-    "masked_lm": (Kind.masked_lm, {"mask_rate": 0.3}, [{}] * 4),
-    "cloze": (Kind.cloze, GAPS, [{"label": one} for one in "abab"]),
-    "entailment": (Kind.entailment, SPANISH, [{"label": one} for one in "abab"]),
+    "masked_lm": (TaskType.masked_lm, {"mask_rate": 0.3}, [{}] * 4),
+    "cloze": (TaskType.cloze, GAPS, [{"label": one} for one in "abab"]),
+    "entailment": (TaskType.entailment, SPANISH, [{"label": one} for one in "abab"]),
 }
 FEW = ("full", "lora", "bitfit")  # the methods that every kind is tried with at once
 AT_ONCE = dict.fromkeys(CELLS, FEW) | {"classification": tuple(METHODS)}
@@ -239,24 +243,24 @@ class Shop:
         self.data, self.base, self.trained = map(cache, (self._data, self._base, self._trained))
         self.fresh = cache(self.adapted)  # to look at, not to change
 
-    def _data(self, kind: str) -> LanguageData:
+    def _data(self, kind: str) -> FineTuningData:
         family, options, _ = CELLS[kind]
         rows = rows_of(kind)
         task = TASKS[family].from_rows(rows, **options)
         data = Data(name=kind, kind=family, language="es", batch_size=4, max_tokens=40)
         splits = {name: {"es": Split(rows, {})} for name in ("train", "validation")}
-        return LanguageData(splits, task, self.tokenizer, data, 1, self.folder)
+        return FineTuningData(splits, task, self.tokenizer, data, 1, self.folder)
 
-    def _base(self, kind: str) -> Loaded:
+    def _base(self, kind: str) -> LoadedModel:
         torch.manual_seed(0)
         config = BART if kind == "generation" else BERT
-        model = Model(name="mini", origin=Origin.scratch, config=config)
+        model = Model(name="mini", origin=ModelOrigin.scratch, config=config)
         if kind == "entailment":
             options = {key: value for key, value in BERT.items() if key != "_target_"}
             plain = transformers.BertConfig(vocab_size=len(self.tokenizer), id2label=NLI, **options)
             transformers.BertForSequenceClassification(plain).save_pretrained(self.folder / "nli")
             self.tokenizer.save_pretrained(self.folder / "nli")
-            model = Model(name="nli", origin=Origin.local, path=str(self.folder / "nli"))
+            model = Model(name="nli", origin=ModelOrigin.local, path=str(self.folder / "nli"))
         loaded = load_model(model, self.data(kind).task, self.tokenizer, [])
         with torch.no_grad():
             for parameter in loaded.model.parameters():  # no bias or norm is what it began as
@@ -264,7 +268,7 @@ class Shop:
         if kind == "entailment":
             loaded.model.save_pretrained(self.folder / "nli")
         else:
-            keep_base(loaded.model, model, self.tokenizer, self.folder)
+            save_base_model(loaded.model, model, self.tokenizer, self.folder)
         return loaded
 
     def adapted(self, kind: str, method: str, dropout: bool = True) -> Any:
@@ -276,14 +280,16 @@ class Shop:
                 module.p = 0.0
         torch.manual_seed(1)
         chosen = method_of(method)
-        return adapt(Loaded(model, list(base.head)), chosen, self.data(kind).task.peft_type, [])
+        return adapt(
+            LoadedModel(model, list(base.head)), chosen, self.data(kind).task.peft_type, []
+        )
 
     def fit(self, kind: str, model: Any) -> pl.Trainer:
         """Train three steps as a run does."""
         algorithm = {"_target_": "torch.optim.AdamW"}
         optimizer = Optimizer(algorithm=algorithm, learning_rate=1e-3, schedule="constant")
         data = self.data(kind)
-        learner = Learner(model, data.task, data, optimizer, [], Loop(log_every_n_steps=1))
+        learner = FineTuningModule(model, data.task, data, optimizer, [], Loop(log_every_n_steps=1))
         options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
         options |= {"enable_progress_bar": False, "enable_model_summary": False}
         trainer = pl.Trainer(
@@ -292,7 +298,7 @@ class Shop:
             callbacks=callbacks_of(model, SimpleNamespace(score=0.0)),
             **options,
         )
-        with quiet():
+        with silence_libraries():
             trainer.fit(learner, data)
         return trainer
 
@@ -316,7 +322,7 @@ class Shop:
         task, batch = self.data(kind).task, self.batch(kind)
         with torch.no_grad():
             total, count = task.loss(model.eval(), batch)
-            return total.item(), int(count), task.read_off(model, batch)
+            return total.item(), int(count), task.predict_batch(model, batch)
 
 
 class Trained(NamedTuple):

@@ -13,9 +13,13 @@ from torch import nn
 from torch.nn.functional import relu
 
 from crosstune.errors import ConfigError
-from crosstune.methods.adapters import AroundNorm, BottleneckLayer, Coupling
+from crosstune.methods.adapters import AroundNorm, BottleneckLayer, InvertibleAdapter
 from crosstune.methods.bottleneck import BottleneckConfig
-from crosstune.methods.madx import find_languages, learn_languages, speak
+from crosstune.methods.madx import (
+    activate_language_adapter,
+    list_language_adapters,
+    load_language_adapters,
+)
 
 # peft asks transformers by the old name of the property
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -115,12 +119,12 @@ def folders(tmp_path_factory) -> dict[str, dict[str, str]]:
 def speaker(folders) -> PeftModel:
     """Return a task's model that has learned two languages and speaks none yet."""
     model = task_model()
-    learn_languages(model, folders["Bert"])
+    load_language_adapters(model, folders["Bert"])
     return model
 
 
-def coupling_of(model: nn.Module) -> Coupling:
-    (found,) = (module for module in model.modules() if isinstance(module, Coupling))
+def coupling_of(model: nn.Module) -> InvertibleAdapter:
+    (found,) = (module for module in model.modules() if isinstance(module, InvertibleAdapter))
     return found
 
 
@@ -141,7 +145,10 @@ def same_values(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 def test_the_inverse_gives_back_what_was_adapted(width):
     config = BottleneckConfig(reduction=2, invertible=True)
     layer = stir(
-        nn.ModuleDict({"a": Coupling(nn.Identity(), "default", config, torch.ones(width))}), 0
+        nn.ModuleDict(
+            {"a": InvertibleAdapter(nn.Identity(), "default", config, torch.ones(width))}
+        ),
+        0,
     )
     x = torch.randn(5, width)
     adapted = layer["a"](x)
@@ -151,7 +158,7 @@ def test_the_inverse_gives_back_what_was_adapted(width):
 
 def test_two_couplings_are_undone_in_the_other_order():
     config = BottleneckConfig(reduction=2, invertible=True)
-    layer = Coupling(nn.Identity(), "default", config, torch.ones(8))
+    layer = InvertibleAdapter(nn.Identity(), "default", config, torch.ones(8))
     layer.update_layer("second", config)
     stir(nn.ModuleDict({"a": layer}), 0)
     layer.set_adapter(["default", "second"])
@@ -224,13 +231,13 @@ def test_an_encoder_with_a_decoder_has_no_place_for_an_invertible_adapter():
 @every_family
 def test_a_language_at_work_is_the_first_of_two_stacked_adapters(folders, family):
     model = task_model(family)
-    learn_languages(model, folders[family])
-    speak(model, "zh")
+    load_language_adapters(model, folders[family])
+    activate_language_adapter(model, "zh")
     spoken = logits(model)
-    speak(model, "es")
+    activate_language_adapter(model, "es")
     assert not torch.allclose(logits(model), spoken, atol=1e-4)
     plain = task_model(family)
-    learn_languages(plain, folders[family])
+    load_language_adapters(plain, folders[family])
     for module in plain.modules():
         if isinstance(module, BottleneckLayer):
             module.set_adapter(["language_zh", "default"])
@@ -238,7 +245,7 @@ def test_a_language_at_work_is_the_first_of_two_stacked_adapters(folders, family
 
 
 def test_the_task_works_on_what_the_language_gives(speaker):
-    speak(speaker, "es")
+    activate_language_adapter(speaker, "es")
     layer = next(module for module in speaker.modules() if isinstance(module, AroundNorm))
     norm = layer.base_layer
 
@@ -256,7 +263,7 @@ def test_the_task_works_on_what_the_language_gives(speaker):
 
 def test_a_language_is_the_same_adapter_under_a_task_as_in_its_own_training(folders):
     model = task_model()
-    learn_languages(model, folders["Bert"])
+    load_language_adapters(model, folders["Bert"])
     for language, folder in folders["Bert"].items():
         saved = load_file(Path(folder) / "adapter_model.safetensors")
         loaded = {
@@ -268,7 +275,7 @@ def test_a_language_is_the_same_adapter_under_a_task_as_in_its_own_training(fold
 
 
 def test_only_the_task_adapter_and_the_head_are_trained(speaker):
-    speak(speaker, "es")
+    activate_language_adapter(speaker, "es")
     names = [name for name, p in speaker.named_parameters() if p.requires_grad]
     assert all(".default." in name for name in names)
     assert sum(p.numel() for p in speaker.parameters() if p.requires_grad) == (
@@ -278,9 +285,9 @@ def test_only_the_task_adapter_and_the_head_are_trained(speaker):
 
 def test_training_leaves_the_languages_as_they_were(speaker):
     before, task = language_values(speaker), logits(speaker)
-    speak(speaker, "es")
+    activate_language_adapter(speaker, "es")
     train(speaker)
-    speak(speaker, "zh")
+    activate_language_adapter(speaker, "zh")
     train(speaker)
     assert same_values(language_values(speaker), before)
     assert not torch.equal(logits(speaker), task)
@@ -288,7 +295,7 @@ def test_training_leaves_the_languages_as_they_were(speaker):
 
 def test_a_language_left_trainable_would_show(speaker):
     before = language_values(speaker)
-    speak(speaker, "es")
+    activate_language_adapter(speaker, "es")
     for name, parameter in speaker.named_parameters():
         parameter.requires_grad_(parameter.requires_grad or ".language_es." in name)
     train(speaker)
@@ -304,15 +311,15 @@ def test_a_disabled_model_is_the_base_model_in_every_language(speaker):
             if name in base.state_dict()
         }
     )
-    speak(speaker, "es")
+    activate_language_adapter(speaker, "es")
     with speaker.disable_adapter():
         assert torch.equal(logits(speaker), logits(base))
 
 
 def test_a_masked_lm_task_adapts_the_language_and_undoes_its_embeddings(folders):
     model = get_peft_model(build(), BottleneckConfig(**TASK | {"task_type": "FEATURE_EXTRACTION"}))
-    learn_languages(model, folders["Bert"])
-    speak(model, "es")
+    load_language_adapters(model, folders["Bert"])
+    activate_language_adapter(model, "es")
     alone = PeftModel.from_pretrained(build(), folders["Bert"]["es"])
     alone.get_base_model().cls.load_state_dict(model.get_base_model().cls.state_dict())
     assert torch.equal(logits(model), logits(alone))
@@ -325,17 +332,17 @@ def test_a_saved_run_finds_its_languages_again(speaker, tmp_path):
     speaker.save_pretrained(str(tmp_path))
     base = copy.deepcopy(speaker).unload()
     model = PeftModel.from_pretrained(base, str(tmp_path))
-    learn_languages(model, find_languages(tmp_path))
+    load_language_adapters(model, list_language_adapters(tmp_path))
     for language in ("es", "zh"):
-        speak(model, language)
-        speak(speaker, language)
+        activate_language_adapter(model, language)
+        activate_language_adapter(speaker, language)
         assert torch.equal(logits(model), logits(speaker))
 
 
 def test_a_run_without_its_languages_would_say_something_else(speaker, tmp_path):
     speaker.save_pretrained(str(tmp_path))
     model = PeftModel.from_pretrained(copy.deepcopy(speaker).unload(), str(tmp_path))
-    speak(speaker, "es")
+    activate_language_adapter(speaker, "es")
     assert not torch.allclose(logits(model), logits(speaker), atol=1e-4)
 
 
@@ -344,7 +351,7 @@ def test_the_task_and_each_language_have_a_file_of_their_own(speaker, tmp_path):
     saved = load_file(tmp_path / "adapter_model.safetensors")
     assert not any("language_" in key or "embeddings" in key for key in saved)
     assert sum(t.numel() for t in saved.values()) == LAYERS * (2 * D * 2 + 2 + D) + 3 * D + 3
-    assert list(find_languages(tmp_path)) == ["es", "zh"]
+    assert list(list_language_adapters(tmp_path)) == ["es", "zh"]
 
 
 def test_the_head_of_masked_lm_is_left_behind(tmp_path):
@@ -353,7 +360,7 @@ def test_the_head_of_masked_lm_is_left_behind(tmp_path):
     keys = load_file(tmp_path / "adapter_model.safetensors")
     assert any("cls." in key for key in keys)
     model = task_model()
-    learn_languages(model, {"es": str(tmp_path)})
+    load_language_adapters(model, {"es": str(tmp_path)})
     assert not any("cls." in name for name in model.state_dict())
 
 
@@ -362,49 +369,49 @@ def test_the_head_of_masked_lm_is_left_behind(tmp_path):
 
 def test_a_language_that_was_not_learned_is_refused(speaker):
     with pytest.raises(ConfigError, match="no language adapter for en, only for es, zh"):
-        speak(speaker, "en")
+        activate_language_adapter(speaker, "en")
 
 
 @pytest.mark.parametrize("adapted", [True, False])
 def test_a_model_without_languages_speaks_any(adapted):
     model = task_model() if adapted else build()
     before = logits(model)
-    speak(model, "en")
+    activate_language_adapter(model, "en")
     assert torch.equal(logits(model), before)
 
 
 def test_a_task_adapter_without_languages_is_told(caplog):
     with caplog.at_level(logging.WARNING):
-        learn_languages(task_model(), {})
+        load_language_adapters(task_model(), {})
     assert "the task adapter is on the bare encoder" in caplog.text
     assert "method.language_adapters={" in caplog.text
 
 
 def test_a_method_that_is_not_for_languages_is_told_nothing(caplog):
-    learn_languages(language_model(), {})
+    load_language_adapters(language_model(), {})
     assert caplog.text == ""
 
 
 def test_languages_are_not_for_other_methods(folders):
     with pytest.raises(ConfigError, match="for method=madx only"):
-        learn_languages(build(), folders["Bert"])
+        load_language_adapters(build(), folders["Bert"])
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"language_adapters\.es=.*no adapter_config.json"):
-        learn_languages(task_model(), {"es": str(tmp_path)})
+        load_language_adapters(task_model(), {"es": str(tmp_path)})
 
 
 @pytest.mark.parametrize("config", [BottleneckConfig(size=4, style="houlsby"), LoraConfig()])
 def test_an_adapter_of_another_kind_is_refused(tmp_path, config):
     get_peft_model(build(), config).save_pretrained(str(tmp_path))
     with pytest.raises(ConfigError, match="not what method=madx_language trains"):
-        learn_languages(task_model(), {"es": str(tmp_path)})
+        load_language_adapters(task_model(), {"es": str(tmp_path)})
 
 
 def test_a_language_of_another_encoder_is_refused(folders):
     with pytest.raises(ConfigError, match="does not fit this encoder"):
-        learn_languages(task_model(), {"es": folders["Roberta"]["es"]})
+        load_language_adapters(task_model(), {"es": folders["Roberta"]["es"]})
 
 
 def test_a_matrix_lost_from_a_language_is_found(folders, tmp_path):
@@ -414,4 +421,4 @@ def test_a_matrix_lost_from_a_language_is_found(folders, tmp_path):
     save_file(saved, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
     with pytest.raises(ConfigError, match="has no counterpart"):
-        learn_languages(task_model(), {"es": str(tmp_path)})
+        load_language_adapters(task_model(), {"es": str(tmp_path)})

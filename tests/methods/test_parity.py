@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from crosstune.methods import head_only
 from crosstune.methods.bitfit import BitFitConfig
 from crosstune.models.load import load_model, load_tokenizer
-from crosstune.training.batching import Batches, TrainingOrder
-from crosstune.training.datamodule import LanguageData
+from crosstune.training.batching import BatchDataset, TrainingSampler
+from crosstune.training.datamodule import FineTuningData
 from crosstune.training.prepare import Prepared, prepare
 from crosstune.training.train import train
 from tests.tiny import METHODS, tiny_run
@@ -78,10 +78,10 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> tuple[list[float],
     if run.method.name in configs:
         model = get_peft_model(model, configs[run.method.name]())
     model.train()
-    data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
+    data = FineTuningData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
     (encoded,) = data.encoded["train"].values()
-    order = TrainingOrder(len(encoded), run.data.batch_size, run.seed)
-    batches = Batches(encoded, task, tokenizer, run.seed)
+    order = TrainingSampler(len(encoded), run.data.batch_size, run.seed)
+    batches = BatchDataset(encoded, task, tokenizer, run.seed)
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": 0.01},

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from crosstune.config.schema import Method
 from crosstune.errors import ConfigError
 from crosstune.methods import adapt
-from crosstune.methods.prompts import count_places, restore
-from crosstune.models.load import Loaded, find_head
+from crosstune.methods.prompts import count_virtual_tokens, install_prompt_hooks
+from crosstune.models.load import LoadedModel, find_head
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.generation import Generation
-from crosstune.tasks.span_boundary import add_boundary, see
+from crosstune.tasks.span_boundary import add_boundary, encode_with_targets
 from crosstune.tasks.tagging import Tagging
 
 # peft asks transformers by the old name of the property
@@ -149,7 +149,7 @@ def put_on(model: Any, method: str, kind: str, head: list[str] | None = None, **
     peft = {**PEFT[method], "num_virtual_tokens": SIZE, **options}
     found = find_head(model) if head is None else head
     made = Method(name=method, learning_rate=1e-2, peft=peft)
-    return adapt(Loaded(model, found), made, kind, []).eval()
+    return adapt(LoadedModel(model, found), made, kind, []).eval()
 
 
 def adapted(case: tuple[str, ...], base: Any = None, **options: Any) -> Any:
@@ -344,7 +344,7 @@ def test_masked_places_are_seen_where_they_are(trained, method):
     model, given = trained["Bert", "MaskedLM", method].model, inputs()
     masked = torch.zeros(3, 12, dtype=torch.bool)
     masked[0, 0] = masked[0, 5] = masked[2, 11] = True
-    seen = see(model, given, masked)
+    seen = encode_with_targets(model, given, masked)
     torch.testing.assert_close(seen.logits, logits(model, given)[masked], atol=1e-6, rtol=0)
     assert seen.hidden is not None
     assert seen.hidden.shape == (3, 12, HIDDEN)
@@ -556,7 +556,9 @@ def test_a_new_process_reloads_prompt_and_head_to_the_last_bit(trained, reloaded
 @pytest.mark.parametrize("method", PEFT)
 def test_loading_into_the_same_process_gives_the_same_logits(trained, method):
     case = ("Bert", "SequenceClassification", method)
-    loaded = restore(PeftModel.from_pretrained(build(case), trained[case].folder / "adapter"))
+    loaded = install_prompt_hooks(
+        PeftModel.from_pretrained(build(case), trained[case].folder / "adapter")
+    )
     assert torch.equal(logits(loaded, inputs()), logits(trained[case].model, inputs()))
 
 
@@ -587,7 +589,7 @@ def test_without_restore_a_loaded_prompt_is_read_elsewhere(trained):
     plain = PeftModel.from_pretrained(build(case), trained[case].folder / "adapter")
     expected = logits(trained[case].model, inputs())
     assert (logits(plain, inputs()) - expected).abs().max() > 1e-4
-    assert torch.equal(logits(restore(plain), inputs()), expected)
+    assert torch.equal(logits(install_prompt_hooks(plain), inputs()), expected)
 
 
 def test_a_prefix_on_classification_is_plain_peft_to_the_last_bit(trained):
@@ -599,13 +601,15 @@ def test_a_prefix_on_classification_is_plain_peft_to_the_last_bit(trained):
 @every_case
 def test_restoring_twice_changes_nothing(trained, case):
     model = adapted(case)
-    assert torch.equal(logits(restore(model), inputs(case[0])), logits(model, inputs(case[0])))
+    assert torch.equal(
+        logits(install_prompt_hooks(model), inputs(case[0])), logits(model, inputs(case[0]))
+    )
     assert len(model._forward_pre_hooks) == 1
 
 
 def test_restore_leaves_a_model_without_a_prompt_as_it_is():
     model = build(CASES[0])
-    assert restore(model) is model
+    assert install_prompt_hooks(model) is model
     assert not model._forward_pre_hooks
 
 
@@ -741,7 +745,7 @@ def test_a_text_does_not_depend_on_the_padding_of_its_batch(writers, case):
 def test_a_loaded_writer_writes_the_same_texts(writers, case, tmp_path):
     model, _ = writers[case]
     model.save_pretrained(tmp_path)
-    loaded = restore(PeftModel.from_pretrained(build_writer(case), tmp_path)).eval()
+    loaded = install_prompt_hooks(PeftModel.from_pretrained(build_writer(case), tmp_path)).eval()
     first, second = write(loaded, source()), write(model, source())
     assert torch.equal(first.sequences, second.sequences)
     assert torch.equal(first.sequences_scores, second.sequences_scores)
@@ -752,16 +756,16 @@ def test_a_loaded_writer_writes_the_same_texts(writers, case, tmp_path):
 
 @every_case
 def test_a_prompt_and_a_prefix_take_positions_of_an_encoder(case):
-    assert count_places(adapted(case)) == SIZE
+    assert count_virtual_tokens(adapted(case)) == SIZE
 
 
 @every_writing
 def test_a_prefix_of_a_decoder_takes_none_of_the_encoder(case):
-    assert count_places(writing(case)) == (0 if case[1] == "prefix_tuning" else SIZE)
+    assert count_virtual_tokens(writing(case)) == (0 if case[1] == "prefix_tuning" else SIZE)
 
 
 def test_a_model_without_a_prompt_takes_no_positions():
-    assert count_places(build(CASES[0])) == 0
+    assert count_virtual_tokens(build(CASES[0])) == 0
 
 
 @pytest.mark.parametrize("method", PEFT)

@@ -6,10 +6,10 @@ import pytest
 import transformers
 from torch import nn
 
-from crosstune.config.schema import Targets
+from crosstune.config.schema import TargetModules
 from crosstune.errors import ConfigError
 from crosstune.models.architectures import (
-    ANATOMIES,
+    ARCHITECTURES,
     ROLES,
     choose_targets,
     find_layers,
@@ -148,7 +148,7 @@ def role_of(name):
 
 
 def test_every_type_of_the_table_is_tried():
-    assert {kind for kind, _ in CASES} - {"bert2bert"} == set(ANATOMIES)
+    assert {kind for kind, _ in CASES} - {"bert2bert"} == set(ARCHITECTURES)
 
 
 @every_case
@@ -157,7 +157,7 @@ def test_the_layers_are_found_from_input_to_output(case):
 
 
 @every_case
-@pytest.mark.parametrize("role", ROLES[Targets.linear])
+@pytest.mark.parametrize("role", ROLES[TargetModules.linear])
 def test_a_role_is_found_in_each_layer_and_nowhere_else(case, role):
     wanted = [
         f"{layer}.{name}"
@@ -178,11 +178,11 @@ def test_all_roles_together_are_every_matrix_of_the_layers_but_the_heads(case):
         for name, module in model.get_submodule(layer).named_modules()
         if isinstance(module, nn.Linear) and ".crossattention." not in f".{name}"
     }
-    assert set(find_parts(model, ROLES[Targets.linear])) == inside
+    assert set(find_parts(model, ROLES[TargetModules.linear])) == inside
 
 
 @every_case
-@pytest.mark.parametrize("targets", Targets)
+@pytest.mark.parametrize("targets", TargetModules)
 def test_nothing_of_the_head_is_adapted(case, targets):
     model = build(case)
     head = find_head(model)
@@ -193,7 +193,7 @@ def test_nothing_of_the_head_is_adapted(case, targets):
 
 @every_case
 def test_the_rescaled_feed_forward_matrices_are_among_the_adapted(case):
-    chosen = choose_targets(build(case), Targets.key_value_down, [])
+    chosen = choose_targets(build(case), TargetModules.key_value_down, [])
     assert chosen["feedforward_modules"]
     assert set(chosen["feedforward_modules"]) < set(chosen["target_modules"])
 

@@ -19,11 +19,11 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from crosstune.config.schema import Kind, Model, Origin
+from crosstune.config.schema import Model, ModelOrigin, TaskType
 from crosstune.errors import ConfigError
 from crosstune.models.load import check_length, find_head, load_model, load_tokenizer
 from crosstune.models.tokenizers import train_tokenizer
-from crosstune.runs.fingerprint import resolve
+from crosstune.runs.fingerprint import resolve_model
 from crosstune.tasks import TASKS, Task
 from tests.tiny import tiny_run
 
@@ -34,7 +34,7 @@ SIZES = {
     "intermediate_size": 16,
     "vocab_size": 300,
 }
-TASK: Task = TASKS[Kind.classification].from_rows(
+TASK: Task = TASKS[TaskType.classification].from_rows(
     [{"label": "a", "where": "f:1"}, {"label": "b", "where": "f:2"}]
 )
 
@@ -44,7 +44,7 @@ def save(
 ) -> Model:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return resolve(Model(name="local", origin=Origin.local, path=str(folder)))
+    return resolve_model(Model(name="local", origin=ModelOrigin.local, path=str(folder)))
 
 
 def test_the_same_texts_train_the_same_tokenizer() -> None:
@@ -98,7 +98,7 @@ def words_of_ours(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.name.startswith("crosstune")]
 
 
-CLOZE = TASKS[Kind.cloze].from_rows([], {"es": "{text} {mask}"}, {"es": {"a": "la", "b": "en"}})
+CLOZE = TASKS[TaskType.cloze].from_rows([], {"es": "{text} {mask}"}, {"es": {"a": "la", "b": "en"}})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,9 @@ CLOZE = TASKS[Kind.cloze].from_rows([], {"es": "{text} {mask}"}, {"es": {"a": "l
     [
         (CLOZE, r"model=local: \S+ lacks 6 weights of a masked LM's head, cls\.predictions\.bias"),
         (
-            TASKS[Kind.entailment].from_rows([], {"es": "{label}"}, {"es": {"a": "la", "b": "en"}}),
+            TASKS[TaskType.entailment].from_rows(
+                [], {"es": "{label}"}, {"es": {"a": "la", "b": "en"}}
+            ),
             r"model=local: \S+ lacks 2 weights of its head, classifier\.bias among them",
         ),
     ],
@@ -124,14 +126,14 @@ def test_a_masked_lm_without_its_head_goes_on_from_a_random_one_and_says_so_once
     tmp_path: Path, byte_bpe: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = save(tmp_path, BertModel(BertConfig(**SIZES)), byte_bpe)
-    loaded = load_model(model, TASKS[Kind.masked_lm](), byte_bpe, [])
+    loaded = load_model(model, TASKS[TaskType.masked_lm](), byte_bpe, [])
     assert "cls.predictions.transform.dense" in loaded.head
     (told,) = words_of_ours(caplog)
     assert "lacks 6 weights of the head, cls.predictions.bias among them" in told
 
 
 @pytest.mark.parametrize("kind", [BertForMaskedLM, RobertaForMaskedLM, BertForPreTraining])
-@pytest.mark.parametrize("task", [CLOZE, TASKS[Kind.masked_lm]()], ids=["cloze", "masked_lm"])
+@pytest.mark.parametrize("task", [CLOZE, TASKS[TaskType.masked_lm]()], ids=["cloze", "masked_lm"])
 def test_a_checkpoint_with_its_head_is_taken_without_a_word(
     tmp_path: Path,
     byte_bpe: PreTrainedTokenizerBase,
@@ -153,7 +155,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ConfigError, match="Pickled weights are never loaded"):
-        resolve(Model(name="local", origin=Origin.local, path=str(tmp_path)))
+        resolve_model(Model(name="local", origin=ModelOrigin.local, path=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_tokenizer_without_a_fast_version_is_refused_and_says_what_works(
     (tmp_path / "vocab.json").write_text('{"<unk>": 0, "<pad>": 1, "</s>": 2}')
     (tmp_path / "merges.txt").write_text("#version: 0.2\n\n")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
-    model = resolve(Model(name="local", origin=Origin.local, path=str(tmp_path)))
+    model = resolve_model(Model(name="local", origin=ModelOrigin.local, path=str(tmp_path)))
     with pytest.raises(ConfigError, match="Marian checkpoints have none at all: take mT5, mBART"):
         load_tokenizer(model, iter(()), "", tmp_path)
 
@@ -194,12 +196,12 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(
 
 def test_a_hub_model_without_a_commit_is_refused() -> None:
     with pytest.raises(ConfigError, match="40-digit commit"):
-        resolve(Model(name="x", origin=Origin.hub, hub_id="a/b", revision="main"))
+        resolve_model(Model(name="x", origin=ModelOrigin.hub, hub_id="a/b", revision="main"))
 
 
 def test_an_unreachable_hub_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    model = Model(name="x", origin=Origin.hub, hub_id="nobody/nothing", revision="0" * 40)
+    model = Model(name="x", origin=ModelOrigin.hub, hub_id="nobody/nothing", revision="0" * 40)
     with pytest.raises(ConfigError, match=r"model=local model\.path=DIR"):
         load_tokenizer(model, iter(()), "", Path("unused"))
 
@@ -219,6 +221,8 @@ def test_a_study_with_one_finished_model_is_a_path(tmp_path: Path) -> None:
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(b"")
         (folder.parent / "record.json").write_text(json.dumps({"status": status}))
-    found = resolve(Model(name="local", origin=Origin.local, path=str(tmp_path / "study")))
+    found = resolve_model(
+        Model(name="local", origin=ModelOrigin.local, path=str(tmp_path / "study"))
+    )
     assert found.path == (tmp_path / "study" / "good" / "model").as_posix()
     assert run.model.path is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crosstune.reporting.records import frame, read_records
+from crosstune.reporting.records import read_records, to_frame
 from crosstune.reporting.tables import build_table
 
 EXPERIMENT = "study"
@@ -95,7 +95,7 @@ class Study:
 
     def table(self, missing=()):
         records = self.read(missing)
-        return build_table(EXPERIMENT, frame(records), records)
+        return build_table(EXPERIMENT, to_frame(records), records)
 
     def cell(self, row: str, column: str, missing=()) -> str:
         """Return one cell of the table by its row label and its column header."""

@@ -3,11 +3,11 @@ import math
 import pytest
 
 from crosstune.reporting.aggregate import summarise_classes, summarise_scores
-from crosstune.reporting.records import frame
+from crosstune.reporting.records import to_frame
 
 
 def summary(study, missing=()):
-    return summarise_scores(frame(study.read(missing)))
+    return summarise_scores(to_frame(study.read(missing)))
 
 
 def report(f1, **more):
@@ -123,7 +123,7 @@ def test_a_cost_that_no_run_measured_is_nan(study):
 
 def classes(study):
     records = study.read()
-    return summarise_classes(frame(records), records.records)
+    return summarise_classes(to_frame(records), records.records)
 
 
 def test_a_class_is_averaged_over_seeds(study):

@@ -4,7 +4,7 @@ import pytest
 
 from crosstune.reporting.aggregate import ARM
 from crosstune.reporting.arms import flatten
-from crosstune.reporting.records import frame, list_runs
+from crosstune.reporting.records import list_runs, to_frame
 
 SEEDLESS = ("seed", "experiment", "outputs")
 
@@ -38,12 +38,12 @@ def mixed(study):
 
 
 def labels(study, key="arm", missing=()):
-    return sorted({run[key] for run in list_runs(frame(study.read(missing)))})
+    return sorted({run[key] for run in list_runs(to_frame(study.read(missing)))})
 
 
 def test_runs_in_one_cell_differ_in_nothing_but_the_seed(mixed):
     records = mixed.read()
-    check_only_seeds_differ(list_runs(frame(records)), records.records)
+    check_only_seeds_differ(list_runs(to_frame(records)), records.records)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_runs_in_one_cell_differ_in_nothing_but_the_seed(mixed):
 )
 def test_the_check_of_cells_sees_a_label_that_hides_a_difference(mixed, column, bug):
     records = mixed.read()
-    runs = [run | {column: bug(run)} for run in list_runs(frame(records))]
+    runs = [run | {column: bug(run)} for run in list_runs(to_frame(records))]
     with pytest.raises(AssertionError):
         check_only_seeds_differ(runs, records.records)
 
@@ -229,12 +229,12 @@ def test_two_missing_runs_of_one_seed_have_different_settings(study):
 
 def test_a_planned_run_that_has_a_record_is_not_missing(study):
     record = study.add()
-    runs = list_runs(frame(study.read([study.plan(run_id=record["run_id"])])))
+    runs = list_runs(to_frame(study.read([study.plan(run_id=record["run_id"])])))
     assert [run["status"] for run in runs] == ["finished"]
 
 
 def test_a_planned_run_that_was_killed_is_unfinished(study):
     study.add(seed=1)
     study.write("killed", "seed: 2", name="config.yaml")
-    runs = list_runs(frame(study.read([study.plan(seed=2, run_id="killed")])))
+    runs = list_runs(to_frame(study.read([study.plan(seed=2, run_id="killed")])))
     assert [run["status"] for run in runs] == ["finished", "unfinished"]

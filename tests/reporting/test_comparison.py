@@ -12,8 +12,8 @@ from scipy import stats
 from crosstune.errors import ConfigError
 from crosstune.reporting.comparison import Comparison, compare_cells, read_comparison
 from crosstune.reporting.derived import build_differences
-from crosstune.reporting.report import Wanted, write_report
-from crosstune.reporting.statistics import Rule
+from crosstune.reporting.report import ReportOptions, write_report
+from crosstune.reporting.statistics import SignificanceRule
 from crosstune.reporting.tables import render_latex, render_markdown
 from tests.reporting.test_report import Page, check_page, printed
 from tests.reporting.test_tables import HOSTILE, check_csv, check_latex, check_markdown
@@ -32,7 +32,7 @@ def add_arms(study, seeds, full=(0.0, 0.01), lora=(-0.05, 0.01), **changes):
 
 
 def report_of(study, comparison=None):
-    wanted = Wanted(comparison or Comparison())
+    wanted = ReportOptions(comparison or Comparison())
     return write_report(study.outputs, "study", [], "crosstune report", wanted)
 
 
@@ -279,7 +279,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
 
 
 def test_the_rule_of_a_comparison_is_five_and_ten_seeds():
-    assert Comparison().rule == Rule(5, 10, 0.95)
+    assert Comparison().rule == SignificanceRule(5, 10, 0.95)
 
 
 def test_the_cells_of_a_table_hold_what_was_compared(study):

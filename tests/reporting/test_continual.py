@@ -10,7 +10,7 @@ from crosstune.reporting.continual import (
     build_stage_tables,
     build_stages,
 )
-from crosstune.reporting.records import frame, read_records
+from crosstune.reporting.records import read_records, to_frame
 from crosstune.reporting.tables import render_latex, render_markdown
 from tests.reporting.test_tables import check_markdown
 
@@ -94,7 +94,7 @@ def test_the_stages_of_finished_records_make_a_matrix_for_each_arm(study):
             )
     study.add(method="full", train_language="a", seed=9)
     records = read_records(study.outputs, "study")
-    tables = build_stage_tables("study", frame(records), records)
+    tables = build_stage_tables("study", to_frame(records), records)
     assert ["full" in table.caption for table in tables] == [True, False]
     direct = build_stages("study", "x", matrix_frame(FIRST, SECOND), ["a", "b", "c"])
     assert [table.rows for table in tables] == [direct.rows, direct.rows]

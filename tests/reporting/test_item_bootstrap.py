@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from crosstune.reporting.comparison import Comparison
 from crosstune.reporting.errors.gather import gather_errors
 from crosstune.reporting.item_bootstrap import measure_macro_f1, widen
-from crosstune.reporting.records import frame
+from crosstune.reporting.records import to_frame
 from crosstune.reporting.report import write_report
 from crosstune.reporting.tables import build_table
 from tests.reporting.answers import add_answers, write_rows
@@ -21,7 +21,7 @@ ITEMS = 200
 
 def widened(study):
     records = study.read()
-    scores = frame(records)
+    scores = to_frame(records)
     table = build_table("study", scores, records)
     return widen(table, gather_errors(table, scores, records), Comparison().rule).cells
 

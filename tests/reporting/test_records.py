@@ -4,11 +4,11 @@ import math
 import pytest
 
 from crosstune.errors import ConfigError
-from crosstune.reporting.records import frame, list_runs, read_records
+from crosstune.reporting.records import list_runs, read_records, to_frame
 
 
 def scores_of(study, **wanted):
-    rows = frame(study.read())
+    rows = to_frame(study.read())
     return [row["value"] for row in rows if wanted.items() <= row.items()]
 
 
@@ -18,7 +18,7 @@ def reasons(study):
 
 def test_a_frame_has_one_row_per_run_split_language_and_metric(study):
     study.add(scores={"validation": {"es": {"f1": 0.5}}, "test": {"es": {"f1": 0.6, "mcc": 0.1}}})
-    assert len(frame(study.read())) == 3
+    assert len(to_frame(study.read())) == 3
 
 
 def test_a_score_stands_in_the_row_of_its_split_language_and_metric(study):
@@ -28,7 +28,7 @@ def test_a_score_stands_in_the_row_of_its_split_language_and_metric(study):
 
 def test_a_run_without_scores_keeps_one_row(study):
     study.fail()
-    assert [row["status"] for row in frame(study.read())] == ["failed"]
+    assert [row["status"] for row in to_frame(study.read())] == ["failed"]
 
 
 def test_a_score_that_was_not_measured_has_no_row(study):
@@ -38,7 +38,7 @@ def test_a_score_that_was_not_measured_has_no_row(study):
 
 def test_a_cost_that_was_not_measured_is_nan(study):
     study.add(cost={"train_seconds": None, "head_parameters": 3})
-    (run,) = list_runs(frame(study.read()))
+    (run,) = list_runs(to_frame(study.read()))
     assert [run["head_parameters"], math.isnan(run["train_seconds"])] == [3, True]
 
 
@@ -90,7 +90,7 @@ def test_a_setting_nested_to_the_limit_is_read_or_refused(study, depth):
     record = study.record(config={"x": "@"})
     nested = "[" * depth + "]" * depth
     study.write(record["run_id"], json.dumps(record).replace('"@"', nested))
-    assert len(frame(study.read())) in (0, 3)
+    assert len(to_frame(study.read())) in (0, 3)
 
 
 def test_a_record_that_is_no_utf8_is_listed(study):
@@ -140,4 +140,4 @@ def test_the_same_run_in_two_folders_counts_once(study):
 
 def test_half_of_a_surrogate_pair_in_a_label_can_be_written_again(study):
     study.add(method="\ud800")
-    assert frame(study.read())[0]["method"].encode("utf-8")
+    assert to_frame(study.read())[0]["method"].encode("utf-8")

@@ -9,7 +9,7 @@ from scipy import stats
 
 from crosstune.reporting.statistics import (
     Resampled,
-    Rule,
+    SignificanceRule,
     adjust_holm,
     claim,
     estimate,
@@ -118,7 +118,7 @@ def test_five_seeds_print_an_interval_and_ten_make_a_claim(n, printed, significa
 
 
 def test_the_least_numbers_of_seeds_can_be_set():
-    (found,) = claim(pairs(5), Rule(to_print=3, to_claim=5))
+    (found,) = claim(pairs(5), SignificanceRule(to_print=3, to_claim=5))
     assert found.significant
 
 
@@ -236,11 +236,11 @@ def claims(rule):
 
 @pytest.mark.parametrize("n", [5, 10])
 def test_at_most_one_table_in_twenty_holds_a_false_claim(random, n):
-    assert false_positives(random, n, 6, claims(Rule(to_claim=n))) <= 0.05
+    assert false_positives(random, n, 6, claims(SignificanceRule(to_claim=n))) <= 0.05
 
 
 def test_five_seeds_never_claim_unless_they_are_allowed_to(random):
-    assert false_positives(random, 5, 3, claims(Rule())) == 0
+    assert false_positives(random, 5, 3, claims(SignificanceRule())) == 0
 
 
 def test_p_values_that_nobody_adjusted_would_be_found(random):

@@ -8,23 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from crosstune.config.compose import to_plain
+from crosstune.config.compose import to_dict
 from crosstune.config.schema import (
     Data,
-    Kind,
     Logger,
     Method,
     Model,
+    ModelOrigin,
     Optimizer,
-    Origin,
     Precision,
     Run,
+    TaskType,
     Tracker,
     Trainer,
 )
 from crosstune.data.splits import read_splits
 from crosstune.errors import ConfigError
-from crosstune.runs.fingerprint import digest_weights, identify, resolve, settle
+from crosstune.runs.fingerprint import (
+    compute_run_id,
+    digest_weights,
+    resolve_defaults,
+    resolve_model,
+)
 
 READER = {"_target_": "crosstune.data.readers.read_table", "text": "text", "label": "label"}
 ROWS = "text\tlabel\nbueno\ta\nmalo\tb\n"
@@ -41,11 +46,11 @@ def make(tmp_path):
         (home / "encoder" / "model.safetensors").write_bytes(weights)
         (home / "rows.tsv").write_text(rows)
         file = str(home / "rows.tsv")
-        data = Data("words", Kind.classification, "es", READER, file, file, {"es": file})
+        data = Data("words", TaskType.classification, "es", READER, file, file, {"es": file})
         run = Run(
             experiment="study",
             data=replace(data, metric="accuracy"),
-            model=Model("encoder", Origin.local, path=str(home / "encoder")),
+            model=Model("encoder", ModelOrigin.local, path=str(home / "encoder")),
             method=Method("full", 5e-5),
             optimizer=Optimizer({"_target_": "torch.optim.AdamW"}, 5e-5),
         )
@@ -55,7 +60,7 @@ def make(tmp_path):
 
 
 def name_of(run):
-    return identify(run, read_splits(run.data, []))
+    return compute_run_id(run, read_splits(run.data, []))
 
 
 def change(run, group, **changes):
@@ -120,7 +125,7 @@ def test_the_same_file_in_another_split_changes_the_name(make):
 
 def test_a_commit_of_the_hub_changes_the_name(make):
     names = {
-        name_of(make("a", model=Model("hub", Origin.hub, hub_id="a/b", revision=letter * 40)))
+        name_of(make("a", model=Model("hub", ModelOrigin.hub, hub_id="a/b", revision=letter * 40)))
         for letter in "abc"
     }
     assert len(names) == 3
@@ -158,12 +163,12 @@ def is_the_same_anywhere(naming, make):
 
 
 def test_the_same_content_in_another_folder_is_the_same_run(make):
-    assert is_the_same_anywhere(identify, make)
+    assert is_the_same_anywhere(compute_run_id, make)
 
 
 def test_that_law_finds_a_name_that_holds_paths(make):
     def with_paths(run, splits):
-        config = to_plain(run)["data"]
+        config = to_dict(run)["data"]
         return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
     assert not is_the_same_anywhere(with_paths, make)
@@ -187,18 +192,18 @@ def test_a_file_that_is_compressed_keeps_the_name(make, write):
 
 
 def test_random_weights_are_a_matter_of_the_seed_alone():
-    assert digest_weights(Model("mini", Origin.scratch)) == "random"
+    assert digest_weights(Model("mini", ModelOrigin.scratch)) == "random"
 
 
 def test_a_folder_of_transformers_is_found_as_it_is(make):
     model = make("a").model
-    assert resolve(model) == model
+    assert resolve_model(model) == model
 
 
 def test_a_runs_folder_leads_to_its_model(make, tmp_path):
     make("a")
     (tmp_path / "a" / "encoder").rename(tmp_path / "a" / "model")
-    found = resolve(Model("local", Origin.local, path=str(tmp_path / "a")))
+    found = resolve_model(Model("local", ModelOrigin.local, path=str(tmp_path / "a")))
     assert found.path == (tmp_path / "a" / "model").as_posix()
 
 
@@ -211,7 +216,7 @@ def finish(make, tmp_path, name, status="finished"):
 def test_a_study_with_one_finished_run_leads_to_its_model(make, tmp_path):
     finish(make, tmp_path, "one")
     finish(make, tmp_path, "two", status="failed")
-    found = resolve(Model("local", Origin.local, path=str(tmp_path / "study")))
+    found = resolve_model(Model("local", ModelOrigin.local, path=str(tmp_path / "study")))
     assert found.path == (tmp_path / "study" / "one" / "model").as_posix()
 
 
@@ -219,43 +224,43 @@ def test_a_study_with_two_finished_runs_leaves_a_doubt_and_is_refused(make, tmp_
     finish(make, tmp_path, "one")
     finish(make, tmp_path, "two")
     with pytest.raises(ConfigError, match="2 models found in it"):
-        resolve(Model("local", Origin.local, path=str(tmp_path / "study")))
+        resolve_model(Model("local", ModelOrigin.local, path=str(tmp_path / "study")))
 
 
 def test_a_folder_that_is_not_there_is_said_to_be_so(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.path=.*nowhere: no such folder"):
-        resolve(Model("local", Origin.local, path=str(tmp_path / "nowhere")))
+        resolve_model(Model("local", ModelOrigin.local, path=str(tmp_path / "nowhere")))
 
 
 def test_a_local_model_without_a_path_is_refused():
     with pytest.raises(ConfigError, match=r"model\.path is missing: give model\.path=DIR"):
-        resolve(Model("local", Origin.local))
+        resolve_model(Model("local", ModelOrigin.local))
 
 
 def test_pickled_weights_are_refused(make):
     model = make("a").model
     (Path(model.path) / "model.safetensors").rename(Path(model.path) / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="Pickled weights are never loaded"):
-        resolve(model)
+        resolve_model(model)
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", "a" * 39, "A" * 40, "refs/pr/x"])
 def test_a_checkpoint_of_the_hub_without_a_commit_is_refused(revision):
     with pytest.raises(ConfigError, match=f"model.revision={revision}: name the 40-digit commit"):
-        resolve(Model("beto", Origin.hub, hub_id="a/b", revision=revision))
+        resolve_model(Model("beto", ModelOrigin.hub, hub_id="a/b", revision=revision))
 
 
 @pytest.mark.parametrize("revision", ["0123456789" * 4, "refs/pr/12"])
 def test_a_checkpoint_of_the_hub_with_a_commit_is_taken(revision):
-    model = Model("beto", Origin.hub, hub_id="a/b", revision=revision)
-    assert resolve(model) == model
+    model = Model("beto", ModelOrigin.hub, hub_id="a/b", revision=revision)
+    assert resolve_model(model) == model
 
 
 def test_settling_leaves_no_precision_to_the_machine(make):
     run = make("a", trainer=Trainer(precision=Precision.auto), logger=Logger(Tracker.none))
-    assert settle(run).trainer.precision in (Precision.fp32, Precision.bf16)
+    assert resolve_defaults(run).trainer.precision in (Precision.fp32, Precision.bf16)
 
 
 def test_settling_keeps_a_precision_that_was_chosen(make):
     run = make("a", trainer=Trainer(precision=Precision.bf16))
-    assert settle(run).trainer.precision is Precision.bf16
+    assert resolve_defaults(run).trainer.precision is Precision.bf16

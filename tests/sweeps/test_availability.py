@@ -5,7 +5,12 @@ import sys
 
 import pytest
 
-from crosstune.sweeps.availability import find_lacking_weights, offline, read_source, tell_data
+from crosstune.sweeps.availability import (
+    describe_data,
+    find_missing_weights,
+    force_offline,
+    read_source,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -25,11 +30,11 @@ def cache(tmp_path, monkeypatch):
 
 def test_weights_in_the_cache_are_at_hand(cache):
     cache("model.safetensors")
-    assert find_lacking_weights(f"owner/name@{COMMIT}", "beto") is None
+    assert find_missing_weights(f"owner/name@{COMMIT}", "beto") is None
 
 
 def test_weights_that_are_not_in_the_cache_are_told_with_what_to_do(cache):
-    told = find_lacking_weights(f"owner/name@{COMMIT}", "beto")
+    told = find_missing_weights(f"owner/name@{COMMIT}", "beto")
     assert told == (
         "owner/name is not in the hub's cache at 01234567: the first run fetches it. Without "
         "the hub: model=local model.path=DIR model.name=beto"
@@ -38,7 +43,7 @@ def test_weights_that_are_not_in_the_cache_are_told_with_what_to_do(cache):
 
 def test_pickled_weights_alone_are_not_at_hand(cache):
     cache("pytorch_model.bin")
-    told = find_lacking_weights(f"owner/name@{COMMIT}", "beto")
+    told = find_missing_weights(f"owner/name@{COMMIT}", "beto")
     assert told == "owner/name has pickled weights alone: conf/model/beto.yaml says what to do"
 
 
@@ -49,13 +54,13 @@ def test_the_head_of_a_yaml_says_where_its_files_are_and_the_licence(write, tmp_
 
 def test_a_data_set_of_the_hub_is_fetched_by_the_first_run():
     fault = "facebook/xnli (es, train): cannot be loaded: Couldn't reach 'facebook/xnli' on the Hub"
-    assert tell_data("xnli", fault) == (
+    assert describe_data("xnli", fault) == (
         "facebook/xnli is not in the hub's cache: the first run fetches it. Licence: CC BY-NC 4.0."
     )
 
 
 def test_the_faults_of_files_are_told_as_they_are():
-    assert tell_data("of_a_user", "a.tsv: no such file;\n b.tsv: no such file") == (
+    assert describe_data("of_a_user", "a.tsv: no such file;\n b.tsv: no such file") == (
         "a.tsv: no such file; b.tsv: no such file"
     )
 
@@ -65,6 +70,6 @@ def test_the_hub_is_left_alone_for_as_long_as_is_said(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
-    with offline():
+    with force_offline():
         assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
     assert (os.environ["HF_HUB_OFFLINE"], os.environ.get("HF_DATASETS_OFFLINE")) == ("0", None)

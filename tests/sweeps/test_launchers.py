@@ -15,9 +15,9 @@ import pytest
 import yaml
 from hydra.errors import MissingConfigException
 
-from crosstune.config.compose import compose_run, explain
+from crosstune.config.compose import compose_run, explain_compose_error
 from crosstune.errors import ConfigError
-from crosstune.runs.locks import hold
+from crosstune.runs.locks import hold_run_lock
 from crosstune.sweeps.job import read_headline
 from crosstune.training.prepare import prepare
 from tests.tiny import tiny_overrides, tiny_run
@@ -120,12 +120,14 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [("hydra/launcher/submitit_slurm", "slurm"), ("hydra/sweeper/optuna", "optuna")],
 )
 def test_a_plugin_that_is_not_installed_is_named_with_its_extra(option: str, extra: str) -> None:
-    told = str(explain(MissingConfigException("", option, ["basic", "pool"])))
+    told = str(explain_compose_error(MissingConfigException("", option, ["basic", "pool"])))
     assert f"pip install 'crosstune[{extra}]'" in told
 
 
 def test_a_misspelt_launcher_is_refused_with_those_that_exist() -> None:
-    told = str(explain(MissingConfigException("", "hydra/launcher/poll", ["basic", "pool"])))
+    told = str(
+        explain_compose_error(MissingConfigException("", "hydra/launcher/poll", ["basic", "pool"]))
+    )
     assert "Did you mean pool?" in told
 
 
@@ -265,7 +267,7 @@ def test_a_preempted_slurm_job_goes_on_in_its_folder(tmp_path: Path) -> None:
 def test_a_run_that_another_process_does_is_told_and_fails_no_pool(tmp_path: Path) -> None:
     words = ("seed=1,2", "hydra/launcher=pool", "hydra.launcher.jobs=2")
     overrides = tiny_overrides(tmp_path, "classification", "trainer.max_epochs=1", "experiment=s")
-    with hold(prepare(compose_run([*overrides, "seed=1"])).folder):
+    with hold_run_lock(prepare(compose_run([*overrides, "seed=1"])).folder):
         done = sweep(tmp_path, *words)
     assert done.returncode == 0, done.args[1]
     assert "is being trained by process" in done.args[1]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from crosstune.sweeps import process_pool as pool
-from crosstune.sweeps.process_pool import Answer, Job, Pool, Share, share_out
+from crosstune.sweeps.process_pool import Job, JobResult, ProcessPool, Resources, divide_resources
 
 NUMBERS = itertools.count()
 WATCHING = "threading.Thread(target=pool.end_with_parent, daemon=True).start()"
@@ -48,7 +48,7 @@ def jobs_in(folder, count, devices=1, on_gpu=False):
 
 
 def run(jobs, share):
-    return Pool(share, lambda number: None).run(jobs)
+    return ProcessPool(share, lambda number: None).run(jobs)
 
 
 def alive(pid):
@@ -80,8 +80,8 @@ SAY_PID = "config.with_suffix('.pid').write_text(str(os.getpid()))"
 
 def test_each_job_answers_for_itself(acting, tmp_path, capsys):
     acting("say(folder=config.stem, headline=float(config.stem))")
-    answers = run(jobs_in(tmp_path, 3), Share(2, 1, []))
-    assert answers == {n: Answer(folder=str(n), headline=float(n)) for n in range(3)}
+    answers = run(jobs_in(tmp_path, 3), Resources(2, 1, []))
+    assert answers == {n: JobResult(folder=str(n), headline=float(n)) for n in range(3)}
     assert sorted(capsys.readouterr().out.split()) == ["0", "1", "2"]
 
 
@@ -91,15 +91,17 @@ def test_a_killed_process_is_named_and_stops_no_other(acting, tmp_path, capsys):
         "elif config.stem == '0': os.kill(os.getpid(), signal.SIGKILL)",
         "else: say(folder='done', headline=0.5)",
     )
-    answers = run(jobs_in(tmp_path, 3), Share(1, 1, []))
-    assert answers[0] == Answer(error="its process died: Killed", exit_code=1)
+    answers = run(jobs_in(tmp_path, 3), Resources(1, 1, []))
+    assert answers[0] == JobResult(error="its process died: Killed", exit_code=1)
     assert [answers[n].folder for n in (1, 2)] == ["done", "done"]
     assert "crosstune train: run 1: its process died: Killed" in capsys.readouterr().err
 
 
 def test_a_process_that_leaves_without_an_answer_is_a_failed_run(acting, tmp_path):
     acting("if died: say(error=died[0], exit_code=1)", "sys.exit(3)")
-    assert run(jobs_in(tmp_path, 1), Share(1, 1, []))[0].error == "its process died: exit code 3"
+    assert (
+        run(jobs_in(tmp_path, 1), Resources(1, 1, []))[0].error == "its process died: exit code 3"
+    )
 
 
 def test_lines_of_several_processes_come_whole_and_marked(acting, tmp_path, capsys):
@@ -109,7 +111,7 @@ def test_lines_of_several_processes_come_whole_and_marked(acting, tmp_path, caps
         "        sys.stdout.write(half); sys.stdout.flush(); time.sleep(0.001)",
         "say(folder='done')",
     )
-    run(jobs_in(tmp_path, 2), Share(2, 1, []))
+    run(jobs_in(tmp_path, 2), Resources(2, 1, []))
     lines = capsys.readouterr().err.splitlines()
     assert sorted(lines) == ["[1] one two"] * 20 + ["[2] one two"] * 20
 
@@ -122,7 +124,7 @@ def test_what_a_run_leaves_running_ends_with_it(acting, tmp_path):
         "say(folder='done')",
     )
     before = time.monotonic()
-    run(jobs_in(tmp_path, 1), Share(1, 1, []))
+    run(jobs_in(tmp_path, 1), Resources(1, 1, []))
     assert is_gone(pids_in(tmp_path, 1)[0])
     assert time.monotonic() - before < 300, "its open output did not hold the pool up"
 
@@ -139,7 +141,7 @@ def test_an_interrupt_ends_every_process_and_starts_no_further_one(acting, tmp_p
     try:
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
-            Pool(Share(2, 1, []), started.append).run(jobs_in(tmp_path, 4))
+            ProcessPool(Resources(2, 1, []), started.append).run(jobs_in(tmp_path, 4))
     finally:
         signal.signal(signal.SIGINT, before)
     assert all(is_gone(pid) for pid in pids_in(tmp_path, 2))
@@ -149,7 +151,7 @@ def test_an_interrupt_ends_every_process_and_starts_no_further_one(acting, tmp_p
 def test_a_process_deaf_to_the_interrupt_is_killed(acting, tmp_path, monkeypatch):
     acting("signal.signal(signal.SIGINT, signal.SIG_IGN)", SAY_PID, "time.sleep(600)")
     monkeypatch.setattr(pool, "GRACE_SECONDS", 0.2)
-    started = Pool(Share(1, 1, []), lambda number: None)
+    started = ProcessPool(Resources(1, 1, []), lambda number: None)
     thread = threading.Thread(target=started.run, args=(jobs_in(tmp_path, 1),))
     thread.start()
     (pid,) = pids_in(tmp_path, 1)
@@ -210,7 +212,7 @@ def test_no_garbage_is_looked_for_until_a_run_is_forked(acting, tmp_path):
 def test_jobs_share_the_threads_and_ranks_those_of_their_job(acting, tmp_path):
     acting("say(folder=os.environ['OMP_NUM_THREADS'])")
     jobs = jobs_in(tmp_path, 1) | {1: Job(tmp_path / "1.yaml", 2, False)}
-    answers = run(jobs, Share(2, 4, []))
+    answers = run(jobs, Resources(2, 4, []))
     assert [answers[n].folder for n in (0, 1)] == ["4", "2"]
 
 
@@ -223,20 +225,20 @@ def test_no_gpu_serves_two_jobs_at_once(acting, tmp_path):
         "say(folder=','.join(gpus))",
     )
     jobs = {n: Job(tmp_path / f"{n}.yaml", 2 if n == 1 else 1, True) for n in range(5)}
-    answers = run(jobs, Share(3, 1, ["4", "7", "GPU-x"]))
+    answers = run(jobs, Resources(3, 1, ["4", "7", "GPU-x"]))
     assert {len(set(answers[n].folder.split(","))) for n in (0, 2, 3, 4)} == {1}
     assert len(set(answers[1].folder.split(","))) == 2
 
 
 def test_a_job_that_asks_for_more_gpus_than_there_are_gets_all_and_is_not_held_up(acting, tmp_path):
     acting("say(folder=os.environ['CUDA_VISIBLE_DEVICES'])")
-    answers = run(jobs_in(tmp_path, 1, devices=8, on_gpu=True), Share(1, 1, ["0", "1"]))
+    answers = run(jobs_in(tmp_path, 1, devices=8, on_gpu=True), Resources(1, 1, ["0", "1"]))
     assert sorted(answers[0].folder) == [",", "0", "1"]
 
 
 def test_a_share_is_never_nothing():
-    assert share_out(None, 0, 1, [], {}) == Share(1, 1, [])
-    assert share_out(16, 16, 2, [], {}) == Share(16, 1, [])
-    assert share_out(None, 3, 64, [], {}) == Share(3, 21, [])
-    assert share_out(None, 9, 8, ["0", "1", "2"], {}) == Share(3, 2, ["0", "1", "2"])
-    assert share_out(None, 9, 4, [], {"OMP_NUM_THREADS": "8"}) == Share(1, 8, [])
+    assert divide_resources(None, 0, 1, [], {}) == Resources(1, 1, [])
+    assert divide_resources(16, 16, 2, [], {}) == Resources(16, 1, [])
+    assert divide_resources(None, 3, 64, [], {}) == Resources(3, 21, [])
+    assert divide_resources(None, 9, 8, ["0", "1", "2"], {}) == Resources(3, 2, ["0", "1", "2"])
+    assert divide_resources(None, 9, 4, [], {"OMP_NUM_THREADS": "8"}) == Resources(1, 8, [])

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 
-from crosstune.config.compose import compose_run, compose_whole
+from crosstune.config.compose import compose_config, compose_run
 from crosstune.data.splits import read_splits
 from crosstune.errors import ConfigError
-from crosstune.runs.fingerprint import RESULT_FORMAT, identify, settle
-from crosstune.runs.locks import hold
+from crosstune.runs.fingerprint import RESULT_FORMAT, compute_run_id, resolve_defaults
+from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import describe_environment
 from crosstune.sweeps.plan_file import find_missing, read_plan, write_plan
-from crosstune.sweeps.status import expand, plan, render_survey, survey
+from crosstune.sweeps.status import expand_sweep, plan_runs, render_status, study_status
 
 ROWS = "text\tlabel\nbueno\ta\nmalo\tb\n"
 
@@ -49,7 +49,7 @@ def line(seed, run_id):
 def test_a_run_finished_with_another_version_is_stale_and_says_so(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa", environment={**describe_environment(1), "torch": "1.0"})
-    ((told, status),) = survey(tmp_path, "study")
+    ((told, status),) = study_status(tmp_path, "study")
     assert status == "stale"
     assert "torch was 1.0 and is " in told["error"]
 
@@ -57,13 +57,13 @@ def test_a_run_finished_with_another_version_is_stale_and_says_so(tmp_path, stud
 def test_a_run_finished_before_the_code_computed_otherwise_is_stale(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa", result_format=RESULT_FORMAT - 1)
-    assert [status for _, status in survey(tmp_path, "study")] == ["stale"]
+    assert [status for _, status in study_status(tmp_path, "study")] == ["stale"]
 
 
 def test_a_run_that_a_process_is_at_work_on_is_running(tmp_path):
     write_plan(tmp_path / "study", [line(1, "aa")])
-    with hold(tmp_path / "study" / "aa"):
-        assert [status for _, status in survey(tmp_path, "study")] == ["running"]
+    with hold_run_lock(tmp_path / "study" / "aa"):
+        assert [status for _, status in study_status(tmp_path, "study")] == ["running"]
 
 
 # --- the grid
@@ -84,7 +84,7 @@ def test_a_grid_is_every_combination_under_what_the_command_line_says(write, tmp
     write("conf/experiment/mine.yaml", GRID.lstrip())
     fixed = ["experiment=mine", "data=demo_sentiment", "seed=7"]
     here = f"hydra.searchpath=[{(tmp_path / 'conf').as_uri()}]"
-    jobs = expand(compose_whole([*fixed, here]))
+    jobs = expand_sweep(compose_config([*fixed, here]))
     assert sorted(sorted(job) for job in jobs) == sorted(
         sorted([*fixed, f"data.language={language}", f"method={method}"])
         for language in ("es", "zh")
@@ -93,24 +93,26 @@ def test_a_grid_is_every_combination_under_what_the_command_line_says(write, tmp
 
 
 def test_a_study_without_a_grid_is_one_run():
-    assert expand(compose_whole(["experiment=demo_encoder"])) == [["experiment=demo_encoder"]]
+    assert expand_sweep(compose_config(["experiment=demo_encoder"])) == [
+        ["experiment=demo_encoder"]
+    ]
 
 
 def test_every_job_is_planned_under_the_name_that_the_run_will_bear(files):
-    first, second = plan([[*files, "seed=1"], [*files, "seed=2"]])
-    run = settle(compose_run([*files, "seed=2"]))
-    assert second["run_id"] == identify(run, read_splits(run.data, []))
+    first, second = plan_runs([[*files, "seed=1"], [*files, "seed=2"]])
+    run = resolve_defaults(compose_run([*files, "seed=2"]))
+    assert second["run_id"] == compute_run_id(run, read_splits(run.data, []))
     assert first["run_id"] != second["run_id"]
 
 
 def test_a_planned_job_bears_the_names_that_a_table_needs(files):
-    (entry,) = plan([[*files, "seed=2"]])
+    (entry,) = plan_runs([[*files, "seed=2"]])
     names = ("data", "language", "model", "method", "seed")
     assert [entry[name] for name in names] == ["files_classification", "es", "mini", "full", 2]
 
 
 def test_a_job_that_cannot_run_is_planned_with_what_is_wrong(files):
-    wrong, right = plan([[*files, "method=lroa"], files])
+    wrong, right = plan_runs([[*files, "method=lroa"], files])
     assert "Did you mean lora?" in wrong["error"]
     assert "run_id" not in wrong
     assert "run_id" in right
@@ -118,7 +120,7 @@ def test_a_job_that_cannot_run_is_planned_with_what_is_wrong(files):
 
 def test_a_file_that_is_faulty_is_told_in_the_plan(files, write):
     write("rows.tsv", "text\tlabel\nbueno\n")
-    (wrong,) = plan([files])
+    (wrong,) = plan_runs([files])
     assert "rows.tsv:2: 1 columns where the header has 2" in wrong["error"]
 
 
@@ -148,7 +150,11 @@ def test_each_planned_run_has_the_status_of_its_record(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), line(3, "cc")])
     study("aa")
     study("bb", "failed")
-    assert [status for _, status in survey(tmp_path, "study")] == ["finished", "failed", "missing"]
+    assert [status for _, status in study_status(tmp_path, "study")] == [
+        "finished",
+        "failed",
+        "missing",
+    ]
 
 
 def test_only_what_left_no_record_is_missing(tmp_path, study):
@@ -156,7 +162,7 @@ def test_only_what_left_no_record_is_missing(tmp_path, study):
     lines = [line(1, "aa"), line(2, "bb"), line(3, "cc"), line(4, "cc"), line(5, "dd"), refused]
     study("aa")
     study("bb", "diverged")
-    with hold(tmp_path / "study" / "dd"):
+    with hold_run_lock(tmp_path / "study" / "dd"):
         assert find_missing(lines, tmp_path / "study") == [lines[2], refused]
     assert find_missing(lines, tmp_path / "study") == [lines[2], lines[4], refused]
 
@@ -165,7 +171,7 @@ def test_a_run_outside_of_the_plan_is_told_too(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa")
     study("zz", train_language="zh")
-    assert [(entry["language"], status) for entry, status in survey(tmp_path, "study")] == [
+    assert [(entry["language"], status) for entry, status in study_status(tmp_path, "study")] == [
         ("es", "finished"),
         ("zh", "finished"),
     ]
@@ -175,32 +181,32 @@ def test_two_commands_for_the_same_run_count_once(tmp_path, study):
     same = {**line(1, "aa"), "overrides": ["method=full", "seed=1"]}
     write_plan(tmp_path / "study", [line(1, "aa"), same, line(2, "bb")])
     study("aa")
-    assert [status for _, status in survey(tmp_path, "study")] == ["finished", "missing"]
+    assert [status for _, status in study_status(tmp_path, "study")] == ["finished", "missing"]
 
 
 def test_a_record_that_cannot_be_read_is_neither_finished_nor_missing(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa")
     (tmp_path / "study" / "aa" / "record.json").write_text("{")
-    assert [status for _, status in survey(tmp_path, "study")] == ["unreadable"]
+    assert [status for _, status in study_status(tmp_path, "study")] == ["unreadable"]
 
 
 def test_a_study_with_a_file_has_a_plan_before_it_ran(tmp_path):
-    ((entry, status),) = survey(tmp_path, "demo_encoder")
+    ((entry, status),) = study_status(tmp_path, "demo_encoder")
     assert (entry["data"], entry["method"], status) == ("demo_text", "full", "missing")
 
 
 def test_a_study_that_does_not_exist_gets_the_near_one(tmp_path):
     write_plan(tmp_path / "spanish_ner", [line(1, "aa")])
     with pytest.raises(ConfigError, match=r"experiment=spanish_nre: no such study. Did you mean "):
-        survey(tmp_path, "spanish_nre")
+        study_status(tmp_path, "spanish_nre")
 
 
 def test_the_survey_counts_and_names_what_is_not_finished(tmp_path, study):
     broken = {"overrides": ["method=lroa"], "error": "method=lroa: no such option"}
     write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), broken])
     study("aa")
-    text = render_survey("study", survey(tmp_path, "study"))
+    text = render_status("study", study_status(tmp_path, "study"))
     assert text.splitlines() == [
         "study: 3 runs, 1 finished, 2 missing",
         "  missing  d · es · m · full · 2  bb",
@@ -213,14 +219,14 @@ def test_a_record_that_the_plan_has_under_another_id_is_stale(tmp_path, study):
     study("bb")
     study("old", data="d", train_language="es", model="m", method="full", seed=1)
     study("own", data="d", train_language="es", model="m", method="lora", seed=1)
-    statuses = {entry.get("method") + status for entry, status in survey(tmp_path, "study")}
+    statuses = {entry.get("method") + status for entry, status in study_status(tmp_path, "study")}
     assert statuses == {"fullmissing", "fullfinished", "fullstale", "lorafinished"}
 
 
 def test_the_seeds_of_an_arm_stand_in_one_line_under_the_cells_of_the_table(tmp_path):
     more = {**line(1, "cc"), "overrides": ["method=lora"], "method": "lora"}
     write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), more])
-    text = render_survey("study", survey(tmp_path, "study"))
+    text = render_status("study", study_status(tmp_path, "study"))
     assert text.splitlines() == [
         "study: 3 runs, 3 missing",
         "  finished/planned  d es",
@@ -232,14 +238,14 @@ def test_the_seeds_of_an_arm_stand_in_one_line_under_the_cells_of_the_table(tmp_
 
 
 def test_a_rehearsal_is_planned_as_one_and_reads_no_file(files):
-    (entry,) = plan([[*files, "data.train=nowhere.tsv", "trainer=smoke"]])
+    (entry,) = plan_runs([[*files, "data.train=nowhere.tsv", "trainer=smoke"]])
     assert (entry["stand_in"], "run_id" in entry) == (True, True)
 
 
 def test_what_is_finished_on_stand_in_data_is_told_apart(tmp_path, study):
     write_plan(tmp_path / "study", [{**line(1, "aa"), "stand_in": True}])
     study("aa")
-    assert render_survey("study", survey(tmp_path, "study")) == "study: 1 runs, 1 rehearsed"
+    assert render_status("study", study_status(tmp_path, "study")) == "study: 1 runs, 1 rehearsed"
 
 
 def test_what_the_data_lacks_is_told_once(tmp_path):
@@ -252,7 +258,7 @@ def test_what_the_data_lacks_is_told_once(tmp_path):
         for seed in (1, 2)
     ]
     write_plan(tmp_path / "study", broken)
-    said = render_survey("study", survey(tmp_path, "study"))
+    said = render_status("study", study_status(tmp_path, "study"))
     assert said.count("no such file") == 1
     assert said.endswith("Not at hand:\n  data d: a.tsv: no such file")
 

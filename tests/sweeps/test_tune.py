@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from crosstune.cli.main import main
-from crosstune.config.compose import to_plain
+from crosstune.config.compose import to_dict
 from crosstune.errors import ConfigError
-from crosstune.runs.tuned import RATE, best_of, candidates, read_choices, with_values
+from crosstune.runs.tuned import RATE, choose_best, make_trials, override_values, read_choices
 from crosstune.sweeps.tune import tune
 from crosstune.training.prepare import prepare
 from crosstune.training.train import train
@@ -81,7 +81,7 @@ def test_a_run_takes_the_chosen_values_and_records_how_they_were_chosen(tuned):
 def test_another_seed_s_run_has_the_id_it_would_have_with_the_values_given(tuned):
     outputs, choices = tuned
     words = ("method=lora", "seed=4", "trainer.max_steps=2")
-    given = with_values(tiny_run(outputs, "classification", *words), choices[1].values)
+    given = override_values(tiny_run(outputs, "classification", *words), choices[1].values)
     assert prepare(given).run_id == prepare(replace(given, tuned=True)).run_id
 
 
@@ -110,39 +110,39 @@ def test_tuning_again_replaces_an_arm_s_choice_and_trains_nothing(tuned):
 
 def test_a_run_s_own_values_are_tried_first_and_rates_lie_half_a_power_of_ten_apart(tmp_path):
     run = tiny_run(tmp_path, "classification", "optimizer.learning_rate=0.001")
-    rates = [values[RATE] for values in candidates(run, 5)]
+    rates = [values[RATE] for values in make_trials(run, 5)]
     assert rates == [0.001, 0.0032, 0.00032, 0.01, 0.0001]
 
 
 def test_a_method_s_own_search_is_drawn_from_the_grid_without_repetition(tmp_path):
     words = ("method=lora", "++method.search={method.peft.r: [2, 4]}")
     run = tiny_run(tmp_path, "classification", *words)
-    tried = candidates(run, 6)
+    tried = make_trials(run, 6)
     assert len({json.dumps(values) for values in tried}) == 6
     assert tried[0] == {RATE: run.optimizer.learning_rate, "method.peft.r": 8}
-    assert {values["method.peft.r"] for values in candidates(run, 1000)} == {2, 4, 8}
+    assert {values["method.peft.r"] for values in make_trials(run, 1000)} == {2, 4, 8}
 
 
 def test_a_search_for_a_key_that_the_run_lacks_is_refused(tmp_path):
     run = tiny_run(tmp_path, "classification", "++method.search={method.peft.rank: [2]}")
     with pytest.raises(ConfigError, match=r"the run has no method\.peft\.rank"):
-        candidates(run, 3)
+        make_trials(run, 3)
 
 
 def test_a_trial_without_a_score_counts_but_is_never_chosen():
     tried = [{"values": {"a": 1}}, {"values": {"a": 2}, "validation": 0.0}]
-    choice = best_of({}, 1, tried)
+    choice = choose_best({}, 1, tried)
     assert (choice.values, choice.trials) == ({"a": 2}, 2)
 
 
 def test_an_arm_of_which_no_trial_finished_is_an_error():
     with pytest.raises(ConfigError, match="none of the 2 trials"):
-        best_of({}, 1, [{"values": {}}, {"values": {}}])
+        choose_best({}, 1, [{"values": {}}, {"values": {}}])
 
 
 def test_values_lie_where_their_keys_say(tmp_path):
     run = tiny_run(tmp_path, "classification", "method=lora")
-    changed = to_plain(with_values(run, {RATE: 0.5, "method.peft.r": 3}))
+    changed = to_dict(override_values(run, {RATE: 0.5, "method.peft.r": 3}))
     assert (changed["optimizer"]["learning_rate"], changed["method"]["peft"]["r"]) == (0.5, 3)
 
 

@@ -8,10 +8,10 @@ from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import one_hot
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from crosstune.config.schema import Model, Origin
+from crosstune.config.schema import Model, ModelOrigin
 from crosstune.data.readers import read_conll, read_conllu, read_segmented
-from crosstune.data.tag_schemes import spans
-from crosstune.data.windows import IGNORE, Encoded
+from crosstune.data.tag_schemes import read_spans
+from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.models.load import load_tokenizer
 from crosstune.tasks.tagging import Tagging
 from tests.tiny import batch_of, saying
@@ -77,7 +77,7 @@ def make_wordpiece(texts):
 
 
 def train_byte_bpe(texts, cache):
-    mini = Model(name="mini", origin=Origin.scratch, vocab_size=3000)
+    mini = Model(name="mini", origin=ModelOrigin.scratch, vocab_size=3000)
     return load_tokenizer(mini, iter(texts), "content", cache)
 
 
@@ -113,7 +113,7 @@ def fed_back(task, rows, tokenizer, max_tokens):
         windows = range(start, min(start + CHUNK, len(encoded)))
         labels = task.collate(encoded, windows, tokenizer, None)["labels"]
         logits = 9.0 * one_hot(labels.clamp(min=0), len(task.labels)).float()
-        read = task.read_off(saying(logits), batch_of(labels))
+        read = task.predict_batch(saying(logits), batch_of(labels))
         outputs += [(window, *found) for window, found in zip(windows, read, strict=True)]
     said = {p.item: p.prediction for p in task.decode(rows, encoded, outputs)}
     return [said[item] for item in range(len(rows))], encoded
@@ -128,9 +128,9 @@ def test_every_gold_tag_comes_back(corpus, journeys):
 
 def test_every_gold_span_comes_back(corpus, journeys):
     if Tagging.from_rows(corpus).scheme == "spans":  # parts of speech mark none
-        gold = [spans(row["tags"]) for row in corpus]
+        gold = [read_spans(row["tags"]) for row in corpus]
         for said, _ in journeys.values():
-            assert [spans(tags) for tags in said] == gold
+            assert [read_spans(tags) for tags in said] == gold
 
 
 def test_no_window_is_longer_than_asked(journeys):
@@ -153,7 +153,7 @@ class OneWindow(Tagging):
         for window in range(1, len(encoded)):
             if encoded.items[window] == encoded.items[window - 1]:
                 labels[encoded.starts[window] : encoded.starts[window + 1]] = IGNORE
-        return Encoded(**{**vars(encoded), "labels": labels})
+        return EncodedDataset(**{**vars(encoded), "labels": labels})
 
 
 def test_truncation_would_lose_tags(corpus, tokenizers):

@@ -84,7 +84,7 @@ def test_the_loss_is_the_sum_over_items_and_their_number():
 def test_a_prediction_is_the_best_class_with_its_log_probability(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
     logits = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
-    read = TASK.read_off(saying(logits), batch_of(torch.tensor([1, 0])))
+    read = TASK.predict_batch(saying(logits), batch_of(torch.tensor([1, 0])))
     outputs = [(window, *found) for window, found in zip([2, 0], read, strict=True)]
     first, second = TASK.decode(ROWS, encoded, outputs)
     assert (first.id, first.gold, first.prediction) == ("z", "new", "pos")

@@ -18,7 +18,7 @@ from crosstune.errors import ConfigError
 from crosstune.models.tokenizers import make_literal
 from crosstune.tasks.cloze import Cloze
 from crosstune.tasks.verbalizers import encode_behind
-from crosstune.training.batching import Batches, Share
+from crosstune.training.batching import BatchDataset, RankBatch
 from crosstune.training.train import train
 from tests.tiny import MODEL, ROWS
 
@@ -211,7 +211,7 @@ def read(task, rows, tokenizer, model, size=8):
     for start in range(0, len(rows), size):
         windows = range(start, min(start + size, len(rows)))
         with torch.no_grad():
-            found += task.read_off(model, batch_for(task, rows, tokenizer, windows))
+            found += task.predict_batch(model, batch_for(task, rows, tokenizer, windows))
     return found
 
 
@@ -231,7 +231,7 @@ def test_a_look_beside_the_mask_is_found_out(byte_bpe):
     batch = batch_for(TASK, ITEMS, byte_bpe)
     batch["places"] -= 1  # planted
     with torch.no_grad():
-        off = TASK.read_off(model, batch)
+        off = TASK.predict_batch(model, batch)
     wanted = [float(score_by_hand(row, byte_bpe, model).max()) for row in ITEMS]
     assert [score for _, score in off] != pytest.approx(wanted, abs=1e-3)
 
@@ -256,7 +256,7 @@ def test_the_loss_is_the_summed_cross_entropy_of_what_counts(byte_bpe):
 
 def test_a_batch_that_counts_nothing_has_no_loss(byte_bpe):
     encoded = TASK.encode(ITEMS, byte_bpe, 64)
-    batch = Batches(encoded, TASK, byte_bpe, 1)[Share([0], 0, counted=False)]
+    batch = BatchDataset(encoded, TASK, byte_bpe, 1)[RankBatch([0], 0, counted=False)]
     total, count = TASK.loss(model_for(byte_bpe), batch)
     assert (total.item(), int(count)) == (0.0, 0)
 
@@ -324,7 +324,7 @@ def test_a_soft_prompt_in_front_moves_no_mask(byte_bpe):
     batch = batch_for(TASK, ITEMS[:1], byte_bpe)
     del batch["inputs"]["token_type_ids"]  # a soft prompt has none
     with torch.no_grad():
-        ((best, score),) = TASK.read_off(model, batch)
+        ((best, score),) = TASK.predict_batch(model, batch)
         log_p = model(**batch["inputs"]).logits[:, 4:].log_softmax(-1)
     scores = []
     for words, variants in zip(batch["pieces"][0], batch["variants"][0], strict=True):

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForTokenClassification
 from crosstune.data.windows import IGNORE
 from crosstune.tasks.crf import (
     SPEED,
-    Chain,
+    CrfTagger,
     Transitions,
     best_path,
     forbid,
@@ -135,7 +135,7 @@ def test_a_forbidden_transition_is_never_taken():
 def test_a_forbidden_start_or_end_binds_only_where_a_sentence_starts_or_ends():
     emissions = torch.tensor([[[0.0, 9.0]], [[0.0, 9.0]]])
     zero = torch.zeros(2, 2)
-    chain = Chain(emissions, torch.ones(2, 1, dtype=torch.bool), zero, zero, zero)
+    chain = CrfTagger(emissions, torch.ones(2, 1, dtype=torch.bool), zero, zero, zero)
     second, none = torch.tensor([False, True]), torch.zeros(2, dtype=torch.bool)
     for edges in (torch.tensor([[True, False], [False, True]]), torch.tensor([[1, 0], [0, 0]]) > 0):
         pairs = torch.zeros(2, 2, dtype=torch.bool)

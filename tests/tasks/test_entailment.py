@@ -87,21 +87,23 @@ def test_braces_in_a_text_stay_text(byte_bpe):
 
 def test_the_score_of_a_window_is_the_log_probability_of_entailment():
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
-    read = TASK.read_off(Saying(logits), batch_of(torch.tensor([1, 0])))
+    read = TASK.predict_batch(Saying(logits), batch_of(torch.tensor([1, 0])))
     assert [s for _, s in read] == pytest.approx(logits.log_softmax(-1)[:, 1].tolist())
 
 
 def test_the_column_of_another_label_would_give_other_scores():
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
     planted = replace(TASK, entailment="neutral")
-    read = planted.read_off(Saying(logits), batch_of(torch.tensor([1, 0])))
+    read = planted.predict_batch(Saying(logits), batch_of(torch.tensor([1, 0])))
     assert [s for _, s in read] != pytest.approx(logits.log_softmax(-1)[:, 1].tolist())
 
 
 def test_another_name_for_entailment_finds_another_column():
     logits = torch.tensor([[0.0, 2.0, 1.0]])
     task = replace(TASK, entailment="yes")
-    ((_, score),) = task.read_off(Saying(logits, {0: "yes", 1: "no"}), batch_of(torch.tensor([1])))
+    ((_, score),) = task.predict_batch(
+        Saying(logits, {0: "yes", 1: "no"}), batch_of(torch.tensor([1]))
+    )
     assert score == pytest.approx(float(logits.log_softmax(-1)[0, 0]))
 
 

@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from crosstune.config.compose import compose_run
-from crosstune.config.schema import Data, Kind, Model, Origin
+from crosstune.config.schema import Data, Model, ModelOrigin, TaskType
 from crosstune.data.readers import read_squad
 from crosstune.data.split import Split
-from crosstune.data.windows import IGNORE, Encoded
+from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.models.load import load_tokenizer
 from crosstune.runs.record import read_record
@@ -23,7 +23,7 @@ from crosstune.tasks.extraction import Extraction
 from crosstune.tasks.metrics.answers import score_answer
 from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.qa_windows import OUTSIDE, trim
-from crosstune.training.datamodule import LanguageData
+from crosstune.training.datamodule import FineTuningData
 from crosstune.training.train import train
 from tests.tiny import MODEL
 
@@ -81,7 +81,7 @@ def gold_logits(batch):
 
 def outputs_of(task, encoded, tokenizer, windows, logits=gold_logits):
     batch = task.collate(encoded, windows, tokenizer, None)
-    read = task.read_off(says(*logits(batch)), batch)
+    read = task.predict_batch(says(*logits(batch)), batch)
     return [(window, *found) for window, found in zip(windows, read, strict=True)]
 
 
@@ -174,7 +174,7 @@ class Shifted(Extraction):
     def encode(self, rows, tokenizer, max_tokens):
         encoded = super().encode(rows, tokenizer, max_tokens)
         moved = np.roll(encoded.extra["offsets"], 1, axis=0)
-        return Encoded(**{**vars(encoded), "extra": {"offsets": moved}})
+        return EncodedDataset(**{**vars(encoded), "extra": {"offsets": moved}})
 
 
 class Bytes(Extraction):
@@ -192,7 +192,7 @@ class Bytes(Extraction):
                     else (a, b)
                     for a, b in offsets[place].tolist()
                 ]
-        return Encoded(**{**vars(encoded), "extra": {"offsets": offsets}})
+        return EncodedDataset(**{**vars(encoded), "extra": {"offsets": offsets}})
 
 
 class OneWindow(Extraction):
@@ -203,7 +203,7 @@ class OneWindow(Extraction):
         later = np.flatnonzero(np.diff(encoded.items, prepend=-1) == 0)
         labels = encoded.labels.copy()
         labels[later] = 0
-        return Encoded(**{**vars(encoded), "labels": labels})
+        return EncodedDataset(**{**vars(encoded), "labels": labels})
 
 
 @pytest.mark.parametrize("planted", [Shifted, Bytes, OneWindow])
@@ -325,7 +325,7 @@ def test_logits_of_vectors_in_front_of_the_text_are_passed_over(byte_bpe):
     batch = TASK.collate(encoded, [0, 1], byte_bpe, None)
     starts, ends = gold_logits(batch)
     longer = [torch.cat([torch.full((2, 4), 99.0), logits], 1) for logits in (starts, ends)]
-    assert TASK.read_off(says(*longer), batch) == TASK.read_off(says(starts, ends), batch)
+    assert TASK.predict_batch(says(*longer), batch) == TASK.predict_batch(says(starts, ends), batch)
     assert TASK.loss(says(*longer), batch)[0] == TASK.loss(says(starts, ends), batch)[0]
 
 
@@ -350,7 +350,9 @@ def test_the_best_span_is_read_off_of_all_that_are_allowed(any_tokenizer, length
     batch = task.collate(encoded, windows, any_tokenizer, None)
     torch.manual_seed(length)
     starts, ends = torch.randn(2, *batch["inputs"]["input_ids"].shape)
-    for window, ((first, last, none), score) in enumerate(task.read_off(says(starts, ends), batch)):
+    for window, ((first, last, none), score) in enumerate(
+        task.predict_batch(says(starts, ends), batch)
+    ):
         assert (score, first, last) == best_by_hand(
             task, encoded, window, starts[window], ends[window]
         )
@@ -511,7 +513,7 @@ OPEN = [*ROWS[:2], row(SPANISH)]  # one without an answer
 )
 def test_scores_that_rows_do_not_give_are_the_ones_that_are_named(rows, lacking):
     task = Extraction.from_rows(OPEN)
-    assert task.unmeasured(rows) == lacking
+    assert task.undefined_metrics(rows) == lacking
     predictions = [
         Prediction(n, "", [a["text"] for a in r["answers"]], "", 0.0) for n, r in enumerate(rows)
     ]
@@ -521,8 +523,8 @@ def test_scores_that_rows_do_not_give_are_the_ones_that_are_named(rows, lacking)
 
 def data_of(validation, metric, byte_bpe, tmp_path):
     splits = {"train": {"es": Split(OPEN, {})}, "validation": {"es": Split(validation, {})}}
-    data = Data("d", Kind.extraction, "es", metric=metric, max_tokens=96)
-    return LanguageData(splits, Extraction.from_rows(OPEN), byte_bpe, data, 1, tmp_path)
+    data = Data("d", TaskType.extraction, "es", metric=metric, max_tokens=96)
+    return FineTuningData(splits, Extraction.from_rows(OPEN), byte_bpe, data, 1, tmp_path)
 
 
 def test_a_headline_that_validation_has_no_question_for_is_refused(byte_bpe, tmp_path):
@@ -603,7 +605,7 @@ def test_every_gold_answer_of_a_real_file_comes_back_or_is_counted(name, tmp_pat
     rows = [r for r in rows if not TASK.faults_of(r)]
     task = Extraction.from_rows(rows, max_answer_length=384)
     texts = (text for r in rows for text in task.texts_of(r))
-    mini = Model(name="mini", origin=Origin.scratch, vocab_size=8000)
+    mini = Model(name="mini", origin=ModelOrigin.scratch, vocab_size=8000)
     tokenizer = load_tokenizer(mini, texts, "content", tmp_path)
     encoded = task.encode(rows, tokenizer, 384)
     lost = []

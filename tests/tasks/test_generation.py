@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from crosstune.config.compose import compose_run
-from crosstune.config.schema import Method, Model, Origin
+from crosstune.config.schema import Method, Model, ModelOrigin
 from crosstune.data.windows import IGNORE
 from crosstune.errors import ConfigError, DataError
 from crosstune.methods import adapt
-from crosstune.models.load import check_length, keep_base, load_model
+from crosstune.models.load import check_length, load_model, save_base_model
 from crosstune.tasks.generation import Generation
 from crosstune.tasks.metrics.overlap import report_overlap
 from crosstune.training.prepare import prepare
@@ -70,7 +70,7 @@ def save(folder, kind, tokenizer):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     both = "same" if kind == "bert2bert" else None
-    return Model(name=kind, origin=Origin.local, path=str(folder), decoder=both)
+    return Model(name=kind, origin=ModelOrigin.local, path=str(folder), decoder=both)
 
 
 def load(folder, kind, tokenizer, task=TASK):
@@ -78,7 +78,7 @@ def load(folder, kind, tokenizer, task=TASK):
     torch.manual_seed(3)
     config = {"_target_": "transformers.BartConfig", **SIZES, "max_position_embeddings": 64}
     if kind == "mini":
-        model = Model(name="mini_seq2seq", origin=Origin.scratch, config=config)
+        model = Model(name="mini_seq2seq", origin=ModelOrigin.scratch, config=config)
     else:
         model = save(folder / kind, kind, tokenizer)
     loaded = load_model(model, task, tokenizer, [])
@@ -185,7 +185,7 @@ def written(task, model, tokenizer, batches):
         window: found
         for windows in batches
         for window, found in zip(
-            windows, task.read_off(model, batch_of(tokenizer, windows, task)), strict=True
+            windows, task.predict_batch(model, batch_of(tokenizer, windows, task)), strict=True
         )
     }
 
@@ -222,7 +222,7 @@ def test_a_model_that_reads_padding_is_found(models, byte_bpe):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_score_is_the_log_probability_of_the_text_with_its_end(models, kind, byte_bpe):
     model, batch = models[kind], batch_of(byte_bpe, [1])
-    ((_, score),) = TASK.read_off(model, batch)
+    ((_, score),) = TASK.predict_batch(model, batch)
     inputs = {name: batch["inputs"][name] for name in ("input_ids", "attention_mask")}
     ids = model.generate(**inputs, num_beams=3, max_new_tokens=12)
     logits = model(**inputs, decoder_input_ids=ids[:, :-1]).logits
@@ -248,7 +248,7 @@ def test_padding_behind_the_end_is_no_part_of_the_text_or_its_score(models, byte
         def __call__(self, **inputs):
             return model(**inputs)
 
-    first, second = TASK.read_off(Fixed(), batch)
+    first, second = TASK.predict_batch(Fixed(), batch)
     assert (first[0][0], second[0][0]) == ("a", "a b c d")
     row = {name: batch["inputs"][name][:1] for name in ("input_ids", "attention_mask")}
     alone = model(**row, decoder_input_ids=torch.tensor([short[:-1]])).logits[0]
@@ -258,8 +258,8 @@ def test_padding_behind_the_end_is_no_part_of_the_text_or_its_score(models, byte
 
 def test_validation_by_the_loss_writes_nothing_and_the_test_writes_all_the_same(models, byte_bpe):
     batch = batch_of(byte_bpe, [0, 1], BY_LOSS)
-    (quick, score), _ = BY_LOSS.read_off(models["mini"], batch)
-    (slow, _), _ = BY_LOSS.tuned({}).read_off(models["mini"], batch)
+    (quick, score), _ = BY_LOSS.predict_batch(models["mini"], batch)
+    (slow, _), _ = BY_LOSS.tuned({}).predict_batch(models["mini"], batch)
     assert quick[0] == ""
     assert slow[0] != ""
     assert quick[1:] == slow[1:]
@@ -375,16 +375,16 @@ def test_an_encoder_alone_is_refused_with_what_to_do(tmp_path, byte_bpe):
     encoder = save(tmp_path, "bert2bert", byte_bpe)
     scratch = {"_target_": "transformers.BertConfig", "num_hidden_layers": 1}
     for model in (
-        Model(name="local", origin=Origin.local, path=encoder.path),
-        Model(name="mini", origin=Origin.scratch, config=scratch),
+        Model(name="local", origin=ModelOrigin.local, path=encoder.path),
+        Model(name="mini", origin=ModelOrigin.scratch, config=scratch),
     ):
         with pytest.raises(ConfigError, match=r"model=mini_seq2seq, .* model\.decoder=same"):
             load_model(model, TASK, byte_bpe, [])
 
 
-@pytest.mark.parametrize("options", [{"origin": Origin.scratch}, {"decoder": "other"}])
+@pytest.mark.parametrize("options", [{"origin": ModelOrigin.scratch}, {"decoder": "other"}])
 def test_a_decoder_from_elsewhere_is_refused(tmp_path, byte_bpe, options):
-    given = {"origin": Origin.local, "path": str(tmp_path), "decoder": "same", **options}
+    given = {"origin": ModelOrigin.local, "path": str(tmp_path), "decoder": "same", **options}
     with pytest.raises(ConfigError, match=r"^model\.decoder="):
         load_model(Model(name="x", **given), TASK, byte_bpe, [])
 
@@ -399,8 +399,8 @@ def test_a_checkpoint_that_lacks_weights_of_the_decoder_is_refused(tmp_path, byt
 
 def test_lora_on_two_halves_of_an_encoder_is_loaded_back_whole(tmp_path, byte_bpe):
     loaded = load(tmp_path, "bert2bert", byte_bpe)
-    source = Model(name="bert2bert", origin=Origin.local, path=str(tmp_path), decoder="same")
-    keep_base(loaded.model, source, byte_bpe, tmp_path)
+    source = Model(name="bert2bert", origin=ModelOrigin.local, path=str(tmp_path), decoder="same")
+    save_base_model(loaded.model, source, byte_bpe, tmp_path)
     options = {"_target_": "peft.LoraConfig", "target_modules": ["query", "value"]}
     adapted = adapt(loaded, Method(name="lora", peft=options), TASK.peft_type, [])
     with torch.no_grad():

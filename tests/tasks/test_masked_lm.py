@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaF
 from crosstune.data.windows import IGNORE
 from crosstune.errors import ConfigError
 from crosstune.tasks.masked_lm import MaskedLM
-from crosstune.training.batching import Batches, Share
+from crosstune.training.batching import BatchDataset, RankBatch
 from tests.tiny import batch_of, saying
 
 TEXTS = [
@@ -34,9 +34,9 @@ def real_pieces(encoded, windows):
 
 def draws(task, encoded, tokenizer, epochs):
     """Return batches of all windows, drawn for each epoch as training does."""
-    batches = Batches(encoded, task, tokenizer, seed=1)
+    batches = BatchDataset(encoded, task, tokenizer, seed=1)
     everything = list(range(len(encoded)))
-    return [batches[Share(everything, epoch, counted=True)] for epoch in range(epochs)]
+    return [batches[RankBatch(everything, epoch, counted=True)] for epoch in range(epochs)]
 
 
 # --- windows
@@ -157,7 +157,9 @@ def test_of_words_and_spans_too_80_are_masks_10_others_and_10_unchanged(byte_bpe
 
 def masks(task, encoded, tokenizer, seed, window, *, among=(), epoch=0):
     """Return the masked window, drawn in a batch with others."""
-    batch = Batches(encoded, task, tokenizer, seed)[Share([*among, window], epoch, counted=True)]
+    batch = BatchDataset(encoded, task, tokenizer, seed)[
+        RankBatch([*among, window], epoch, counted=True)
+    ]
     length = encoded.lengths[window]
     row = len(among)
     return [
@@ -224,7 +226,7 @@ def test_a_prediction_is_the_guess_at_every_masked_piece(byte_bpe):
     windows = list(range(len(encoded)))
     labels = TASK.collate(encoded, windows, byte_bpe, (0, 0))["labels"]
     logits = torch.nn.functional.one_hot(labels.clamp(min=0), len(byte_bpe)).float()
-    read = TASK.read_off(saying(logits), batch_of(labels))
+    read = TASK.predict_batch(saying(logits), batch_of(labels))
     outputs = [(window, *found) for window, found in zip(windows, read, strict=True)]
     predictions = TASK.decode(ROWS, encoded, outputs)
     assert [p.id for p in predictions] == [found["id"] for found in ROWS]
@@ -243,7 +245,7 @@ def test_a_right_model_is_always_right(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 40)
     labels = TASK.collate(encoded, [0], byte_bpe, (0, 0))["labels"]
     logits = 50.0 * torch.nn.functional.one_hot(labels.clamp(min=0), len(byte_bpe)).float()
-    ((found, score),) = TASK.read_off(saying(logits), batch_of(labels))
+    ((found, score),) = TASK.predict_batch(saying(logits), batch_of(labels))
     measured = TASK.measure(TASK.decode(ROWS, encoded, [(0, found, score)]), torch.device("cpu"))
     assert measured["scores"] == {"accuracy": 1.0}
     assert tuple(measured["scores"]) == TASK.metrics
@@ -284,7 +286,7 @@ def read_all(task, encoded, tokenizer):
     windows = list(range(len(encoded)))
     labels = task.collate(encoded, windows, tokenizer, (0, 0))["labels"]
     logits = 50.0 * torch.nn.functional.one_hot(labels.clamp(min=0), len(tokenizer)).float()
-    read = task.read_off(saying(logits), batch_of(labels))
+    read = task.predict_batch(saying(logits), batch_of(labels))
     outputs = [(window, *found) for window, found in zip(windows, read, strict=True)]
     return labels, task.decode(ROWS, encoded, outputs)
 
@@ -349,7 +351,7 @@ def measured_pairs(task, tokenizer, wrong):
         batch = task.collate(encoded, windows, tokenizer, (0, 0))
         vocabulary = torch.zeros(*batch["labels"].shape, len(tokenizer))
         said = SimpleNamespace(logits=vocabulary, seq_relationship_logits=logits[windows])
-        read = task.read_off(lambda said=said, **inputs: said, batch)
+        read = task.predict_batch(lambda said=said, **inputs: said, batch)
         outputs += [(window, *found) for window, found in zip(windows, read, strict=True)]
     return len(encoded), task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))
 
@@ -391,8 +393,8 @@ def test_a_stand_in_batch_counts_nothing(wordpiece, options):
     encoded = task.encode(ROWS, wordpiece, 40)
     model = BertForPreTraining(BertConfig(vocab_size=len(wordpiece), **SIZES))
     task.extend(model)
-    batches = Batches(encoded, task, wordpiece, seed=1)
-    total, count = task.loss(model, batches[Share([0], 0, counted=False)])
+    batches = BatchDataset(encoded, task, wordpiece, seed=1)
+    total, count = task.loss(model, batches[RankBatch([0], 0, counted=False)])
     assert (total.item(), count.item()) == (0.0, 0)
 
 

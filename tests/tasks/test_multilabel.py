@@ -79,7 +79,7 @@ def test_a_batch_that_does_not_count_has_no_loss():
 
 def test_labels_above_one_half_are_predicted_with_the_log_probability_of_the_set(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
-    read = TASK.read_off(saying(LOGITS), batch_of(LABELS))
+    read = TASK.predict_batch(saying(LOGITS), batch_of(LABELS))
     outputs = [(window, *found) for window, found in enumerate(read)]
     first, second, third = TASK.decode(ROWS, encoded, outputs)
     assert (first.gold, first.prediction) == (["anger", "joy"], ["anger", "joy"])

@@ -70,7 +70,7 @@ def test_a_batch_that_does_not_count_has_no_loss():
 def test_predictions_are_in_the_unit_of_the_labels(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
     batch = TASK.collate(encoded, [0, 1, 2], byte_bpe, None)
-    read = TASK.read_off(saying(batch["labels"][:, None]), batch)
+    read = TASK.predict_batch(saying(batch["labels"][:, None]), batch)
     outputs = [(window, *found) for window, found in enumerate(read)]
     predictions = TASK.decode(ROWS, encoded, outputs)
     assert [p.prediction for p in predictions] == pytest.approx([p.gold for p in predictions])

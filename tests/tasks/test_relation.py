@@ -68,16 +68,16 @@ def test_a_row_without_fault_has_none():
 def test_another_pair_of_a_text_is_another_item_but_leaks_the_same():
     other = {**ROWS[0], "head": [20, 32], "tail": [0, 11]}
     assert TASK.texts_of(other) != TASK.texts_of(ROWS[0])
-    assert TASK.leaks_of(other) == TASK.leaks_of(ROWS[0]) == [TEXT]
+    assert TASK.leakage_texts(other) == TASK.leakage_texts(ROWS[0]) == [TEXT]
 
 
 @pytest.mark.shared
 def test_the_sentences_that_semeval_has_in_train_and_test_are_found():
     folder = SHARED / "en" / "semeval2010_task8"
     splits = {name: {"en": read_semeval(str(folder / f"{name}.txt"))} for name in ("train", "test")}
-    found = Counter(f.rule for f in check_duplicates(splits, TASK.texts_of, TASK.leaks_of))
+    found = Counter(f.rule for f in check_duplicates(splits, TASK.texts_of, TASK.leakage_texts))
     assert (found["D102"], found["D202"]) == (16, 1)  # one more but for case
-    assert count_leakage(splits, TASK.leaks_of) == {"test/en": 17}
+    assert count_leakage(splits, TASK.leakage_texts) == {"test/en": 17}
     assert found["D101"] == 0, "the 25 sentences that train repeats have another pair each"
 
 
@@ -211,7 +211,7 @@ def test_a_prediction_is_the_best_label_with_its_log_probability(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
     batch = TASK.collate(encoded, [2, 0], byte_bpe, None)
     logits = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
-    read = TASK.read_off(saying(logits), batch)
+    read = TASK.predict_batch(saying(logits), batch)
     outputs = [(window, *found) for window, found in zip([2, 0], read, strict=True)]
     first, second = TASK.decode(ROWS, encoded, outputs)
     assert (first.id, first.gold, first.prediction) == ("r2", "New(e1,e2)", "Other")

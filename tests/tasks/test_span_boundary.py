@@ -18,8 +18,8 @@ from crosstune.tasks.span_boundary import (
     TARGETS,
     add_boundary,
     boundary_loss,
+    encode_with_targets,
     find_targets,
-    see,
 )
 
 SIZES = {
@@ -56,7 +56,7 @@ def batch():
 @pytest.mark.parametrize("kind", BY_PLACE)
 def test_scores_at_masked_places_are_those_of_the_whole_head(kind):
     model, (inputs, masked) = tiny(kind), batch()
-    seen = see(model, inputs, masked)
+    seen = encode_with_targets(model, inputs, masked)
     assert seen.logits.shape == (5, 50)
     assert torch.allclose(seen.logits, model(**inputs).logits[masked], atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_scores_at_masked_places_are_those_of_the_whole_head(kind):
 def test_a_kind_that_is_not_known_is_run_whole():
     model, (inputs, masked) = tiny(), batch()
     model.config.model_type = "foreign"
-    seen = see(model, inputs, masked)
+    seen = encode_with_targets(model, inputs, masked)
     assert seen.hidden is None
     assert torch.equal(seen.logits, model(**inputs).logits[masked])
 
@@ -82,18 +82,20 @@ def test_adapted_models_are_scored_at_masked_places_too(config):
     inputs, masked = batch()
     model = get_peft_model(tiny(), config).eval()
     whole = model(**inputs).logits[:, -masked.shape[1] :]
-    assert torch.allclose(see(model, inputs, masked).logits, whole[masked], atol=1e-6)
+    assert torch.allclose(
+        encode_with_targets(model, inputs, masked).logits, whole[masked], atol=1e-6
+    )
 
 
 def test_the_model_is_left_as_it_was():
     model, (inputs, masked) = tiny(), batch()
-    see(model, inputs, masked)
+    encode_with_targets(model, inputs, masked)
     assert model(**inputs).logits.shape == (3, 12, 50)
 
 
 def test_nothing_masked_gives_gradients_of_zero_to_every_weight():
     model, (inputs, masked) = tiny(), batch()
-    see(model, inputs, torch.zeros_like(masked)).logits.sum().backward()
+    encode_with_targets(model, inputs, torch.zeros_like(masked)).logits.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
@@ -144,7 +146,7 @@ def test_the_loss_is_that_of_the_formula():
         y = head.second_norm(torch.nn.functional.gelu(head.second(h1)))
         logits = model.bert.embeddings.word_embeddings.weight @ y + head.bias
         total = total - logits.log_softmax(-1)[labels[row, column]]
-    seen = see(model, inputs, masked)
+    seen = encode_with_targets(model, inputs, masked)
     loss = boundary_loss(model, seen, labels, inputs["attention_mask"])
     assert loss.item() == pytest.approx(total.item(), rel=1e-5)
     assert len(by_hand(masked, inputs["attention_mask"])) == 4  # one span ends at padding

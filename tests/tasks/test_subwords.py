@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from crosstune.tasks.subwords import (
-    Window,
+    SubwordWindow,
     bare_marks,
-    carrier,
+    carrier_word,
     special_pieces,
     split_words,
     windows,
@@ -64,7 +64,7 @@ def reads_one_word_more(sizes, room):
 
 def never_moves_on(sizes, room):
     while True:
-        yield Window(0, 0, 1, 1)
+        yield SubwordWindow(0, 0, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_that_law_finds_a_planted_bug(planted):
 
 
 def test_what_fits_is_one_window():
-    assert list(windows([1] * 8, room=8)) == [Window(0, 0, 8, 8)]
+    assert list(windows([1] * 8, room=8)) == [SubwordWindow(0, 0, 8, 8)]
 
 
 def test_words_of_inner_windows_have_context_on_both_sides():
@@ -125,13 +125,13 @@ def test_a_word_that_the_tokenizer_drops_is_one_unknown_piece(wordpiece):
 def test_a_bare_word_mark_does_not_carry(unigram):
     ((pieces,),) = split_words([{"words": ["北京"]}], unigram)
     assert unigram.convert_ids_to_tokens(pieces) == ["▁", "北", "京"]
-    assert carrier(pieces, bare_marks(unigram)) == 1
+    assert carrier_word(pieces, bare_marks(unigram)) == 1
 
 
 def test_a_word_mark_with_letters_carries(unigram):
     ((pieces,),) = split_words([{"words": ["niño"]}], unigram)
     assert unigram.convert_ids_to_tokens(pieces) == ["▁niñ", "o"]
-    assert carrier(pieces, bare_marks(unigram)) == 0
+    assert carrier_word(pieces, bare_marks(unigram)) == 0
 
 
 @pytest.mark.parametrize("word", ["\ufffd", " ", "\u3000", "▁"])

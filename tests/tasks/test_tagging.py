@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from crosstune.data.tag_schemes import convert, find_scheme_faults
-from crosstune.data.windows import IGNORE, UNSEEN, Encoded
+from crosstune.data.tag_schemes import convert_scheme, find_scheme_faults
+from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.tasks.crf import Transitions
 from crosstune.tasks.tagging import Tagging
@@ -44,7 +44,7 @@ def through(task, tokenizer, max_tokens):
     """Return every row's tags after encoding, collating, reading off and decoding the gold."""
     encoded = task.encode(ROWS, tokenizer, max_tokens)
     labels = task.collate(encoded, range(len(encoded)), tokenizer, None)["labels"]
-    read = task.read_off(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
+    read = task.predict_batch(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
     outputs = [(window, *found) for window, found in enumerate(read)]
     return [p.prediction for p in task.decode(ROWS, encoded, outputs)]
 
@@ -97,7 +97,7 @@ class LastPiece(Tagging):
         labels = encoded.labels
         moved = labels.copy()
         moved[1:], moved[0] = labels[:-1], IGNORE
-        return Encoded(**{**vars(encoded), "labels": moved})
+        return EncodedDataset(**{**vars(encoded), "labels": moved})
 
 
 class OneWindow(Tagging):
@@ -109,7 +109,7 @@ class OneWindow(Tagging):
         for window in range(1, len(encoded)):
             if encoded.items[window] == encoded.items[window - 1]:
                 labels[encoded.starts[window] : encoded.starts[window + 1]] = IGNORE
-        return Encoded(**{**vars(encoded), "labels": labels})
+        return EncodedDataset(**{**vars(encoded), "labels": labels})
 
 
 @pytest.mark.parametrize("planted", [LastPiece, OneWindow])
@@ -158,7 +158,7 @@ def test_a_prediction_has_the_summed_log_probability_of_its_tags(byte_bpe):
     encoded = TASK.encode(ROWS[:1], byte_bpe, 128)
     labels = TASK.collate(encoded, [0], byte_bpe, None)["labels"]
     logits = gold_logits(labels, len(TASK.labels))
-    ((best, score),) = TASK.read_off(saying(logits), batch_of(labels))
+    ((best, score),) = TASK.predict_batch(saying(logits), batch_of(labels))
     each = float(logits.log_softmax(-1).max())
     (prediction,) = TASK.decode(ROWS[:1], encoded, [(0, best, score)])
     assert prediction.score == pytest.approx(each * len(SPANISH), rel=1e-3)
@@ -212,7 +212,7 @@ def test_a_right_model_scores_one_in_every_score_it_announces(byte_bpe, scheme):
     task = Tagging.from_rows(ROWS, scheme)
     encoded = task.encode(ROWS, byte_bpe, 64)
     labels = task.collate(encoded, range(len(encoded)), byte_bpe, None)["labels"]
-    read = task.read_off(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
+    read = task.predict_batch(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
     outputs = [(window, *found) for window, found in enumerate(read)]
     scores = task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))["scores"]
     assert set(scores) == set(task.metrics)
@@ -279,7 +279,7 @@ def fed_back(task, rows, tokenizer, max_tokens):
     """Return the predictions of a model that says the gold."""
     encoded = task.encode(rows, tokenizer, max_tokens)
     labels = task.collate(encoded, range(len(encoded)), tokenizer, None)["labels"]
-    read = task.read_off(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
+    read = task.predict_batch(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
     return task.decode(rows, encoded, [(window, *found) for window, found in enumerate(read)])
 
 
@@ -338,9 +338,9 @@ def test_every_gold_tag_comes_back_through_the_field(tokenizer, max_tokens):
     task = Tagging.from_rows(ROWS, crf=True)
     encoded, batch = field_batch(task, ROWS, tokenizer, max_tokens)
     model = Saying(gold_logits(batch["labels"], len(task.labels)), len(task.labels))
-    outputs = [(w, *said) for w, said in enumerate(task.read_off(model, batch))]
+    outputs = [(w, *said) for w, said in enumerate(task.predict_batch(model, batch))]
     predictions = [p.prediction for p in task.decode(ROWS, encoded, outputs)]
-    well_formed = [convert(found["tags"], "iob2") for found in ROWS]
+    well_formed = [convert_scheme(found["tags"], "iob2") for found in ROWS]
     assert predictions == well_formed == [found["tags"] for found in ROWS]
 
 
@@ -349,8 +349,8 @@ def test_the_field_never_predicts_what_breaks_the_scheme(byte_bpe):
     encoded, batch = field_batch(task, ROWS, byte_bpe, 24)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(*batch["labels"].shape, len(task.labels), generator=generator)
-    said = task.read_off(Saying(logits, len(task.labels)), batch)
-    free = Tagging(task.labels, "spans", "iob2", "bioes").read_off(saying(logits), batch)
+    said = task.predict_batch(Saying(logits, len(task.labels)), batch)
+    free = Tagging(task.labels, "spans", "iob2", "bioes").predict_batch(saying(logits), batch)
     whole = [w for w in range(len(encoded)) if all(batch["edges"][w])]
     assert whole
     faults = [find_scheme_faults([task.labels[n] for n in said[w][0]], "bioes") for w in whole]
@@ -390,6 +390,6 @@ def test_a_fields_score_is_the_log_probability_of_its_path(byte_bpe):
     task = Tagging.from_rows(ROWS, crf=True)
     _, batch = field_batch(task, ROWS[:1], byte_bpe)
     logits = gold_logits(batch["labels"], len(task.labels))
-    ((_, score),) = task.read_off(Saying(logits, len(task.labels)), batch)
+    ((_, score),) = task.predict_batch(Saying(logits, len(task.labels)), batch)
     each = logits.log_softmax(-1).max().item()
     assert score == pytest.approx(each * len(SPANISH), rel=1e-3)

@@ -11,9 +11,9 @@ import torch
 from crosstune.data.length_groups import split_by_length
 from crosstune.models.acceleration.unpad import unpad
 from crosstune.models.load import load_model, load_tokenizer
-from crosstune.tasks.task import add_up
-from crosstune.training.batching import Parts, Share
-from crosstune.training.datamodule import LanguageData
+from crosstune.tasks.task import sum_losses
+from crosstune.training.batching import RankBatch, SplitBatchDataset
+from crosstune.training.datamodule import FineTuningData
 from crosstune.training.prepare import prepare
 from tests.tiny import DATA, tiny_run
 
@@ -32,14 +32,14 @@ def loaded(tmp_path: Path, kind: str, *more: str) -> Any:
     tokenizer = load_tokenizer(run.model, texts, content, tmp_path)
     torch.manual_seed(0)
     model = load_model(run.model, prepared.task, tokenizer, []).model.train()
-    data = LanguageData(prepared.splits, prepared.task, tokenizer, run.data, 1, tmp_path)
+    data = FineTuningData(prepared.splits, prepared.task, tokenizer, run.data, 1, tmp_path)
     (encoded,) = data.encoded["train"].values()
     return model, prepared.task, encoded, tokenizer
 
 
 def gradient(model: Any, task: Any, parts: list[dict[str, Any]]) -> torch.Tensor:
     model.zero_grad()
-    total, count = add_up(task, model, parts)
+    total, count = sum_losses(task, model, parts)
     (total / count).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
@@ -49,9 +49,10 @@ def test_the_gradient_of_a_batch_in_parts_is_that_of_the_whole_batch(
     kind: str, tmp_path: Path
 ) -> None:
     model, task, encoded, tokenizer = loaded(tmp_path, kind)
-    share = Share(list(range(24)), 0, counted=True)
+    share = RankBatch(list(range(24)), 0, counted=True)
     split, whole = (
-        Parts(encoded, task, tokenizer, 1, cost)[share]["parts"] for cost in (ALONE, TOGETHER)
+        SplitBatchDataset(encoded, task, tokenizer, 1, cost)[share]["parts"]
+        for cost in (ALONE, TOGETHER)
     )
     assert len(split) > len(whole) == 1
     expected = gradient(model, task, whole)
@@ -64,8 +65,8 @@ def test_so_is_the_gradient_of_a_batch_whose_padding_the_layers_do_not_see(
     kind: str, tmp_path: Path
 ) -> None:
     model, task, encoded, tokenizer = loaded(tmp_path, kind)
-    share = Share(list(range(24)), 0, counted=True)
-    whole = Parts(encoded, task, tokenizer, 1, None)[share]["parts"]
+    share = RankBatch(list(range(24)), 0, counted=True)
+    whole = SplitBatchDataset(encoded, task, tokenizer, 1, None)[share]["parts"]
     expected = gradient(model, task, whole)
     unpadded = unpad(model)
     assert (unpadded is None) == (kind == "masked_lm")
@@ -74,9 +75,11 @@ def test_so_is_the_gradient_of_a_batch_whose_padding_the_layers_do_not_see(
 
 def test_a_mean_over_parts_instead_of_windows_is_told(tmp_path: Path) -> None:
     model, task, encoded, tokenizer = loaded(tmp_path, "classification")
-    share = Share(list(range(24)), 0, counted=True)
-    parts = Parts(encoded, task, tokenizer, 1, ALONE)[share]["parts"]
-    expected = gradient(model, task, Parts(encoded, task, tokenizer, 1, TOGETHER)[share]["parts"])
+    share = RankBatch(list(range(24)), 0, counted=True)
+    parts = SplitBatchDataset(encoded, task, tokenizer, 1, ALONE)[share]["parts"]
+    expected = gradient(
+        model, task, SplitBatchDataset(encoded, task, tokenizer, 1, TOGETHER)[share]["parts"]
+    )
     each = [gradient(model, task, [part]) for part in parts]
     scale = max(one.norm() for one in each)
     assert (torch.stack(each).mean(0) - expected).abs().max() > 1e-6 * scale
@@ -84,14 +87,14 @@ def test_a_mean_over_parts_instead_of_windows_is_told(tmp_path: Path) -> None:
 
 def test_sentence_pairs_of_masked_lm_stay_one_part(tmp_path: Path) -> None:
     _, task, encoded, tokenizer = loaded(tmp_path, "masked_lm", "+data.task.next_sentence=true")
-    share = Share(list(range(8)), 0, counted=True)
-    assert len(Parts(encoded, task, tokenizer, 1, ALONE)[share]["parts"]) == 1
+    share = RankBatch(list(range(8)), 0, counted=True)
+    assert len(SplitBatchDataset(encoded, task, tokenizer, 1, ALONE)[share]["parts"]) == 1
 
 
 def test_every_window_is_in_exactly_one_part(tmp_path: Path) -> None:
     _, task, encoded, tokenizer = loaded(tmp_path, "classification")
-    share = Share([3, 1, 4, 15, 9, 2], 0, counted=True)
-    batch = Parts(encoded, task, tokenizer, 1, ALONE)[share]
+    share = RankBatch([3, 1, 4, 15, 9, 2], 0, counted=True)
+    batch = SplitBatchDataset(encoded, task, tokenizer, 1, ALONE)[share]
     held = [part["inputs"]["attention_mask"].sum().item() for part in batch["parts"]]
     assert sum(held) == batch["tokens"] == encoded.lengths[share.windows].sum()
     assert batch["windows"] == share.windows

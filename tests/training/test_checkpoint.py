@@ -45,7 +45,7 @@ def kill_at(patch: pytest.MonkeyPatch, owner: type, method: str, count: int) -> 
 def killed(outputs: Path, count: int, *words: str, owner: Any = None, method: str = "") -> None:
     """Train until a call, by default of a training step, of this number."""
     with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, owner or learner.Learner, method or "training_step", count)
+        kill_at(patch, owner or learner.FineTuningModule, method or "training_step", count)
         with pytest.raises(Killed):
             train(tiny_run(outputs, "classification", OFTEN, *words))
 
@@ -104,11 +104,15 @@ def test_a_run_killed_in_a_step_ends_as_if_it_had_not_been(
     ("owner", "method", "count"),
     [
         # while the second epoch is validated
-        pytest.param(learner.Learner, "validation_step", 2, marks=pytest.mark.slow),
-        (callbacks.KeepBest, "on_validation_end", 1),  # the best weights are newer than the place
-        (learner.Learner, "test_step", 1),  # when training is over
-        pytest.param(checkpoints.Checkpoints, "finish", 1, marks=pytest.mark.slow),
-        pytest.param(checkpoints.Checkpoints, "write", 5, marks=pytest.mark.slow),
+        pytest.param(learner.FineTuningModule, "validation_step", 2, marks=pytest.mark.slow),
+        (
+            callbacks.BestWeights,
+            "on_validation_end",
+            1,
+        ),  # the best weights are newer than the place
+        (learner.FineTuningModule, "test_step", 1),  # when training is over
+        pytest.param(checkpoints.ResumeCheckpoint, "finish", 1, marks=pytest.mark.slow),
+        pytest.param(checkpoints.ResumeCheckpoint, "write", 5, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_outside_a_step_ends_as_if_it_had_not_been(
@@ -175,15 +179,15 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path, whole: Any) ->
 
 
 def test_without_time_to_lose_only_epochs_are_written(tmp_path: Path) -> None:
-    places: list[checkpoints.Place] = []
-    original = checkpoints.Checkpoints.write
+    places: list[checkpoints.LoopPosition] = []
+    original = checkpoints.ResumeCheckpoint.write
 
-    def noted(self: Any, trainer: Any, module: Any, place: checkpoints.Place) -> None:
+    def noted(self: Any, trainer: Any, module: Any, place: checkpoints.LoopPosition) -> None:
         places.append(place)
         original(self, trainer, module, place)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "write", noted)
+        patch.setattr(checkpoints.ResumeCheckpoint, "write", noted)
         train(tiny_run(tmp_path, "classification"))
     assert [(p.epoch, p.batch, p.over) for p in places] == [(1, 0, False), (2, 0, True)]
 
@@ -199,7 +203,7 @@ def test_an_order_that_begins_anew_is_seen(
 ) -> None:
     whole()
     monkeypatch.setattr(
-        batching.TrainingOrder, "start", property(lambda s: 0, lambda s, v: None), raising=False
+        batching.TrainingSampler, "start", property(lambda s: 0, lambda s, v: None), raising=False
     )
     assert differs(tmp_path, whole)
 
@@ -219,7 +223,7 @@ def test_a_checkpoint_on_the_last_batch_of_an_epoch_is_seen(
     """Counters as they stand after the last batch let Lightning skip what follows."""
     original = checkpoints._move_to
 
-    def on_last_batch(trainer: Any, place: checkpoints.Place) -> None:
+    def on_last_batch(trainer: Any, place: checkpoints.LoopPosition) -> None:
         assert (place.epoch, place.batch) == (1, 0)
         original(trainer, place)
         progress = trainer.fit_loop.epoch_loop.batch_progress

@@ -14,23 +14,23 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from crosstune.logs import quiet
+from crosstune.logs import silence_libraries
 from crosstune.methods import adapt
 from crosstune.models.load import load_model, load_tokenizer
 from crosstune.reporting.records import COSTS
 from crosstune.training import cost
 from crosstune.training.callbacks import CostMeter
-from crosstune.training.checkpoint import Checkpoints
+from crosstune.training.checkpoint import ResumeCheckpoint
 from crosstune.training.cost import (
     WARM_UP,
-    Pace,
+    Throughput,
     count_flops,
     count_parameters,
     measure_state,
     name_device,
 )
-from crosstune.training.datamodule import LanguageData
-from crosstune.training.lightning_module import Learner
+from crosstune.training.datamodule import FineTuningData
+from crosstune.training.lightning_module import FineTuningModule
 from crosstune.training.prepare import prepare
 from crosstune.training.train import fit_stage, train
 from tests.tiny import tiny_run
@@ -77,7 +77,7 @@ def test_a_decoder_tied_to_the_embeddings_counts_with_them_and_once():
     ids=["lora", "lora_on_embeddings", "prompts"],
 )
 def test_head_adapter_and_embeddings_are_apart(config):
-    with quiet():
+    with silence_libraries():
         adapted = get_peft_model(tiny_bert(), config)
     counts = count_parameters(adapted, ["classifier"], peft=True)
     assert counts["embedding_parameters"] == TABLES
@@ -165,11 +165,11 @@ def weights_after(tmp_path, meter, *more):
     pl.seed_everything(run.seed, verbose=False)
     tokenizer = load_tokenizer(run.model, *prepared.training_texts(), tmp_path)
     loaded = load_model(run.model, task, tokenizer, run.allow)
-    with quiet():
+    with silence_libraries():
         model = adapt(loaded, run.method, task.peft_type, run.allow)
-        data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, tmp_path)
-        learner = Learner(model, task, data, run.optimizer, run.allow, run.trainer)
-        checkpoints = Checkpoints(prepared.folder, run, model)
+        data = FineTuningData(prepared.splits, task, tokenizer, run.data, run.seed, tmp_path)
+        learner = FineTuningModule(model, task, data, run.optimizer, run.allow, run.trainer)
+        checkpoints = ResumeCheckpoint(prepared.folder, run, model)
         fit_stage(prepared, run.data.stages[0], learner, (checkpoints, meter), [])
     return {name: value.clone() for name, value in learner.state_dict().items()}
 
@@ -265,7 +265,7 @@ def clock(monkeypatch):
 
 def run_loop(clock, batches):
     """Return the pace of a loop whose first batches take ten seconds, and the others one."""
-    pace = Pace()
+    pace = Throughput()
     pace.start(CPU)
     for number in range(batches):
         pace.count(tokens=100)

@@ -9,12 +9,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from crosstune.config.schema import Data, Kind
+from crosstune.config.schema import Data, TaskType
 from crosstune.data.split import Split
 from crosstune.tasks.classification import Classification
-from crosstune.training.datamodule import LanguageData
+from crosstune.training.datamodule import FineTuningData
 
-DATA = Data("d", Kind.classification, "es", batch_size=4, max_tokens=16)
+DATA = Data("d", TaskType.classification, "es", batch_size=4, max_tokens=16)
 
 
 class Counting(Classification):
@@ -53,7 +53,7 @@ def make(byte_bpe, tmp_path):
     def make_data(splits=None, data=DATA, tokenizer=byte_bpe, labels=("a", "b")):
         Counting.asked.clear()
         task = Counting(list(labels))
-        made = LanguageData(splits or splits_of(), task, tokenizer, data, seed=1, cache=tmp_path)
+        made = FineTuningData(splits or splits_of(), task, tokenizer, data, seed=1, cache=tmp_path)
         return made, sum(Counting.asked)
 
     return make_data

@@ -12,7 +12,7 @@ import torch
 
 from crosstune.errors import ConfigError, RunError
 from crosstune.training import train as run_module
-from crosstune.training.failures import explain
+from crosstune.training.failures import explain_failure
 from crosstune.training.train import train
 from tests.tiny import tiny_run
 
@@ -33,7 +33,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_short_memory_says_which_batch_makes_the_same_steps_in_less(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, "classification", "trainer.accumulate_grad_batches=3")
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-    said = str(explain(error, run))
+    said = str(explain_failure(error, run))
     assert "data.batch_size=4 trainer.accumulate_grad_batches=6" in said
     assert "(24)" in said
 
@@ -41,22 +41,24 @@ def test_short_memory_says_which_batch_makes_the_same_steps_in_less(tmp_path: Pa
 def test_a_budget_of_sub_words_is_halved_while_it_holds_one_text(tmp_path: Path) -> None:
     error = MemoryError()
     run = tiny_run(tmp_path, "classification", "data.max_tokens=32", "data.batch_tokens=64")
-    assert "data.batch_tokens=32 trainer.accumulate_grad_batches=2" in str(explain(error, run))
+    assert "data.batch_tokens=32 trainer.accumulate_grad_batches=2" in str(
+        explain_failure(error, run)
+    )
     run = tiny_run(tmp_path, "classification", "data.max_tokens=32", "data.batch_tokens=62")
-    assert "fewer data.max_tokens" in str(explain(error, run))
+    assert "fewer data.max_tokens" in str(explain_failure(error, run))
 
 
 def test_what_torch_says_on_a_cpu_is_short_memory_too(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(10**15)
     run = tiny_run(tmp_path, "classification", "data.batch_size=1")
-    assert "data.max_tokens" in str(explain(error.value, run))
+    assert "data.max_tokens" in str(explain_failure(error.value, run))
 
 
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
     for error in (ConfigError("x"), ValueError("x"), OSError(errno.ENOENT, "x")):
-        assert explain(error, run) is error
+        assert explain_failure(error, run) is error
 
 
 def test_a_disk_that_fills_at_a_checkpoint_is_named_and_loses_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from wandb.proto import wandb_internal_pb2
 
 from crosstune.cli.main import main
 from crosstune.training import loggers as tracking
-from crosstune.training.lightning_module import Learner
+from crosstune.training.lightning_module import FineTuningModule
 from crosstune.training.train import train
 from tests.tiny import tiny_overrides, tiny_run
 
@@ -95,7 +95,7 @@ def test_other_mirrors_write_into_the_folder_of_the_run(
 def test_a_csv_mirror_of_a_run_that_goes_on_has_every_line(tmp_path: Path) -> None:
     words = ("logger=csv", "trainer.checkpoint_every_seconds=0", "trainer.log_every_n_steps=1")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "on_validation_epoch_end", lambda self: 1 / 0)
+        patch.setattr(FineTuningModule, "on_validation_epoch_end", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tiny_run(tmp_path, "classification", *words))
     folder = train(tiny_run(tmp_path, "classification", *words, "retry=true"))

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from crosstune.config.schema import Data, Kind
+from crosstune.config.schema import Data, TaskType
 from crosstune.data.split import Split
 from crosstune.errors import ConfigError, DataError
 from crosstune.training.prepare import choose_rows
 
-DATA = Data("d", Kind.classification, "es", {}, "", "", "")
+DATA = Data("d", TaskType.classification, "es", {}, "", "", "")
 ROWS = [
     {"id": str(n), "text": f"t{n}", "label": "abc"[n % 3], "where": f"x.tsv:{n}"} for n in range(60)
 ]

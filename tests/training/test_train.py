@@ -103,13 +103,13 @@ def test_the_loss_is_logged_where_it_is_read_and_told_at_each_validation(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    log = learner.Learner.log
+    log = learner.FineTuningModule.log
 
     def count(self: Any, name: str, *rest: Any, **options: Any) -> None:
         asked.append(name)
         log(self, name, *rest, **options)
 
-    monkeypatch.setattr(learner.Learner, "log", count)
+    monkeypatch.setattr(learner.FineTuningModule, "log", count)
     with caplog.at_level(logging.INFO, logger="crosstune"):
         folder = train(tiny_run(tmp_path, "classification", "trainer.log_every_n_steps=4"))
     assert asked.count("train/loss") == 2
@@ -212,7 +212,7 @@ def test_what_failed_goes_on_from_its_checkpoint(
 ) -> None:
     words = ("classification", "trainer.checkpoint_every_seconds=0")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner.Learner, "test_step", lambda *_: 1 / 0)
+        patch.setattr(learner.FineTuningModule, "test_step", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tiny_run(tmp_path, *words))
     with caplog.at_level("INFO"):
@@ -257,7 +257,7 @@ def test_patience_stops_before_the_last_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_frozen_weights_stay_bit_identical(method: str, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
-    original = learner.Learner.on_fit_start
+    original = learner.FineTuningModule.on_fit_start
 
     def remember(self: Any) -> None:
         original(self)
@@ -265,7 +265,7 @@ def test_frozen_weights_stay_bit_identical(method: str, tmp_path: Path) -> None:
         seen["before"] = {n: p.detach().clone() for n, p in self.named_parameters()}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner.Learner, "on_fit_start", remember)
+        patch.setattr(learner.FineTuningModule, "on_fit_start", remember)
         train(tiny_run(tmp_path, "tagging", f"method={method}"))
     after = dict(seen["module"].named_parameters())
     frozen = [name for name, p in after.items() if not p.requires_grad]

@@ -17,7 +17,7 @@ def flags_first(arguments: list[str]) -> list[str]:
     return [*flags, *rest]
 
 
-def read_options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, str]:
+def parse_options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, str]:
     """Return the options of a verb from words KEY=VALUE.
 
     `allowed` has the default of each; None must be given, "" may stay empty.

@@ -16,17 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from crosstune.config.instantiate import build
-from crosstune.config.schema import Data, Origin, Run, Unseen
+from crosstune.config.instantiate import instantiate
+from crosstune.config.schema import Data, ModelOrigin, Run, UnseenLabels
 from crosstune.data.quality import checks
 from crosstune.data.quality.duplicates import check_duplicates, count_leakage
-from crosstune.data.quality.rules import RULES, Finding, found, render_json, render_text, tolerate
+from crosstune.data.quality.rules import (
+    RULES,
+    Finding,
+    drop_allowed,
+    make_finding,
+    render_json,
+    render_text,
+)
 from crosstune.data.readers.tables import is_jsonl
 from crosstune.data.split import Split
 from crosstune.data.splits import SPLITS, Given, Splits, parts_of
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.models.load import load_tokenizer
-from crosstune.runs.fingerprint import resolve
+from crosstune.runs.fingerprint import resolve_model
 from crosstune.tasks import TASKS, Task
 
 _PASSES = 20  # readings of a faulty file, each without the lines that the one before refused
@@ -89,13 +96,15 @@ def examine(run: Run, tokenize: bool = False) -> Report:
         if not whole:
             partial.append(f"{name}/{language}")
         elif not rows:
-            findings.append(found("R108", source, f"no rows in it (data.{name}, {language})"))
+            findings.append(
+                make_finding("R108", source, f"no rows in it (data.{name}, {language})")
+            )
     task, faults = _make_task(data, splits)
     findings += faults
     leakage: dict[str, int] = {}
     if task is not None:
         findings += _examine_rows(splits, task, data, sources)
-        leakage = count_leakage(splits, task.leaks_of)
+        leakage = count_leakage(splits, task.leakage_texts)
         if tokenize:
             findings += _examine_tokens(splits, task, run, sources)
     counts = {
@@ -104,7 +113,9 @@ def examine(run: Run, tokenize: bool = False) -> Report:
         for language, split in languages.items()
     }
     missing = [name for name in SPLITS if name not in splits]
-    return Report(data.name, counts, missing, partial, leakage, tolerate(findings, data.allowed))
+    return Report(
+        data.name, counts, missing, partial, leakage, drop_allowed(findings, data.allowed)
+    )
 
 
 def _check_allowed(allowed: Sequence[str]) -> None:
@@ -125,7 +136,7 @@ def _read(data: Data, allow: Sequence[str], given: Given) -> tuple[Split, list[F
     """Return the rows of a source, what is wrong with its text, and whether all was read."""
     encoding, source = str(data.reader.get("encoding", "utf-8")), given["source"]
     try:
-        split = build(data.reader, "data.reader", allow, **given)
+        split = instantiate(data.reader, "data.reader", allow, **given)
     except DataError as error:
         text, findings = _scan(source, encoding)
         if text is None:
@@ -180,7 +191,7 @@ def _read_sound_lines(
             content = "\n".join(lines[number - 1] for number in kept).encode(encoding)
             path.write_bytes(content)
             try:
-                split = build(data.reader, "data.reader", allow, source=str(path))
+                split = instantiate(data.reader, "data.reader", allow, source=str(path))
             except DataError as error:
                 faults = [checks.from_reader(source, original(f)) for f in error.faults]
             else:
@@ -213,7 +224,7 @@ def _make_task(data: Data, splits: Splits) -> tuple[Task | None, list[Finding]]:
         except DataError as error:
             place = str(part[0]["where"]).rpartition(":")[0]
             if part is train:
-                findings += [found("T102", place, fault) for fault in error.faults]
+                findings += [make_finding("T102", place, fault) for fault in error.faults]
         except TypeError as error:
             raise ConfigError(f"data.task={data.task}: {error}") from error
     return None, findings
@@ -225,18 +236,18 @@ def _examine_rows(
     texts_of, labels_of = task.texts_of, task.labels_of
     yield from checks.check_rows(splits, task.faults_of, texts_of)
     yield from checks.check_ids(splits)
-    yield from checks.check_labels(splits, labels_of, data.unseen_labels is Unseen.miss)
+    yield from checks.check_labels(splits, labels_of, data.unseen_labels is UnseenLabels.miss)
     yield from checks.check_conflicts(splits, texts_of, labels_of)
     yield from checks.check_tags(splits)
     yield from checks.check_balance(splits, labels_of, sources)
-    yield from check_duplicates(splits, texts_of, task.leaks_of)
+    yield from check_duplicates(splits, texts_of, task.leakage_texts)
 
 
 def _examine_tokens(
     splits: Splits, task: Task, run: Run, sources: dict[str, str]
 ) -> Iterator[Finding]:
     """Yield what the model's tokenizer makes of each split: length, cuts, unknown pieces."""
-    if run.model.origin is Origin.scratch and not splits.get("train"):
+    if run.model.origin is ModelOrigin.scratch and not splits.get("train"):
         raise ConfigError(
             f"model={run.model.name} trains its tokenizer on train: give data.train, or a model "
             "that has one, model=local model.path=DIR."
@@ -245,7 +256,7 @@ def _examine_tokens(
     texts = (text for split in train for row in split.rows for text in task.texts_of(row))
     content = hashlib.sha256(repr([split.digests for split in train]).encode()).hexdigest()
     cache = Path(run.outputs) / ".cache"
-    tokenizer: Any = load_tokenizer(resolve(run.model), texts, content, cache)
+    tokenizer: Any = load_tokenizer(resolve_model(run.model), texts, content, cache)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     for name, languages in splits.items():
@@ -263,8 +274,8 @@ def _examine_tokens(
                 f"{who}: {len(ids) / len(rows):.1f} sub-words an item, {cut:.1%} of items cut to "
                 f"{run.data.max_tokens}, {unknown:.2%} of sub-words unknown"
             )
-            yield found("K101", place, message)
+            yield make_finding("K101", place, message)
             if cut > _MOST_CUT:
-                yield found("K102", place, message)
+                yield make_finding("K102", place, message)
             if unknown > _MOST_UNKNOWN:
-                yield found("K103", place, message)
+                yield make_finding("K103", place, message)

@@ -11,10 +11,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from crosstune.cli.arguments import flags_first, read_options
+from crosstune.cli.arguments import flags_first, parse_options
 from crosstune.cli.help import HELP, OTHER_HELP, TRAIN_HELP, list_groups
 from crosstune.errors import ConfigError, CrosstuneError, suggest
-from crosstune.startup import collecting_later
+from crosstune.startup import defer_garbage_collection
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def train(arguments: list[str]) -> int:
     """Train one run, or a sweep of runs; print the folder of each."""
     import hydra
 
-    from crosstune.config.compose import COMPOSE_ERRORS, explain
+    from crosstune.config.compose import COMPOSE_ERRORS, explain_compose_error
     from crosstune.config.paths import find_conf
 
     _prepare_process()
@@ -65,7 +65,7 @@ def train(arguments: list[str]) -> int:
     try:
         hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(jobs.do)()
     except COMPOSE_ERRORS as error:
-        raise explain(error) from error
+        raise explain_compose_error(error) from error
     if jobs.errors and not sweeping:
         raise jobs.errors[0]
     failed = [error.exit_code for error in jobs.errors if error.exit_code]
@@ -86,14 +86,14 @@ class Jobs:
         """Do a run, print its folder and return its headline score; None: it failed."""
         from hydra.core.hydra_config import HydraConfig
 
-        from crosstune.config.compose import typed
+        from crosstune.config.compose import to_run
 
         _prepare_process()
         self.count += 1
         try:
-            run = typed(config, HydraConfig.get().overrides.task)
-            with collecting_later() if self.count == 1 else nullcontext():
-                from crosstune.sweeps.job import do as do_run
+            run = to_run(config, HydraConfig.get().overrides.task)
+            with defer_garbage_collection() if self.count == 1 else nullcontext():
+                from crosstune.sweeps.job import run_job as do_run
 
             folder, headline = do_run(run)
         except CrosstuneError as error:
@@ -118,44 +118,44 @@ class Jobs:
 def _prepare_process() -> None:
     """Make this process know the schema, and tell what it does."""
     from crosstune.config.compose import register_schema
-    from crosstune.logs import tell_terminal
+    from crosstune.logs import log_to_terminal
 
     register_schema()
-    tell_terminal()
+    log_to_terminal()
 
 
 def status(arguments: list[str]) -> int:
     """Print the state of a study."""
-    options = read_options(arguments, {"experiment": None, "outputs": "outputs"})
-    from crosstune.sweeps.status import render_survey, survey
+    options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
+    from crosstune.sweeps.status import render_status, study_status
 
-    found = survey(Path(options["outputs"]), options["experiment"])
-    print(render_survey(options["experiment"], found))
+    found = study_status(Path(options["outputs"]), options["experiment"])
+    print(render_status(options["experiment"], found))
     return 0
 
 
-@collecting_later()  # looking for garbage among its records took an eighth of its time
+@defer_garbage_collection()  # looking for garbage among its records took an eighth of its time
 def report(arguments: list[str]) -> int:
     """Print and write the table of a study."""
     allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
     allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
-    options = read_options(arguments, allowed)
+    options = parse_options(arguments, allowed)
     from crosstune.config.paths import find_conf
     from crosstune.reporting.comparison import read_comparison
     from crosstune.reporting.published.layout import read_target
-    from crosstune.reporting.report import Wanted, print_report, write_report
+    from crosstune.reporting.report import ReportOptions, print_report, write_report
     from crosstune.sweeps.plan_file import find_missing, is_recipe, read_plan, unknown_study
 
     outputs, experiment = Path(options["outputs"]), options["experiment"]
     seeds = (options["seeds_to_print"], options["seeds_to_claim"])
     target = read_target(find_conf(), options["table"]) if options["table"] else None
-    wanted = Wanted(read_comparison(options["baseline"], *seeds), target)
+    wanted = ReportOptions(read_comparison(options["baseline"], *seeds), target)
     command = " ".join(["crosstune report", *arguments])
     planned = read_plan(outputs / experiment)
     if not planned and is_recipe(experiment):
-        from crosstune.sweeps.status import plan_of_file
+        from crosstune.sweeps.status import plan_of_recipe
 
-        planned = plan_of_file(experiment)
+        planned = plan_of_recipe(experiment)
     elif not (outputs / experiment).is_dir():
         raise unknown_study(outputs, experiment)
     made = write_report(
@@ -171,13 +171,13 @@ def report(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Apply a finished run to a file; print where the answers are."""
-    options = read_options(arguments, {"run": None, "input": None, "output": None, "language": ""})
+    options = parse_options(arguments, {"run": None, "input": None, "output": None, "language": ""})
     from crosstune.inference.predict import predict as predict_file
-    from crosstune.logs import quiet, tell_terminal
+    from crosstune.logs import log_to_terminal, silence_libraries
 
-    tell_terminal()
+    log_to_terminal()
     run, source, target = (Path(options[name]) for name in ("run", "input", "output"))
-    with quiet():
+    with silence_libraries():
         count = predict_file(run, source, target, options["language"])
     print(f"{target}: {count} items", file=sys.stderr)
     print(target)
@@ -186,11 +186,11 @@ def predict(arguments: list[str]) -> int:
 
 def export(arguments: list[str]) -> int:
     """Export a finished run; print the folder."""
-    options = read_options(arguments, {"run": None, "output": None})
+    options = parse_options(arguments, {"run": None, "output": None})
     from crosstune.inference.export import export as export_run
-    from crosstune.logs import quiet
+    from crosstune.logs import silence_libraries
 
-    with quiet():
+    with silence_libraries():
         export_run(Path(options["run"]), Path(options["output"]))
     print(options["output"])
     return 0
@@ -198,7 +198,7 @@ def export(arguments: list[str]) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Answer over HTTP until interrupted; print the address."""
-    options = read_options(arguments, {"run": None, "host": "127.0.0.1", "port": "8000"})
+    options = parse_options(arguments, {"run": None, "host": "127.0.0.1", "port": "8000"})
     if not options["port"].isdigit() or int(options["port"]) > 65535:
         raise ConfigError(f"port={options['port']}: must be a whole number from 0 to 65535.")
     try:
@@ -209,9 +209,9 @@ def serve(arguments: list[str]) -> int:
         raise ConfigError(
             f"{error.name} is not installed: pip install 'crosstune[serve]'"
         ) from error
-    from crosstune.logs import tell_terminal
+    from crosstune.logs import log_to_terminal
 
-    tell_terminal()
+    log_to_terminal()
     paths = [Path(path) for path in options["run"].split(",")]
     with suppress(KeyboardInterrupt):  # how it is meant to end
         serve_runs(paths, options["host"], int(options["port"]))
@@ -222,11 +222,11 @@ def check(arguments: list[str]) -> int:
     """Examine a data set and print every fault."""
     from omegaconf import OmegaConf
 
-    from crosstune.config.compose import compose_run, compose_whole
+    from crosstune.config.compose import compose_config, compose_run
 
     own = [argument for argument in arguments if argument in ("--json", "all=true")]
     overrides = [argument for argument in arguments if argument not in own]
-    data = compose_whole(overrides).data
+    data = compose_config(overrides).data
     splits = [name for name in ("train", "validation", "test") if OmegaConf.is_missing(data, name)]
     run = compose_run([*overrides, *(f"data.{name}=null" for name in splits)])
     from crosstune.cli.check import examine
@@ -238,16 +238,16 @@ def check(arguments: list[str]) -> int:
 
 def tune(arguments: list[str]) -> int:
     """Search for every arm of a study; print what was chosen."""
-    from crosstune.logs import tell_terminal
-    from crosstune.sweeps.status import expand_words
+    from crosstune.logs import log_to_terminal
+    from crosstune.sweeps.status import expand_overrides
 
     own = [word for word in arguments if word.startswith("trials=")]
     overrides = [word for word in arguments if word not in (*own, "-m", "--multirun")]
     trials = (own or ["trials=5"])[-1].removeprefix("trials=")
     if not trials.isdigit():
         raise ConfigError(f"trials={trials}: must be a whole number, at least 1.")
-    jobs = expand_words(overrides)
-    tell_terminal()
+    jobs = expand_overrides(overrides)
+    log_to_terminal()
     from crosstune.sweeps.tune import tune as tune_arms
 
     path, choices = tune_arms(jobs, int(trials))

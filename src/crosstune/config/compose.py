@@ -1,8 +1,7 @@
 """From `conf/` and the command line to a typed `Run`; the only file below the CLI that knows Hydra.
 
-`compose_run` and `typed` turn what Hydra composed into dataclasses and refuse what the schema does
-not hold. `explain` turns the errors of Hydra and OmegaConf into one paragraph. Called by `cli.py`,
-`sweep.py` and the worker of several ranks; imports nothing heavy.
+`compose_run` and `to_run` turn what Hydra composed into dataclasses and refuse what the schema does
+not hold. `explain_compose_error` turns the errors of Hydra and OmegaConf into one paragraph.
 """
 
 import copy
@@ -38,21 +37,21 @@ COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin's name -> our extra
 
 
-def scale(learning_rate: float, factor: float) -> float:
+def scale_learning_rate(learning_rate: float, factor: float) -> float:
     """Return the product, free of binary dust.
 
-    >>> scale(5e-5, 6)
+    >>> scale_learning_rate(5e-5, 6)
     0.0003
     """
     return float(f"{learning_rate * factor:.12g}")
 
 
-def by(name: str, values: dict[str, Any], otherwise: Any) -> Any:
+def choose_by_name(name: str, values: dict[str, Any], otherwise: Any) -> Any:
     """Return the value that stands under a name, in a study whose runs need different ones.
 
     In YAML: `max_epochs: "${by:${data.name},{wikiann: 10},3}"`.
 
-    >>> by("wikiann", {"wikiann": 10}, 3), by("xquad", {"wikiann": 10}, 3)
+    >>> choose_by_name("wikiann", {"wikiann": 10}, 3), by("xquad", {"wikiann": 10}, 3)
     (10, 3)
     """
     return values.get(name, otherwise)
@@ -61,12 +60,12 @@ def by(name: str, values: dict[str, Any], otherwise: Any) -> Any:
 @cache
 def register_schema() -> None:
     """Make the typed root known to Hydra under the name that conf/train.yaml starts with."""
-    OmegaConf.register_new_resolver("scale", scale, replace=True)
-    OmegaConf.register_new_resolver("by", by, replace=True)
+    OmegaConf.register_new_resolver("scale", scale_learning_rate, replace=True)
+    OmegaConf.register_new_resolver("by", choose_by_name, replace=True)
     ConfigStore.instance().store(name="run_schema", node=Run, provider="crosstune")
 
 
-def compose_whole(overrides: Sequence[str]) -> DictConfig:
+def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose a configuration outside of a job, Hydra's own part included.
 
     Inside a running command its search path is used, so that a user's `--config-dir` counts.
@@ -81,7 +80,7 @@ def compose_whole(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(find_conf()), version_base="1.3"):
             return compose("train", list(overrides), return_hydra_config=True)
     except COMPOSE_ERRORS as error:
-        raise explain(error) from error
+        raise explain_compose_error(error) from error
 
 
 def compose_run(overrides: Sequence[str]) -> Run:
@@ -90,16 +89,16 @@ def compose_run(overrides: Sequence[str]) -> Run:
     Raises:
         ConfigError: an override, a file or a value is wrong.
     """
-    config = compose_whole(overrides)
+    config = compose_config(overrides)
     hydra: Any = HydraConfig.instance()
     before, hydra.cfg = hydra.cfg, config  # `${hydra:…}` reads this one
     try:
-        return typed(config, overrides)
+        return to_run(config, overrides)
     finally:
         hydra.cfg = before
 
 
-def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
+def to_run(config: DictConfig, overrides: Sequence[str]) -> Run:
     """Return the composed configuration as dataclasses, every interpolation resolved.
 
     Raises:
@@ -119,7 +118,7 @@ def typed(config: DictConfig, overrides: Sequence[str]) -> Run:
     try:
         run: Any = OmegaConf.to_object(plain)
     except OmegaConfBaseException as error:
-        raise explain(error) from error
+        raise explain_compose_error(error) from error
     check_values(run)
     return run
 
@@ -133,34 +132,34 @@ def _replace_sources(plain: DictConfig, overrides: Sequence[str]) -> None:
             plain.data[split] = value
 
 
-def read_run(path: Path) -> Run:
-    """Read back a `config.yaml` that `write_run` left; nothing in it is instantiated."""
-    return from_plain(yaml.safe_load(path.read_text("utf-8")))
+def read_config(path: Path) -> Run:
+    """Read back a `config.yaml` that `write_config` left; nothing in it is instantiated."""
+    return run_from_dict(yaml.safe_load(path.read_text("utf-8")))
 
 
-def from_plain(plain: dict[str, Any]) -> Run:
-    """Return the run that `to_plain` made nested dicts of; nothing in it is instantiated."""
+def run_from_dict(plain: dict[str, Any]) -> Run:
+    """Return the run that `to_dict` made nested dicts of; nothing in it is instantiated."""
     run: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Run), plain))
     return run
 
 
-def to_plain(value: Any) -> Any:
+def to_dict(value: Any) -> Any:
     """Return a run, or a part of it, as nested dicts of plain values, enums by name."""
     if dataclasses.is_dataclass(value):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, dict):
-        return {to_plain(key): to_plain(one) for key, one in value.items()}
-    return [to_plain(one) for one in value] if isinstance(value, list | tuple) else value
+        return {to_dict(key): to_dict(one) for key, one in value.items()}
+    return [to_dict(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def write_run(run: Run, path: Path) -> None:
+def write_config(run: Run, path: Path) -> None:
     """Write the whole resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(to_plain(run), sort_keys=False, allow_unicode=True), "utf-8")
+    path.write_text(yaml.safe_dump(to_dict(run), sort_keys=False, allow_unicode=True), "utf-8")
 
 
-def explain(error: Exception) -> ConfigError:
+def explain_compose_error(error: Exception) -> ConfigError:
     """Return the one paragraph that a user needs from an error of Hydra or OmegaConf."""
     if isinstance(error, MissingConfigException):
         return _explain_missing(error)

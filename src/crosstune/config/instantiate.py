@@ -1,8 +1,8 @@
 """`_target_` nodes to objects: the one place that imports what a configuration names.
 
 A target must lie under the allow-list, both by the name written and by the module that defines
-the object found there. `check` binds every node's arguments against its signature before any data
-or weights load; `build` is the only caller of a target. Neither knows what a run is.
+the object found there. `check_target` binds every node's arguments against its signature before
+any data or weights load; `instantiate` is the only caller of a target. Neither knows what a run is.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from typing import Any
 
 from crosstune.errors import ConfigError, suggest
 
-ALLOWED = (
+ALLOWED_PACKAGES = (
     "crosstune.data",
     "crosstune.methods",
     "peft",
@@ -25,7 +25,9 @@ ALLOWED = (
 KEY = "_target_"
 
 
-def build(node: dict[str, Any], where: str, allow: Sequence[str] = (), **arguments: Any) -> Any:
+def instantiate(
+    node: dict[str, Any], where: str, allow: Sequence[str] = (), **arguments: Any
+) -> Any:
     """Return the object that the node describes; its own options go before `arguments`."""
     target, options = _split(node, where, allow)
     options = {**arguments, **options}
@@ -37,22 +39,22 @@ def build(node: dict[str, Any], where: str, allow: Sequence[str] = (), **argumen
         raise ConfigError(message) from error
 
 
-def check(node: Any, where: str, allow: Sequence[str] = ()) -> None:
+def check_target(node: Any, where: str, allow: Sequence[str] = ()) -> None:
     """Raise ConfigError if any `_target_` at or below the node could not be built."""
     if isinstance(node, dict):
         if KEY in node:
             target, options = _split(node, where, allow)
             _bind(target, options, where)
         for key, value in node.items():
-            check(value, f"{where}.{key}", allow)
+            check_target(value, f"{where}.{key}", allow)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            check(value, f"{where}[{index}]", allow)
+            check_target(value, f"{where}[{index}]", allow)
 
 
-def locate(path: str, where: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
+def locate_target(path: str, where: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
     """Import the class or function at a dotted path under the allow-list."""
-    allowed = (*ALLOWED, *allow)
+    allowed = (*ALLOWED_PACKAGES, *allow)
     if not _under(path, allowed):
         raise ConfigError(
             f"{where}.{KEY}={path} is outside the packages that may be built. "
@@ -98,7 +100,7 @@ def _split(
     odd = [key for key in options if str(key).startswith("_")]
     if odd:
         raise ConfigError(f"{where}.{odd[0]}: only {KEY} may start with an underscore.")
-    return locate(node[KEY], where, allow), options
+    return locate_target(node[KEY], where, allow), options
 
 
 def _bind(target: Callable[..., Any], options: dict[str, Any], where: str) -> None:

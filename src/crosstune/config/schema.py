@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import MISSING
 
 
-class Kind(Enum):
+class TaskType(Enum):
     """Task kinds; `tasks/__init__.py` maps each to its class."""
 
     classification = "classification"
@@ -26,7 +26,7 @@ class Kind(Enum):
     entailment = "entailment"
 
 
-class Origin(Enum):
+class ModelOrigin(Enum):
     """Where the encoder comes from."""
 
     scratch = "scratch"
@@ -34,7 +34,7 @@ class Origin(Enum):
     hub = "hub"
 
 
-class Pieces(Enum):
+class TokenizerType(Enum):
     """How a tokenizer is trained; `unigram` differs a little from one training to the next."""
 
     bpe = "bpe"
@@ -50,7 +50,7 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
-class Unseen(Enum):
+class UnseenLabels(Enum):
     """What to do with a label of validation or test that never occurs in train."""
 
     error = "error"
@@ -64,7 +64,7 @@ class Batching(Enum):
     bucketed = "bucketed"  # those of like length; measured: faster still, and worse scores
 
 
-class Targets(Enum):
+class TargetModules(Enum):
     """What a method adapts in each layer; `methods/anatomy.py` knows the modules by model type."""
 
     query_value = "query_value"
@@ -82,7 +82,7 @@ class Tracker(Enum):
     none = "none"
 
 
-class Mode(Enum):
+class WandbMode(Enum):
     """Whether Weights & Biases is contacted while the run goes on."""
 
     offline = "offline"
@@ -94,7 +94,7 @@ class Data:
     """One data set: its kind, its reader, its splits and how its items become batches."""
 
     name: str = MISSING  # the data set's name in records and tables
-    kind: Kind = MISSING
+    kind: TaskType = MISSING
     language: str = MISSING  # ISO code of the language trained on
     reader: dict[str, Any] = MISSING  # `_target_` of a read_… function and its options
     train: Any = MISSING  # a source for the reader (a file), or {language: source}
@@ -105,7 +105,7 @@ class Data:
     label: str | None = None  # column of the label
     target: str | None = None  # column of the text to write
     task: dict[str, Any] = field(default_factory=dict)  # options of the task kind
-    unseen_labels: Unseen = Unseen.error
+    unseen_labels: UnseenLabels = UnseenLabels.error
     allowed: list[str] = field(default_factory=list)  # rules that `check` tolerates: id or name
     metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
     batch_size: int = 32  # examples per batch, over all devices
@@ -142,13 +142,13 @@ class Model:
     """One encoder: a hub checkpoint, a local folder, or random weights from a config."""
 
     name: str = MISSING
-    origin: Origin = MISSING
+    origin: ModelOrigin = MISSING
     path: str | None = None  # origin=local: transformers folder, run folder or study folder
     hub_id: str | None = None  # origin=hub: owner/name
     revision: str | None = None  # origin=hub: commit of the hub repository
     config: dict[str, Any] | None = None  # origin=scratch: `_target_` of a transformers config
     do_lower_case: bool | None = None  # set where the checkpoint's tokenizer does not say it
-    tokenizer: Pieces = Pieces.bpe  # origin=scratch: trained on the training text
+    tokenizer: TokenizerType = TokenizerType.bpe  # origin=scratch: trained on the training text
     vocab_size: int | None = None  # origin=scratch: at most so many pieces
     extend_vocab: int | None = None  # add the pieces that a vocabulary of this size would have
     learning_rate_scale: float = 1.0  # times a method's default: small encoders take large steps
@@ -163,7 +163,7 @@ class Method:
     name: str = MISSING
     learning_rate: float = MISSING  # the method's own default
     peft: dict[str, Any] | None = None  # `_target_` of a peft config; null trains every weight
-    targets: Targets | None = None  # what it adapts, unless peft.target_modules names it
+    targets: TargetModules | None = None  # what it adapts, unless peft.target_modules names it
     layers: int = 0  # train so many of the last layers whole, beside the head
     language_adapters: Any = None  # madx: {ISO code: run of method=madx_language}
     search: dict[str, list[Any]] = field(default_factory=dict)  # `crosstune tune` tries these, too
@@ -204,7 +204,7 @@ class Logger:
     """The mirror of a run; its truth is metrics.jsonl and record.json."""
 
     tracker: Tracker = Tracker.wandb
-    mode: Mode = Mode.offline
+    mode: WandbMode = WandbMode.offline
     project: str = "crosstune"
 
 

@@ -7,7 +7,7 @@ one file are the readers' own. Called by `run.py`, `sweep.py` and `crosstune che
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from crosstune.config.instantiate import build
+from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Data
 from crosstune.data.split import Split
 from crosstune.errors import ConfigError, DataError, suggest
@@ -38,7 +38,7 @@ def read_each(data: Data, allow: Sequence[str]) -> tuple[Splits, list[str]]:
     for name, language, given in parts_of(data):
         languages = splits.setdefault(name, {})
         try:
-            split = build(data.reader, "data.reader", allow, **given)
+            split = instantiate(data.reader, "data.reader", allow, **given)
         except DataError as error:
             faults += error.faults
             continue

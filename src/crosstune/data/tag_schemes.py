@@ -23,12 +23,12 @@ RULES = {
 Span = tuple[str, int, int]  # type, start, end (exclusive)
 
 
-def follows(before: str | None, after: str | None, scheme: str) -> bool:
+def may_follow(before: str | None, after: str | None, scheme: str) -> bool:
     """Say whether a tag may follow another; None stands for the start or end of a sentence.
 
-    >>> follows("O", "I-PER", "iob2"), follows("O", "I-PER", "iob1")
+    >>> may_follow("O", "I-PER", "iob2"), follows("O", "I-PER", "iob1")
     (False, True)
-    >>> follows("B-PER", None, "bioes")
+    >>> may_follow("B-PER", None, "bioes")
     False
     """
     last, last_kind = _parts(before)
@@ -56,7 +56,7 @@ def find_scheme_faults(tags: Sequence[str], scheme: str) -> list[tuple[int, str]
     """
     faults: list[tuple[int, str]] = []
     for index, (before, after) in enumerate(pairwise([None, *tags, None])):
-        if follows(before, after, scheme):
+        if may_follow(before, after, scheme):
             continue
         name = scheme.upper()
         here, there = after or "the end of the sentence", before or "the start of the sentence"
@@ -79,25 +79,25 @@ def detect_scheme(sequences: Iterable[Sequence[str]]) -> str:
     pairs = Counter(pair for tags in sequences for pair in pairwise([None, *tags, None]))
 
     def breaks(scheme: str) -> int:
-        return sum(n for (b, a), n in pairs.items() if not follows(b, a, scheme))
+        return sum(n for (b, a), n in pairs.items() if not may_follow(b, a, scheme))
 
     return min(MARKS, key=breaks)
 
 
-def convert(tags: Sequence[str], scheme: str) -> list[str]:
+def convert_scheme(tags: Sequence[str], scheme: str) -> list[str]:
     """Return the tags that mark the same spans in another scheme.
 
-    The given tags may be in any of the schemes; an ill-formed sequence is read as `spans` reads it
-    and comes out well-formed.
+    The given tags may be in any of the schemes; an ill-formed sequence is read as
+    `read_spans` reads it and comes out well-formed.
 
-    >>> convert(["B-PER", "I-PER", "B-PER", "O"], "bioes")
+    >>> convert_scheme(["B-PER", "I-PER", "B-PER", "O"], "bioes")
     ['B-PER', 'E-PER', 'S-PER', 'O']
-    >>> convert(["B-PER", "E-PER", "S-PER", "O"], "iob1")
+    >>> convert_scheme(["B-PER", "E-PER", "S-PER", "O"], "iob1")
     ['I-PER', 'I-PER', 'B-PER', 'O']
     """
     written = ["O"] * len(tags)
     last: tuple[str, int] | None = None
-    for kind, start, end in sorted(spans(tags), key=lambda span: span[1]):
+    for kind, start, end in sorted(read_spans(tags), key=lambda span: span[1]):
         suffix = "" if kind == "_" else f"-{kind}"
         marks = _marks(end - start, scheme, touches=last == (kind, start))
         written[start:end] = [mark + suffix for mark in marks]
@@ -119,7 +119,7 @@ def _parts(tag: str | None) -> tuple[str, str]:
     return mark, kind
 
 
-def spans(tags: Sequence[str]) -> set[Span]:
+def read_spans(tags: Sequence[str]) -> set[Span]:
     """Return the spans that a sequence of tags marks, as (type, start, end), end exclusive.
 
     Reads IOB1, IOB2, IOBES and BMES leniently, as conlleval does: an ill-formed sequence still
@@ -129,9 +129,9 @@ def spans(tags: Sequence[str]) -> set[Span]:
     Raises:
         DataError: a tag is neither O nor one of B, I, E, S, M, alone or with "-type".
 
-    >>> sorted(spans(["B-PER", "I-PER", "O", "I-LOC", "I-PER"]))
+    >>> sorted(read_spans(["B-PER", "I-PER", "O", "I-LOC", "I-PER"]))
     [('LOC', 3, 4), ('PER', 0, 2), ('PER', 4, 5)]
-    >>> sorted(spans(["B", "M", "E", "S"]))
+    >>> sorted(read_spans(["B", "M", "E", "S"]))
     [('_', 0, 3), ('_', 3, 4)]
     """
     found = set()

@@ -15,14 +15,14 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from crosstune.files import whole_file
+from crosstune.files import atomic_write
 
 IGNORE = -100  # label of a position without a label: torch's cross entropy skips it
 UNSEEN = -1  # gold label that never occurs in train: no prediction can meet it
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedDataset:
     """W windows with T sub-words in all, special pieces included."""
 
     ids: np.ndarray  # (T,) int32 sub-word ids
@@ -72,33 +72,33 @@ class Encoded:
         """Write the arrays, whole or not at all."""
         arrays = {name: array for name, array in vars(self).items() if name != "extra"}
         arrays |= {f"extra.{name}": array for name, array in self.extra.items()}
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             # the format takes an array's bytes as they lie
             save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, partial)
 
     @classmethod
-    def load(cls, path: Path) -> "Encoded":
+    def load(cls, path: Path) -> "EncodedDataset":
         """Map what `write` left into memory: runs side by side share it, and read what they use."""
         arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
         own = {n.removeprefix("extra."): arrays.pop(n) for n in list(arrays) if "." in n}
         return cls(**arrays, extra=own)
 
 
-def join(
+def concatenate(
     windows: Sequence[Sequence[int]],
     types: Sequence[Sequence[int]],
     items: Sequence[int],
     labels: Any,
     cut: int,
     **extra: Any,
-) -> Encoded:
+) -> EncodedDataset:
     """Return windows as flat arrays; `labels` has one entry a window, or one a sub-word.
 
     Labels are int64, or float64 where one of them is no integer; `extra` are arrays of the kind's.
     """
     lengths = np.fromiter(map(len, windows), np.int64, len(windows))
     total = int(lengths.sum())
-    return Encoded(
+    return EncodedDataset(
         ids=np.fromiter(chain.from_iterable(windows), np.int32, total),
         types=np.fromiter(chain.from_iterable(types), np.uint8, total),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from crosstune.config.schema import Kind
+from crosstune.config.schema import TaskType
 from crosstune.data.readers.markers import unmark
 from crosstune.errors import ConfigError, DataError
 from crosstune.languages import LANGUAGES, check_language
@@ -18,7 +18,7 @@ SPACELESS = {"Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt", "Yi
 Row = dict[str, Any]
 
 
-def check_kind(kind: Kind) -> None:
+def check_kind(kind: TaskType) -> None:
     """Raise ConfigError if a kind answers nothing about a text."""
     if kind not in ADDED:
         raise ConfigError(
@@ -27,7 +27,7 @@ def check_kind(kind: Kind) -> None:
         )
 
 
-def complete(rows: Sequence[Row], kind: Kind, task: Any, language: str) -> list[Row]:
+def complete_rows(rows: Sequence[Row], kind: TaskType, task: Any, language: str) -> list[Row]:
     """Return rows of `id`, `where` and what is asked about, with all that the kind encodes.
 
     Raises:
@@ -63,10 +63,10 @@ def is_spaced(language: str) -> bool:
     return (script or (known.script if known else "")) not in SPACELESS
 
 
-def place(words: Sequence[str], spaced: bool) -> list[int]:
+def locate_words(words: Sequence[str], spaced: bool) -> list[int]:
     """Return where each word starts in the text of all, with or without a space between them.
 
-    >>> place(["el", "niño"], True), place(["小", "明"], False)
+    >>> locate_words(["el", "niño"], True), place(["小", "明"], False)
     ([0, 3], [0, 1])
     """
     starts, end = [], 0
@@ -101,7 +101,7 @@ def _tags(row: Row, task: Any, language: str) -> Row:
     spaced = is_spaced(language)
     if "words" in row:
         text, words = (" " if spaced else "").join(row["words"]), row["words"]
-        starts = place(words, spaced)
+        starts = locate_words(words, spaced)
     else:
         pattern = r"\S+" if spaced and task.scheme != "words" else r"\S"
         text, found = row["text"], list(re.finditer(pattern, row["text"]))
@@ -114,13 +114,13 @@ def _answers(row: Row, task: Any, language: str) -> Row:
     return {"answers": []}
 
 
-ADDED: dict[Kind, Callable[[Row, Any, str], Row]] = {
-    Kind.classification: _label,
-    Kind.cloze: _label,
-    Kind.entailment: _label,
-    Kind.regression: _number,
-    Kind.relation: _entities,
-    Kind.generation: _target,
-    Kind.tagging: _tags,
-    Kind.extraction: _answers,
+ADDED: dict[TaskType, Callable[[Row, Any, str], Row]] = {
+    TaskType.classification: _label,
+    TaskType.cloze: _label,
+    TaskType.entailment: _label,
+    TaskType.regression: _number,
+    TaskType.relation: _entities,
+    TaskType.generation: _target,
+    TaskType.tagging: _tags,
+    TaskType.extraction: _answers,
 }

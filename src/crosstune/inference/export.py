@@ -13,14 +13,14 @@ import torch
 from transformers import PreTrainedModel
 
 from crosstune.errors import ConfigError, CrosstuneError
-from crosstune.files import whole_folder
+from crosstune.files import atomic_folder
 from crosstune.inference.load_run import (
     ADAPTER,
-    Saved,
+    FinishedRun,
     is_on_hub,
     load_adapter,
     load_base,
-    load_saved,
+    load_run,
 )
 from crosstune.inference.model_card import Card, find_other_seeds, render_card
 
@@ -40,9 +40,9 @@ def export(run: Path, target: Path) -> None:
     """
     if target.exists():
         raise ConfigError(f"output={target}: it exists already. Give the name of a new folder.")
-    saved = load_saved(run)
+    saved = load_run(run)
     _refuse_own_modules(saved)
-    with whole_folder(target) as partial:
+    with atomic_folder(target) as partial:
         if saved.adapted and _is_known(saved.model):
             load, form = _write_adapter(saved, partial)
         else:
@@ -67,7 +67,7 @@ def _is_known(model: Any) -> bool:
     return type(model.peft_config["default"]).__module__.startswith("peft.")
 
 
-def _refuse_own_modules(saved: Saved) -> None:
+def _refuse_own_modules(saved: FinishedRun) -> None:
     whole: PreTrainedModel = saved.model.get_base_model() if saved.adapted else saved.model
     with torch.device("meta"):
         plain: Any = type(whole)(whole.config)
@@ -81,7 +81,7 @@ def _refuse_own_modules(saved: Saved) -> None:
         )
 
 
-def _write_adapter(saved: Saved, folder: Path) -> tuple[str, str]:
+def _write_adapter(saved: FinishedRun, folder: Path) -> tuple[str, str]:
     """Write an adapter and, where no hub has it, its base; return how to load it, and what it is.
 
     The base's head is as random as it was: the adapter brings the trained one.
@@ -120,7 +120,7 @@ def _write_adapter(saved: Saved, folder: Path) -> tuple[str, str]:
     return "\n".join(lines), form
 
 
-def _write_whole(saved: Saved, folder: Path) -> tuple[str, str]:
+def _write_whole(saved: FinishedRun, folder: Path) -> tuple[str, str]:
     """Write all weights, an adapter merged into them; return how to load it, and what it is."""
     form = "A whole model."
     whole = saved.model
@@ -139,7 +139,7 @@ def _write_whole(saved: Saved, folder: Path) -> tuple[str, str]:
     return "\n".join(lines), form
 
 
-def _merge(saved: Saved) -> PreTrainedModel:
+def _merge(saved: FinishedRun) -> PreTrainedModel:
     """Return the weights with the adapter in them.
 
     Raises:
@@ -159,7 +159,7 @@ def _merge(saved: Saved) -> PreTrainedModel:
 
 
 @torch.inference_mode()
-def _say(saved: Saved, model: Any) -> dict[str, torch.Tensor]:
+def _say(saved: FinishedRun, model: Any) -> dict[str, torch.Tensor]:
     """Return the logits that a model gives for a pair of texts."""
     inputs: Any = saved.tokenizer(WORDS, WORDS, return_tensors="pt")
     if saved.model.config.is_encoder_decoder:
@@ -168,7 +168,7 @@ def _say(saved: Saved, model: Any) -> dict[str, torch.Tensor]:
 
 
 def _check_same(
-    saved: Saved, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
+    saved: FinishedRun, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
 ) -> None:
     same = (
         before[name].shape == after[name].shape

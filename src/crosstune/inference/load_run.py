@@ -23,14 +23,14 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune import methods
-from crosstune.config.compose import read_run
-from crosstune.config.schema import Model, Origin, Run
+from crosstune.config.compose import read_config
+from crosstune.config.schema import Model, ModelOrigin, Run
 from crosstune.errors import ConfigError, RunError
-from crosstune.logs import quiet
-from crosstune.methods.madx import find_languages, learn_languages
-from crosstune.methods.prompts import restore
+from crosstune.logs import silence_libraries
+from crosstune.methods.madx import list_language_adapters, load_language_adapters
+from crosstune.methods.prompts import install_prompt_hooks
 from crosstune.models.load import digest_tokenizer, load_model, load_tokenizer
-from crosstune.runs.fingerprint import digest_weights, resolve
+from crosstune.runs.fingerprint import digest_weights, resolve_model
 from crosstune.runs.record import read_record
 from crosstune.tasks import Task
 from crosstune.training.artifacts import TASK, model_in_folder
@@ -40,7 +40,7 @@ for _module in iter_modules(methods.__path__):
     import_module(f"{methods.__name__}.{_module.name}")  # each method of ours registers with peft
 
 
-class Saved(NamedTuple):
+class FinishedRun(NamedTuple):
     """A finished run; `model` is in float32 and evaluation mode."""
 
     folder: Path
@@ -56,7 +56,7 @@ class Saved(NamedTuple):
         return (self.folder / "model" / ADAPTER).is_file()
 
 
-def load_saved(path: Path) -> Saved:
+def load_run(path: Path) -> FinishedRun:
     """Load a finished run from its folder, or from that of a study with exactly one.
 
     Raises:
@@ -77,8 +77,8 @@ def load_saved(path: Path) -> Saved:
         raise RunError(
             f"{folder}/model: its tokenizer is not the one that the run was tested with."
         )
-    saved = Saved(folder, run, record, task, tokenizer, None)
-    with quiet():
+    saved = FinishedRun(folder, run, record, task, tokenizer, None)
+    with silence_libraries():
         model = _load_adapted(saved) if saved.adapted else _load_whole(held, run.model, task)
     return saved._replace(model=model.eval())
 
@@ -109,7 +109,7 @@ def find_run(path: Path) -> Path:
     return found[0]
 
 
-def load_base(saved: Saved) -> PreTrainedModel:
+def load_base(saved: FinishedRun) -> PreTrainedModel:
     """Load the model that the adapter of a run was trained on, its head to be replaced.
 
     Raises:
@@ -119,12 +119,12 @@ def load_base(saved: Saved) -> PreTrainedModel:
     if not is_on_hub(source):
         held = model_in_folder(_find_base(saved.folder, saved.record))
         source = replace(held, attention=source.attention)
-    return load_model(resolve(source), saved.task, saved.tokenizer, []).model
+    return load_model(resolve_model(source), saved.task, saved.tokenizer, []).model
 
 
 def is_on_hub(model: Model) -> bool:
     """Say whether a model hub has the base of an adapter just as it is."""
-    return model.origin is Origin.hub and not model.extend_vocab and not model.decoder
+    return model.origin is ModelOrigin.hub and not model.extend_vocab and not model.decoder
 
 
 def _find_base(folder: Path, record: dict[str, Any]) -> Path:
@@ -145,10 +145,10 @@ def _find_base(folder: Path, record: dict[str, Any]) -> Path:
     return found
 
 
-def _load_adapted(saved: Saved) -> PeftModel:
-    model = restore(load_adapter(load_base(saved), saved.folder))
-    if languages := find_languages(saved.folder / "model"):
-        learn_languages(model, languages)
+def _load_adapted(saved: FinishedRun) -> PeftModel:
+    model = install_prompt_hooks(load_adapter(load_base(saved), saved.folder))
+    if languages := list_language_adapters(saved.folder / "model"):
+        load_language_adapters(model, languages)
     return model
 
 
@@ -209,7 +209,7 @@ def _read_config(folder: Path) -> Run:
     try:
         if "${" in path.read_text("utf-8"):  # what a run writes is resolved: nothing to look up
             raise RunError(f"{path}: it holds a reference (${{…}}), which no run leaves.")
-        run = read_run(path)
+        run = read_config(path)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise RunError(f"{path}: unreadable: {_flat(error)}") from error
     if run.model.attention not in ("sdpa", "eager"):  # other names may be code on a hub

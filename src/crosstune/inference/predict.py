@@ -19,15 +19,15 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 
 from crosstune.config.schema import Precision, Run
-from crosstune.data.tag_schemes import spans
-from crosstune.data.windows import IGNORE, Encoded
+from crosstune.data.tag_schemes import read_spans
+from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError
-from crosstune.files import whole_file
-from crosstune.inference.load_run import Saved, load_saved
+from crosstune.files import atomic_write
+from crosstune.inference.load_run import FinishedRun, load_run
 from crosstune.inference.read_input import Source, read_input
-from crosstune.methods.madx import speak
+from crosstune.methods.madx import activate_language_adapter
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.training.batching import Batches, EvaluationOrder
+from crosstune.training.batching import BatchDataset, EvaluationSampler
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]  # what is told of one item
@@ -46,7 +46,7 @@ def predict(run: Path, source: Path, target: Path, language: str = "") -> int:
     """
     if target.suffix not in WRITERS:
         raise ConfigError(f"output={target}: its name must end in {', '.join(WRITERS)}.")
-    saved = load_saved(run)
+    saved = load_run(run)
     if target.resolve() == source.resolve() or saved.folder.resolve() in target.resolve().parents:
         raise ConfigError(
             f"output={target}: neither the input nor the folder of the run is overwritten."
@@ -54,16 +54,16 @@ def predict(run: Path, source: Path, target: Path, language: str = "") -> int:
     data = saved.run.data
     language = language or data.language
     rows = read_input(Source(str(source), data, saved.task, language))
-    speak(saved.model, language)
+    activate_language_adapter(saved.model, language)
     if target.suffix == ".conll" and not _is_tagged(saved, rows[0]):
         raise ConfigError(f"output={target}: CoNLL holds tags of words, which this run has not.")
-    records = answer(saved, rows)
-    with whole_file(target) as partial:
+    records = predict_rows(saved, rows)
+    with atomic_write(target) as partial:
         WRITERS[target.suffix](records, partial)
     return len(records)
 
 
-def answer(saved: Saved, rows: Sequence[dict[str, Any]]) -> list[Record]:
+def predict_rows(saved: FinishedRun, rows: Sequence[dict[str, Any]]) -> list[Record]:
     """Return a record for each row, in order: `id`, `prediction`, `score` and what its kind adds.
 
     `score` is that of predictions.parquet. `probability` is the prediction's: of the label, of all
@@ -93,7 +93,9 @@ def answer(saved: Saved, rows: Sequence[dict[str, Any]]) -> list[Record]:
 
 
 @torch.inference_mode()
-def _run_model(saved: Saved, encoded: Encoded) -> tuple[list[Output], dict[int, torch.Tensor]]:
+def _run_model(
+    saved: FinishedRun, encoded: EncodedDataset
+) -> tuple[list[Output], dict[int, torch.Tensor]]:
     """Return what the task reads off each window and the logits (C,), by word (n, C), of labels."""
     device, run = _device(saved.run), saved.run
     model = saved.model.to(device)
@@ -103,12 +105,12 @@ def _run_model(saved: Saved, encoded: Encoded) -> tuple[list[Output], dict[int, 
     hook = None
     if _labels_texts(saved) or _labels_words(saved):
         hook = model.register_forward_hook(lambda _, __, found: seen.append(found.logits))
-    batches = Batches(encoded, saved.task, saved.tokenizer, None)
+    batches = BatchDataset(encoded, saved.task, saved.tokenizer, None)
     bf16 = run.trainer.precision is Precision.bf16
-    for share in EvaluationOrder(encoded, run.data.batch_size):
+    for share in EvaluationSampler(encoded, run.data.batch_size):
         batch = move_data_to_device(batches[share], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            read = saved.task.read_off(model, batch)
+            read = saved.task.predict_batch(model, batch)
         outputs += [(w, *found) for w, found in zip(share.windows, read, strict=True)]
         if seen:
             found = seen.pop().float()
@@ -126,29 +128,29 @@ def _device(run: Run) -> torch.device:
     return torch.device("cuda" if on_gpu else "cpu")
 
 
-def _labels_words(saved: Saved) -> bool:
+def _labels_words(saved: FinishedRun) -> bool:
     """Say whether the head gives each word a tag by itself, so that it has a probability."""
     by_word = saved.task.auto_class == "AutoModelForTokenClassification"
     return by_word and not vars(saved.task).get("crf")
 
 
-def _labels_texts(saved: Saved) -> bool:
+def _labels_texts(saved: FinishedRun) -> bool:
     """Say whether the head gives whole texts one of the task's labels, or a set of them."""
     by_text = saved.task.auto_class == "AutoModelForSequenceClassification"
     numbers = saved.model.config.problem_type == "regression"
     return by_text and not numbers and bool(saved.task.labels)
 
 
-def _is_tagged(saved: Saved, row: dict[str, Any]) -> bool:
+def _is_tagged(saved: FinishedRun, row: dict[str, Any]) -> bool:
     return "words" in row and _scheme(saved) != "words"
 
 
-def _scheme(saved: Saved) -> str:
+def _scheme(saved: FinishedRun) -> str:
     task: Any = saved.task  # of a kind that tags words
     return task.scheme
 
 
-def _probabilities(saved: Saved, logits: Sequence[torch.Tensor]) -> Record:
+def _probabilities(saved: FinishedRun, logits: Sequence[torch.Tensor]) -> Record:
     if not logits:
         return {}
     if _labels_words(saved):
@@ -161,7 +163,7 @@ def _probabilities(saved: Saved, logits: Sequence[torch.Tensor]) -> Record:
 
 
 def _detail(
-    saved: Saved, row: dict[str, Any], prediction: Prediction, said: Sequence[Output]
+    saved: FinishedRun, row: dict[str, Any], prediction: Prediction, said: Sequence[Output]
 ) -> Record:
     if saved.model.config.problem_type == "regression":
         return {}
@@ -187,7 +189,7 @@ def _place_answer(prediction: Prediction, said: Sequence[Output]) -> Record:
 
 def _spans(row: dict[str, Any], tags: Sequence[str]) -> list[Record]:
     starts, words = row["starts"], row["words"]
-    found = sorted(spans(tags), key=lambda span: span[1:])
+    found = sorted(read_spans(tags), key=lambda span: span[1:])
     return [
         {"label": label, "start": starts[first], "end": starts[last - 1] + len(words[last - 1])}
         for label, first, last in found

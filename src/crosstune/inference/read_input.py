@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crosstune.config.schema import Data, Kind
+from crosstune.config.schema import Data, TaskType
 from crosstune.data.readers.conll import read_conll
 from crosstune.data.readers.conllu import read_conllu
 from crosstune.data.readers.squad import read_squad
 from crosstune.data.readers.tables import read_columns
 from crosstune.data.readers.text import read_text
 from crosstune.errors import ConfigError, DataError
-from crosstune.inference.complete_rows import check_kind, complete
+from crosstune.inference.complete_rows import check_kind, complete_rows
 from crosstune.languages import check_language
 
 TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -61,7 +61,7 @@ def read_input(source: Source) -> Rows:
     check_language(source.language)
     if not (rows := READERS.get(kind, _read_texts)(source)):
         raise DataError([f"{source.path}: no rows in it"])
-    return complete(rows, kind, source.task, source.language)
+    return complete_rows(rows, kind, source.task, source.language)
 
 
 def _read_texts(source: Source) -> Rows:
@@ -116,7 +116,7 @@ def _admit(source: Source, *suffixes: str) -> None:
         )
 
 
-READERS: dict[Kind, Callable[[Source], Rows]] = {  # the others read texts
-    Kind.tagging: _read_words,
-    Kind.extraction: _read_questions,
+READERS: dict[TaskType, Callable[[Source], Rows]] = {  # the others read texts
+    TaskType.tagging: _read_words,
+    TaskType.extraction: _read_questions,
 }

@@ -11,20 +11,28 @@ from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig, get_pe
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from transformers import PreTrainedModel
 
-from crosstune.config.instantiate import build
+from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Method
 from crosstune.errors import ConfigError
 from crosstune.methods.adalora import callbacks_of, compact, penalty_of, resize
-from crosstune.methods.madx import learn_languages
-from crosstune.methods.prompts import count_places, fit_prompt, restore
+from crosstune.methods.madx import load_language_adapters
+from crosstune.methods.prompts import count_virtual_tokens, install_prompt_hooks, set_prompt_sizes
 from crosstune.models.architectures import choose_targets, find_layers
-from crosstune.models.load import Loaded
+from crosstune.models.load import LoadedModel
 
-__all__ = ["adapt", "callbacks_of", "compact", "count_places", "head_only", "penalty_of", "resize"]
+__all__ = [
+    "adapt",
+    "callbacks_of",
+    "compact",
+    "count_virtual_tokens",
+    "head_only",
+    "penalty_of",
+    "resize",
+]
 
 
 def adapt(
-    loaded: Loaded, method: Method, peft_type: str, allow: Sequence[str]
+    loaded: LoadedModel, method: Method, peft_type: str, allow: Sequence[str]
 ) -> PreTrainedModel | PeftModel:
     """Return the model with only the method's own parameters and the task head trainable.
 
@@ -39,18 +47,18 @@ def adapt(
     if node.get("target_modules") is None and method.targets is not None:
         node.pop("target_modules", None)
         arguments |= choose_targets(loaded.model, method.targets, whole)
-    config: Any = build(node, "method.peft", allow, **arguments)
+    config: Any = instantiate(node, "method.peft", allow, **arguments)
     if not isinstance(config, PeftConfig):
         raise ConfigError(f"method.peft: {node['_target_']} is no peft config.")
     if isinstance(config, PromptLearningConfig):
-        fit_prompt(loaded.model, config)
+        set_prompt_sizes(loaded.model, config)
     try:
         adapted: Any = get_peft_model(loaded.model, config)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"method={method.name} on this encoder: {reason}") from error
-    adapted = restore(adapted)
-    learn_languages(adapted, method.language_adapters or {})
+    adapted = install_prompt_hooks(adapted)
+    load_language_adapters(adapted, method.language_adapters or {})
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise ConfigError(
             f"method={method.name}: {loaded.model.config.model_type} has no head of its own to "

@@ -24,13 +24,13 @@ FEWEST_STEPS = 3  # one for the first importances, one to reduce the ranks, one 
 log = logging.getLogger(__name__)
 
 
-class Best(Protocol):
+class BestStep(Protocol):
     """What of `callbacks.KeepBest` matters here."""
 
     score: float
 
 
-def callbacks_of(model: nn.Module, best: Best) -> list[pl.Callback]:
+def callbacks_of(model: nn.Module, best: BestStep) -> list[pl.Callback]:
     """Return what the model's method does beside the loop."""
     return [AllocateRanks(tuner, best)] if (tuner := _tuner_of(model)) else []
 
@@ -92,7 +92,7 @@ class AllocateRanks(pl.Callback):
     first allocates; later ones train the ranks that it has left.
     """
 
-    def __init__(self, tuner: AdaLoraModel, best: Best):
+    def __init__(self, tuner: AdaLoraModel, best: BestStep):
         self.tuner, self.best, self.config = tuner, best, _config_of(tuner)
         self.step = 0  # of the optimizer, at the last allocation
         self.active = False

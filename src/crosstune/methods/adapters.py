@@ -176,7 +176,7 @@ class AroundNorm(BottleneckLayer):
         return self.base_layer(x)
 
 
-class Beside(BottleneckLayer):
+class ParallelInput(BottleneckLayer):
     """Put adapters beside a block: block(x) + f(x), where `listen` says where x comes by."""
 
     def listen(self, first: nn.Module) -> None:
@@ -201,7 +201,7 @@ class Beside(BottleneckLayer):
         self.handle.remove()
 
 
-class Coupling(BottleneckLayer):
+class InvertibleAdapter(BottleneckLayer):
     """Invertible adapter of embeddings x = [a; b]: a' = a + F(b), b' = b + G(a').
 
     NICE (Dinh et al. 2015, https://arxiv.org/abs/1410.8516), as in section 3.1.3 of MAD-X.

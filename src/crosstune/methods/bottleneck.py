@@ -16,10 +16,10 @@ from crosstune.errors import ConfigError
 from crosstune.methods.adapters import (
     NO_MERGE,
     AroundNorm,
-    Beside,
     BottleneckConfig,
     BottleneckLayer,
-    Coupling,
+    InvertibleAdapter,
+    ParallelInput,
 )
 from crosstune.methods.registry import register
 from crosstune.models.architectures import (
@@ -27,15 +27,15 @@ from crosstune.models.architectures import (
     BERT,
     DISTILBERT,
     T5,
-    anatomy_of,
+    architecture_of,
     find_layers,
     find_norms,
 )
 
-__all__ = ["BottleneckConfig", "BottleneckModel", "find_places"]
+__all__ = ["BottleneckConfig", "BottleneckModel", "find_insertion_points"]
 
 
-class Ends(NamedTuple):
+class BlockOutputs(NamedTuple):
     """Patterns, below a layer, of the modules whose output goes into a residual sum."""
 
     attention: str
@@ -43,11 +43,13 @@ class Ends(NamedTuple):
     norm: str | None  # the normalisation of the feed-forward block's sum, if one follows it
 
 
-ENDS = {  # by the pattern of the feed-forward block's last matrix
-    BERT.down: Ends(r"attention\.output\.dropout", r"output\.dropout", r"output\.LayerNorm"),
-    DISTILBERT.down: Ends(DISTILBERT.attention_output, "ffn", "output_layer_norm"),
-    T5.down: Ends(T5.attention_output, r"layer\.\d\.DenseReluDense", None),
-    BART.down: Ends(BART.attention_output, BART.down, "final_layer_norm"),
+BLOCK_OUTPUTS = {  # by the pattern of the feed-forward block's last matrix
+    BERT.down: BlockOutputs(
+        r"attention\.output\.dropout", r"output\.dropout", r"output\.LayerNorm"
+    ),
+    DISTILBERT.down: BlockOutputs(DISTILBERT.attention_output, "ffn", "output_layer_norm"),
+    T5.down: BlockOutputs(T5.attention_output, r"layer\.\d\.DenseReluDense", None),
+    BART.down: BlockOutputs(BART.attention_output, BART.down, "final_layer_norm"),
 }
 NORM_FIRST = ("mbart",)  # has BART's modules, but normalises before a block and not after its sum
 EMBEDDINGS = "embeddings.dropout"  # end of the name of what gives the embeddings to the layers
@@ -61,7 +63,7 @@ class BottleneckModel(BaseTuner):
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None:
-            peft_config.target_modules = find_places(self.model, peft_config)
+            peft_config.target_modules = find_insertion_points(self.model, peft_config)
         if peft_config.norms:
             whole = peft_config.modules_to_save or []
             peft_config.modules_to_save = [*whole, *_norms_outside(self.model, whole)]
@@ -83,9 +85,9 @@ class BottleneckModel(BaseTuner):
         key = names["current_key"]  # the full name
         kind = _kind_of(key, target, peft_config)
         layer = kind(target, adapter_name, peft_config, _reference(target, parent))
-        if isinstance(layer, Beside):
+        if isinstance(layer, ParallelInput):
             layer.listen(_first_matrix(self.model, key))
-        if isinstance(layer, Coupling):
+        if isinstance(layer, InvertibleAdapter):
             words, output = self.model.get_input_embeddings(), self.model.get_output_embeddings()
             if output is not None and output.weight is words.weight:
                 layer.undo_before(output)
@@ -103,14 +105,14 @@ class BottleneckModel(BaseTuner):
         raise ConfigError(NO_MERGE)
 
 
-def find_places(model: PreTrainedModel, config: BottleneckConfig) -> list[str]:
+def find_insertion_points(model: PreTrainedModel, config: BottleneckConfig) -> list[str]:
     """Return the full names of the modules that get adapters, from the input to the output.
 
     Raises:
         ConfigError: the layers of the model are not known, or it has no place for an invertible
             adapter.
     """
-    ends = ENDS[anatomy_of(model).down]
+    ends = BLOCK_OUTPUTS[architecture_of(model).down]
     inside = ends.feedforward
     if config.style == "houlsby":
         inside = f"{ends.attention}|{ends.feedforward}"
@@ -135,9 +137,9 @@ def find_places(model: PreTrainedModel, config: BottleneckConfig) -> list[str]:
 
 def _kind_of(name: str, target: nn.Module, config: BottleneckConfig) -> type[BottleneckLayer]:
     if name.endswith(EMBEDDINGS):
-        return Coupling
+        return InvertibleAdapter
     if config.style == "parallel":
-        return Beside
+        return ParallelInput
     return AroundNorm if isinstance(target, nn.LayerNorm) else BottleneckLayer
 
 
@@ -153,7 +155,7 @@ def _reference(target: nn.Module, parent: nn.Module) -> nn.Parameter:
 
 def _first_matrix(model: PreTrainedModel, end: str) -> nn.Module:
     """Return the first matrix of the feed-forward block that has this end."""
-    up = anatomy_of(model).up
+    up = architecture_of(model).up
     layer = next(name for name in find_layers(model) if end.startswith(f"{name}."))
     inside = model.get_submodule(layer).named_modules()
     return next(module for name, module in inside if re.fullmatch(up, name))

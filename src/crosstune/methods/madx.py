@@ -2,8 +2,8 @@
 
 Pfeiffer et al. 2020, https://aclanthology.org/2020.emnlp-main.617. The adapters themselves are
 `bottleneck.py`'s, and a language's is trained there by masked LM. Here they are loaded beside a
-task's (`learn_languages`), found again in what a run saved (`find_languages`), and one of them is
-put to work (`speak`) wherever training or evaluation turns to a language.
+task's, found again in what a run saved, and one of them is activated wherever training or
+evaluation turns to a language.
 """
 
 import json
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 PREFIX = "language_"  # before a language's code: the name of its adapter in peft, and of its folder
 
 
-def learn_languages(model: Any, folders: Mapping[str, str]) -> None:
+def load_language_adapters(model: Any, folders: Mapping[str, str]) -> None:
     """Put the language adapters of these folders into an adapted model, frozen and at rest.
 
     Warns if there are none where the task's adapter was made for them.
@@ -42,13 +42,13 @@ def learn_languages(model: Any, folders: Mapping[str, str]) -> None:
         _learn(model, language, Path(folder))
 
 
-def find_languages(folder: Path) -> dict[str, str]:
+def list_language_adapters(folder: Path) -> dict[str, str]:
     """Return language -> folder of the language adapters that a saved model has."""
     found = sorted(folder.glob(f"{PREFIX}*/adapter_config.json"))
     return {path.parent.name.removeprefix(PREFIX): path.parent.as_posix() for path in found}
 
 
-def speak(model: Any, language: str) -> None:
+def activate_language_adapter(model: Any, language: str) -> None:
     """Put the adapter of a language to work, if the model has adapters of languages.
 
     Raises:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from crosstune.errors import ConfigError
 
 
-def fit_prompt(model: PreTrainedModel, config: PromptLearningConfig) -> None:
+def set_prompt_sizes(model: PreTrainedModel, config: PromptLearningConfig) -> None:
     """Give a config the sizes of a model where it does not say them itself.
 
     A prompt of n vectors of the word embeddings' width E has n·E numbers. A prefix has 2·n·L·D: a
@@ -89,7 +89,7 @@ def _prefix_sizes(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def count_places(model: nn.Module) -> int:
+def count_virtual_tokens(model: nn.Module) -> int:
     """Return how many positions of the encoder an adapted model takes beside its input."""
     config = _prompt_of(model)
     if config is None:
@@ -98,7 +98,7 @@ def count_places(model: nn.Module) -> int:
     return 0 if before_decoder else config.num_virtual_tokens
 
 
-def restore(model: Any) -> Any:
+def install_prompt_hooks(model: Any) -> Any:
     """Make an adapted or loaded model behave as its prompt was trained; return the same model.
 
     Needed after `PeftModel.from_pretrained`; a model that has it already, or has no prompt, stays
@@ -107,13 +107,13 @@ def restore(model: Any) -> Any:
     """
     config = _prompt_of(model)
     if config is None or any(
-        isinstance(getattr(hook, "__self__", None), Prompt)
+        isinstance(getattr(hook, "__self__", None), PromptHooks)
         for hook in model._forward_pre_hooks.values()
     ):
         return model
     base = model.get_base_model()
     soft = config.peft_type != PeftType.PREFIX_TUNING
-    prompt = Prompt(config.num_virtual_tokens if soft else 0)
+    prompt = PromptHooks(config.num_virtual_tokens if soft else 0)
     model.register_forward_pre_hook(prompt.enter, with_kwargs=True)
     if config.peft_type == PeftType.P_TUNING:
         network: Any = model.prompt_encoder[model.active_adapter]
@@ -130,7 +130,7 @@ def restore(model: Any) -> Any:
     return model
 
 
-class Prompt:
+class PromptHooks:
     """The hooks of one adapted encoder: a prompt of `size` goes in, none of it comes out.
 
     [CLS] keeps place 0 and the prompt is behind it. `size` is 0 for a prefix, which is no part of

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PreTrainedModel
 
-from crosstune.config.schema import Targets
+from crosstune.config.schema import TargetModules
 from crosstune.errors import ConfigError
 
 
-class Anatomy(NamedTuple):
+class Architecture(NamedTuple):
     """Patterns: of a layer's path, and of its matrices' paths below it."""
 
     layer: str
@@ -27,7 +27,7 @@ class Anatomy(NamedTuple):
     down: str  # and its last
 
 
-BERT = Anatomy(
+BERT = Architecture(
     layer=r"encoder\.layer\.\d+",
     query=r"attention\.self\.query",
     key=r"attention\.self\.key",
@@ -41,7 +41,7 @@ DEBERTA = BERT._replace(
     key=r"attention\.self\.key_proj",
     value=r"attention\.self\.value_proj",
 )
-DISTILBERT = Anatomy(
+DISTILBERT = Architecture(
     layer=r"transformer\.layer\.\d+",
     query=r"attention\.q_lin",
     key=r"attention\.k_lin",
@@ -50,7 +50,7 @@ DISTILBERT = Anatomy(
     up=r"ffn\.lin1",
     down=r"ffn\.lin2",
 )
-T5 = Anatomy(
+T5 = Architecture(
     layer=r"(?:encoder|decoder)\.block\.\d+",
     query=r"layer\.\d\.(?:SelfAttention|EncDecAttention)\.q",
     key=r"layer\.\d\.(?:SelfAttention|EncDecAttention)\.k",
@@ -59,7 +59,7 @@ T5 = Anatomy(
     up=r"layer\.\d\.DenseReluDense\.wi(?:_[01])?",
     down=r"layer\.\d\.DenseReluDense\.wo",
 )
-BART = Anatomy(
+BART = Architecture(
     layer=r"(?:encoder|decoder)\.layers\.\d+",
     query=r"(?:self_attn|encoder_attn)\.q_proj",
     key=r"(?:self_attn|encoder_attn)\.k_proj",
@@ -68,7 +68,7 @@ BART = Anatomy(
     up=r"fc1",
     down=r"fc2",
 )
-ANATOMIES = {
+ARCHITECTURES = {
     "bert": BERT,
     "roberta": BERT,
     "xlm-roberta": BERT,
@@ -83,13 +83,13 @@ ANATOMIES = {
     "marian": BART,
 }
 ROLES = {
-    Targets.query_value: ("query", "value"),
-    Targets.key_value_down: ("key", "value", "down"),
-    Targets.linear: ("query", "key", "value", "attention_output", "up", "down"),
+    TargetModules.query_value: ("query", "value"),
+    TargetModules.key_value_down: ("key", "value", "down"),
+    TargetModules.linear: ("query", "key", "value", "attention_output", "up", "down"),
 }
 
 
-def anatomy_of(model: PreTrainedModel) -> Anatomy:
+def architecture_of(model: PreTrainedModel) -> Architecture:
     """Return the anatomy of a model, or of the halves of one made of two encoders.
 
     Raises:
@@ -98,18 +98,18 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     config = model.config
     kind = getattr(config, "encoder", config).model_type if config.is_encoder_decoder else None
     kind = kind or config.model_type
-    if kind not in ANATOMIES:
+    if kind not in ARCHITECTURES:
         raise ConfigError(
             f"the layers of {kind} models are not known here, but those of "
-            f"{', '.join(ANATOMIES)}. Name the modules in method.peft.target_modules=[…], "
+            f"{', '.join(ARCHITECTURES)}. Name the modules in method.peft.target_modules=[…], "
             "or use method=full or head_only."
         )
-    return ANATOMIES[kind]
+    return ARCHITECTURES[kind]
 
 
 def find_parts(model: PreTrainedModel, roles: Sequence[str]) -> list[str]:
-    """Return the full names of the matrices with these roles, as in `Anatomy`, layer by layer."""
-    anatomy = anatomy_of(model)
+    """Return the full names of the matrices with these roles, layer by layer."""
+    anatomy = architecture_of(model)
     inside = "|".join(getattr(anatomy, role) for role in roles)
     pattern = re.compile(rf"(?:.*\.)?{anatomy.layer}\.(?:{inside})")
     return [name for name, _ in model.named_modules() if pattern.fullmatch(name)]
@@ -117,7 +117,7 @@ def find_parts(model: PreTrainedModel, roles: Sequence[str]) -> list[str]:
 
 def find_layers(model: PreTrainedModel) -> list[str]:
     """Return the full names of the layers, from the input to the output."""
-    pattern = re.compile(rf"(?:.*\.)?{anatomy_of(model).layer}")
+    pattern = re.compile(rf"(?:.*\.)?{architecture_of(model).layer}")
     return [name for name, _ in model.named_modules() if pattern.fullmatch(name)]
 
 
@@ -132,12 +132,12 @@ def find_norms(model: nn.Module, whole: Sequence[str]) -> list[str]:
 
 
 def choose_targets(
-    model: PreTrainedModel, targets: Targets, whole: Sequence[str]
+    model: PreTrainedModel, targets: TargetModules, whole: Sequence[str]
 ) -> dict[str, list[str]]:
     """Return the arguments of a peft config that name what it adapts."""
-    if targets is Targets.norms:
+    if targets is TargetModules.norms:
         return {"target_modules": find_norms(model, whole)}
     chosen = {"target_modules": find_parts(model, ROLES[targets])}
-    if targets is Targets.key_value_down:
+    if targets is TargetModules.key_value_down:
         chosen["feedforward_modules"] = find_parts(model, ("down",))
     return chosen

@@ -15,10 +15,10 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.config.instantiate import build
-from crosstune.config.schema import Model, Origin
+from crosstune.config.instantiate import instantiate
+from crosstune.config.schema import Model, ModelOrigin
 from crosstune.errors import ConfigError
-from crosstune.files import whole_file, whole_folder
+from crosstune.files import atomic_folder, atomic_write
 from crosstune.models.tokenizers import (
     extend_embeddings,
     extend_tokenizer,
@@ -36,7 +36,7 @@ _NOT_FAST = (
 transformers.utils.logging.disable_progress_bar()  # one shard's progress says nothing
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """An encoder with a task head, and the names of the head's modules."""
 
     model: PreTrainedModel
@@ -47,12 +47,12 @@ def load_tokenizer(
     model: Model, texts: Iterator[str], content: str, cache: Path
 ) -> PreTrainedTokenizerBase:
     """Load the checkpoint's tokenizer, or train one on `texts`, which `content` identifies."""
-    if model.origin is Origin.scratch:
+    if model.origin is ModelOrigin.scratch:
         name = f"{content}-{model.tokenizer.value}-{model.vocab_size}.json"
         path = cache / "tokenizers" / name
         if not path.is_file():
             trained = train_tokenizer(texts, int(model.vocab_size or 0), model.tokenizer.value)
-            with whole_file(path) as partial:
+            with atomic_write(path) as partial:
                 trained.backend_tokenizer.save(str(partial))
         return make_literal(wrap_tokenizer(Tokenizer.from_file(str(path))))
     tokenizer = _load_own_tokenizer(model)
@@ -86,7 +86,7 @@ def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def load_model(
     model: Model, task: Task, tokenizer: PreTrainedTokenizerBase, allow: Sequence[str]
-) -> Loaded:
+) -> LoadedModel:
     """Load or build the encoder with the task's head, in float32 and training mode.
 
     New weights (the head; a pooler that the checkpoint lacks) come from torch's global generator:
@@ -104,16 +104,16 @@ def load_model(
     options = {"dtype": torch.float32, "attn_implementation": model.attention}
     if model.decoder is not None:
         return _start_decoder(model, task, tokenizer, options)
-    if model.origin is Origin.scratch:
+    if model.origin is ModelOrigin.scratch:
         sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        config = build(model.config or {}, "model.config", allow, **sizes, **labels)
+        config = instantiate(model.config or {}, "model.config", allow, **sizes, **labels)
         if config.is_encoder_decoder:
             vars(config).update(_ends_of(tokenizer))
         with _source_errors(model):
             built = auto.from_config(config, **options)
         pooler = f"{built.base_model_prefix}.pooler"
         fresh = [pooler] if getattr(built.base_model, "pooler", None) is not None else []
-        return Loaded(built.train(), find_head(built) + fresh + task.extend(built))
+        return LoadedModel(built.train(), find_head(built) + fresh + task.extend(built))
     with _source_errors(model):
         built, info = auto.from_pretrained(
             **_source(model), **options, **labels, use_safetensors=True, output_loading_info=True
@@ -124,19 +124,19 @@ def load_model(
     missing = sorted(info["missing_keys"])
     head = _head_of(built, missing, model)
     if lost := [key for key in missing if not key.startswith(f"{built.base_model_prefix}.")]:
-        task.judge_head(f"model={model.name}: {model.path or model.hub_id}", lost)
-    return Loaded(built.train(), head + task.extend(built))
+        task.on_missing_head_weights(f"model={model.name}: {model.path or model.hub_id}", lost)
+    return LoadedModel(built.train(), head + task.extend(built))
 
 
 def _start_decoder(
     model: Model, task: Task, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]
-) -> Loaded:
+) -> LoadedModel:
     """Load an encoder twice, the second time as a decoder that looks at the first.
 
     Rothe et al. 2020, https://aclanthology.org/2020.tacl-1.18: only the attention from one to the
     other is new, and belongs to the head.
     """
-    if model.decoder != "same" or model.origin is Origin.scratch:
+    if model.decoder != "same" or model.origin is ModelOrigin.scratch:
         raise ConfigError(
             f"model.decoder={model.decoder}: give same, for a checkpoint with weights, or null."
         )
@@ -158,7 +158,7 @@ def _start_decoder(
     )
     built = transformers.EncoderDecoderModel(config=config, encoder=encoder, decoder=decoder)
     _rest_pooler(built)
-    return Loaded(built.train(), [f"decoder.{name}" for name in head] + task.extend(built))
+    return LoadedModel(built.train(), [f"decoder.{name}" for name in head] + task.extend(built))
 
 
 def _ends_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -201,11 +201,11 @@ def find_head(model: PreTrainedModel) -> list[str]:
     return head
 
 
-def keep_base(
+def save_base_model(
     loaded: PreTrainedModel, source: Model, tokenizer: PreTrainedTokenizerBase, cache: Path
 ) -> None:
     """Write a model that no folder or hub has as it is, so that its adapter can name its base."""
-    made_here = source.origin is Origin.scratch or source.extend_vocab or source.decoder
+    made_here = source.origin is ModelOrigin.scratch or source.extend_vocab or source.decoder
     if not made_here:
         return
     digest = hashlib.sha256(json.dumps(loaded.config.to_dict(), default=str).encode())
@@ -213,7 +213,7 @@ def keep_base(
         digest.update(name.encode() + tensor.numpy().tobytes())
     folder = cache / "bases" / digest.hexdigest()[:16]
     if not folder.is_dir():
-        with whole_folder(folder) as partial:
+        with atomic_folder(folder) as partial:
             loaded.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
     loaded.config._name_or_path = folder.as_posix()
@@ -251,7 +251,7 @@ def _head_of(model: PreTrainedModel, missing: Sequence[str], source: Model) -> l
 
 
 def _source(model: Model) -> dict[str, Any]:
-    if model.origin is Origin.local:
+    if model.origin is ModelOrigin.local:
         return {
             "pretrained_model_name_or_path": model.path,
             "local_files_only": True,
@@ -285,7 +285,7 @@ class _source_errors:
                 "Generation needs an encoder-decoder: model=mini_seq2seq, a checkpoint of one, or "
                 "an encoder's checkpoint with model.decoder=same."
             ) from error
-        if self.model.origin is Origin.hub:
+        if self.model.origin is ModelOrigin.hub:
             raise ConfigError(
                 f"model={self.model.name}: {self.model.hub_id} at {self.model.revision} is neither "
                 "in the local hub cache nor reachable. Connect once to fill the cache, or copy the "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crosstune.errors import ConfigError
-from crosstune.reporting.statistics import Claim, Rule, claim, estimate, pair_seeds
+from crosstune.reporting.statistics import Claim, SignificanceRule, claim, estimate, pair_seeds
 
 Cell = dict[str, Any]
 MARK = "*"  # behind a score that may be claimed to differ from the baseline's
@@ -34,7 +34,7 @@ class Comparison:
     """What scores are compared with, a method or an arm, and from how many seeds on."""
 
     baseline: str = "full"
-    rule: Rule = field(default_factory=Rule)
+    rule: SignificanceRule = field(default_factory=SignificanceRule)
 
     @property
     def percent(self) -> str:
@@ -59,7 +59,7 @@ def read_comparison(baseline: str, to_print: str, to_claim: str) -> Comparison:
     for name, text in (("seeds_to_print", to_print), ("seeds_to_claim", to_claim)):
         if not (text.isascii() and text.isdigit()) or not 2 <= int(text) < 10**6:
             raise ConfigError(f"{name}={text}: must be a whole number of seeds, at least 2.")
-    return Comparison(baseline, Rule(int(to_print), int(to_claim)))
+    return Comparison(baseline, SignificanceRule(int(to_print), int(to_claim)))
 
 
 def compare_cells(cells: Sequence[Cell], comparison: Comparison) -> None:
@@ -140,17 +140,17 @@ def show_difference(cell: Mapping[str, Any], absent: str) -> str:
     seeds = len(cell["difference_seeds"])
     if not seeds:
         return absent
-    text = signed(100 * cell["difference"], 1)
+    text = format_signed(100 * cell["difference"], 1)
     if not math.isnan(cell["difference_low"]):
-        low, high = (signed(100 * cell[f"difference_{end}"], 1) for end in ("low", "high"))
+        low, high = (format_signed(100 * cell[f"difference_{end}"], 1) for end in ("low", "high"))
         text += f" [{low}, {high}] p {cell['p_holm']:.2g}"
     return f"{text} ({seeds})" + (MARK if cell["claimed"] else "")
 
 
-def signed(value: float, digits: int) -> str:
+def format_signed(value: float, digits: int) -> str:
     """Return a number with its sign; what rounds to nothing has none.
 
-    >>> signed(-1.25, 1), signed(0.5, 1), signed(-0.01, 1)
+    >>> format_signed(-1.25, 1), signed(0.5, 1), signed(-0.01, 1)
     ('−1.2', '+0.5', '0.0')
     """
     text = f"{value:+.{digits}f}"

@@ -13,7 +13,7 @@ from crosstune.reporting.arms import flatten, list_settings, show_setting
 from crosstune.reporting.records import Records, Rows, list_runs
 
 Row = tuple[str, ...]  # model, method, arm
-Place = tuple[str, ...]  # data set, train language: what one comparison is about
+Cell = tuple[str, ...]  # data set, train language: what one comparison is about
 
 # Every method may have its own best value of these, and one for all its seeds.
 _TUNED = ("optimizer.learning_rate", "model.learning_rate_scale")
@@ -29,7 +29,7 @@ class Difference:
     different values must not stand in one table.
     """
 
-    place: Place
+    place: Cell
     key: str
     holders: Mapping[str, Sequence[tuple[Row, int]]]
     parts: bool = False
@@ -56,7 +56,7 @@ def compare_conditions(frame: Rows, records: Records, labels: Mapping[Row, str])
     """
     by_id = {record["run_id"]: record for record in records.records}
     runs = [run for run in list_runs(frame) if run["run_id"] in by_id and not run["superseded_by"]]
-    places: dict[Place, list[Mapping[str, Any]]] = defaultdict(list)
+    places: dict[Cell, list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
         places[run["dataset"], run["train_language"]].append(run)
     found = _compare_data(runs)
@@ -72,7 +72,7 @@ def _row(run: Mapping[str, Any]) -> Row:
 
 def _compare_data(runs: Sequence[Mapping[str, Any]]) -> list[Difference]:
     """Return the names of data that stand for several contents; these are columns apart already."""
-    contents: dict[Place, dict[str, list[tuple[Row, int]]]] = defaultdict(dict)
+    contents: dict[Cell, dict[str, list[tuple[Row, int]]]] = defaultdict(dict)
     for run in runs:
         named = contents[run["data"], run["train_language"]]
         if not run["dataset"].endswith("#?"):
@@ -85,7 +85,7 @@ def _compare_data(runs: Sequence[Mapping[str, Any]]) -> list[Difference]:
 
 
 def _compare_settings(
-    place: Place, runs: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]
+    place: Cell, runs: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]
 ) -> list[Difference]:
     digested = all(
         records[run["run_id"]]["data_sha256"] for run in runs if run["status"] == "finished"
@@ -178,15 +178,15 @@ def _who(holders: Mapping[str, Sequence[tuple[Row, int]]], labels: Mapping[Row, 
 
 
 def _part(
-    labels: Mapping[Row, str], apart: Sequence[Difference], places: Sequence[Place]
+    labels: Mapping[Row, str], apart: Sequence[Difference], places: Sequence[Cell]
 ) -> tuple[tuple[str, tuple[Row, ...]], ...]:
     """Return groups of rows whose conditions are equal wherever both were run."""
-    conditions: dict[Row, dict[tuple[Place, str], str]] = {row: {} for row in labels}
+    conditions: dict[Row, dict[tuple[Cell, str], str]] = {row: {} for row in labels}
     for one in apart:
         for value, holders in one.holders.items():
             for row, _ in holders:
                 conditions[row][one.place, one.key] = value
-    groups: list[tuple[dict[tuple[Place, str], str], list[Row]]] = []
+    groups: list[tuple[dict[tuple[Cell, str], str], list[Row]]] = []
     for row, own in conditions.items():
         for shared, rows in groups:
             if all(shared.get(key, value) == value for key, value in own.items()):
@@ -200,9 +200,9 @@ def _part(
     return tuple((_name(shared, places), tuple(rows)) for shared, rows in groups)
 
 
-def _name(shared: Mapping[tuple[Place, str], str], places: Sequence[Place]) -> str:
+def _name(shared: Mapping[tuple[Cell, str], str], places: Sequence[Cell]) -> str:
     """Return conditions as text, with the place where they do not hold in every place."""
-    values: dict[str, list[tuple[Place, str]]] = defaultdict(list)
+    values: dict[str, list[tuple[Cell, str]]] = defaultdict(list)
     for (place, key), value in sorted(shared.items()):
         values[key].append((place, value))
     named = []

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from crosstune.reporting.errors.gather import Arm, Errors, Section
+from crosstune.reporting.errors.gather import ErrorArm, Errors, Section
 from crosstune.reporting.statistics import (
     Array,
     Measure,
     Resampled,
-    Rule,
+    SignificanceRule,
     estimate,
     measure_f1,
     measure_share,
@@ -41,7 +41,7 @@ def name_cluster(item: str) -> str:
     return (found[1] or found[2]) if found else item
 
 
-def widen(table: Table, errors: Errors, rule: Rule) -> Table:
+def widen(table: Table, errors: Errors, rule: SignificanceRule) -> Table:
     """Return the table with `WIDENED` in every cell: intervals over seeds and test sets.
 
     NaN where that cannot be said: without predictions of every seed, with fewer seeds than an
@@ -66,7 +66,7 @@ def _place(cell: dict[str, Any]) -> tuple[str, str, str, str]:
     return cell["dataset"], cell["train_language"], cell["language"], cell["model"]
 
 
-def _resample(section: Section, arm: Arm, cell: dict[str, Any]) -> Resampled | None:
+def _resample(section: Section, arm: ErrorArm, cell: dict[str, Any]) -> Resampled | None:
     runs = [arm.counts.get(run_id) for run_id in cell["run_ids"]]
     counted = [run for run in runs if run is not None]
     chosen = len(counted) == len(runs) and _choose(
@@ -108,7 +108,9 @@ def measure_macro_f1(totals: Array) -> Array:
     return measure_f1(totals).sum(axis=-1) / (totals.sum(axis=-1) > 0).sum(axis=-1)
 
 
-def _say(cell: dict[str, Any], drawn: dict[tuple[str, ...], Resampled], rule: Rule) -> Any:
+def _say(
+    cell: dict[str, Any], drawn: dict[tuple[str, ...], Resampled], rule: SignificanceRule
+) -> Any:
     own = drawn.get((*_place(cell), cell["arm"]))
     base = drawn.get((*_place(cell), cell["baseline"]))
     apart = None
@@ -118,7 +120,9 @@ def _say(cell: dict[str, Any], drawn: dict[tuple[str, ...], Resampled], rule: Ru
     return dict(zip(WIDENED, (*told, own.clusters if own else math.nan), strict=True))
 
 
-def _ends(scores: Sequence[float], drawn: Resampled | None, rule: Rule) -> Iterable[float]:
+def _ends(
+    scores: Sequence[float], drawn: Resampled | None, rule: SignificanceRule
+) -> Iterable[float]:
     if drawn is None:
         return math.nan, math.nan
     found = estimate(scores, drawn, rule.level)

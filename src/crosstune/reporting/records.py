@@ -1,6 +1,6 @@
 """Run records -> one tidy frame of rows.
 
-`read_records` reads and checks the records of a study; `frame` lays them out, one row per score,
+`read_records` reads and checks the records of a study; `to_frame` lays them out, one row per score,
 labelled by `arms.py` with what may be averaged. Nothing is averaged here: that is `stats.py`.
 """
 
@@ -176,7 +176,7 @@ def _check_numbers(value: Any, depth: int, where: str, finite: bool) -> None:
         raise DataError([f"{where} is {str(value)[:40]}, not a finite number"])
 
 
-def frame(records: Records) -> Rows:
+def to_frame(records: Records) -> Rows:
     """Return one row per run x split x language x metric; a run without scores keeps one row.
 
     A planned run without a record has status `missing`, `unfinished` or `unreadable`. `dataset`

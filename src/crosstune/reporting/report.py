@@ -30,7 +30,7 @@ from crosstune.reporting.html.provenance import read_commands
 from crosstune.reporting.item_bootstrap import widen
 from crosstune.reporting.published.compare_table import build_replication, render_replication
 from crosstune.reporting.published.layout import Target
-from crosstune.reporting.records import Records, Rows, frame, list_runs, read_records
+from crosstune.reporting.records import Records, Rows, list_runs, read_records, to_frame
 from crosstune.reporting.tables import (
     Table,
     build_table,
@@ -69,7 +69,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReportOptions:
     """What a report is asked for: what scores are compared with, and a printed table if any."""
 
     comparison: Comparison = field(default_factory=Comparison)
@@ -81,7 +81,7 @@ def write_report(
     experiment: str,
     missing: Sequence[Mapping[str, Any]],
     command: str,
-    wanted: Wanted | None = None,
+    wanted: ReportOptions | None = None,
 ) -> Report:
     """Write `outputs/<experiment>/report/` from the local records of a study.
 
@@ -93,10 +93,10 @@ def write_report(
         ConfigError: the study has no run.
         RunError: the folder cannot be written, or the process that draws was killed.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or ReportOptions()
     with drawing_beside() as draw:
         records = replace(read_records(outputs, experiment), missing=missing)
-        scores = frame(records)
+        scores = to_frame(records)
         table = build_table(experiment, scores, records, wanted.comparison)
         drawn = draw(table, list_runs(scores), records.folders)
         content = _gather(table, scores, records, wanted, outputs / experiment)
@@ -121,7 +121,9 @@ def write_report(
     return Report(folder, paths, files["table.md"].decode(), (table, *more))
 
 
-def _gather(table: Table, scores: Rows, records: Records, wanted: Wanted, study: Path) -> Content:
+def _gather(
+    table: Table, scores: Rows, records: Records, wanted: ReportOptions, study: Path
+) -> Content:
     """Return what stands beside a study's table, which comes back with its wider intervals."""
     comparison, target = wanted.comparison, wanted.target
     errors = gather_errors(table, scores, records)

@@ -49,7 +49,7 @@ class Resampled:
 
 
 @dataclass(frozen=True)
-class Rule:
+class SignificanceRule:
     """From how many seeds on an interval is printed, and a difference may be claimed."""
 
     to_print: int = 5
@@ -215,12 +215,12 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def claim(differences: Sequence[Estimate], rule: Rule | None = None) -> list[Claim]:
+def claim(differences: Sequence[Estimate], rule: SignificanceRule | None = None) -> list[Claim]:
     """Return what a table may say of its differences to the baseline, all of them tested at once.
 
     A difference of fewer seeds than are needed to print an interval is not tested.
     """
-    rule = rule or Rule()
+    rule = rule or SignificanceRule()
     printed = [pair.n >= rule.to_print for pair in differences]
     tested = [
         pair.p if shown else math.nan for pair, shown in zip(differences, printed, strict=True)

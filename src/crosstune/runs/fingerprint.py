@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crosstune.config.compose import to_plain
-from crosstune.config.schema import Method, Model, Origin, Precision, Run
+from crosstune.config.compose import to_dict
+from crosstune.config.schema import Method, Model, ModelOrigin, Precision, Run
 from crosstune.data.splits import Splits
 from crosstune.errors import ConfigError
 from crosstune.runs.record import read_record
@@ -23,7 +23,14 @@ from crosstune.runs.record import read_record
 RESULT_FORMAT = 7  # raise when a change of the code changes what the same run gives
 ADAPTER = "adapter_model.safetensors"
 # packages whose version can change what the same run gives
-DECISIVE = ("torch", "pytorch-lightning", "transformers", "tokenizers", "peft", "torchmetrics")
+FINGERPRINTED_PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "torchmetrics",
+)
 INDIFFERENT = {
     "experiment": (),
     "outputs": (),
@@ -44,20 +51,20 @@ INDIFFERENT = {
 }
 
 
-def identify(run: Run, splits: Splits) -> str:
+def compute_run_id(run: Run, splits: Splits) -> str:
     """Return the run id: 12 hex digits over all that can change a result, and nothing else."""
     content = {
         name: {language: sorted(split.digests.values()) for language, split in languages.items()}
         for name, languages in splits.items()
     }
-    parts = [RESULT_FORMAT, essence(run), content, digest_weights(run.model)]
-    parts += [spoken] if (spoken := digest_languages(run.method)) else []
+    parts = [RESULT_FORMAT, result_config(run), content, digest_weights(run.model)]
+    parts += [spoken] if (spoken := digest_language_adapters(run.method)) else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def essence(run: Run) -> dict[str, Any]:
+def result_config(run: Run) -> dict[str, Any]:
     """Return the configuration as plain values, without what cannot change a result."""
-    config = to_plain(run)
+    config = to_dict(run)
     for group, keys in INDIFFERENT.items():
         if keys:
             config[group] = {k: v for k, v in config[group].items() if k not in keys}
@@ -66,7 +73,7 @@ def essence(run: Run) -> dict[str, Any]:
     return config
 
 
-def settle(run: Run) -> Run:
+def resolve_defaults(run: Run) -> Run:
     """Return the run with what the machine decides decided: the model's folder, the precision.
 
     Raises:
@@ -79,11 +86,11 @@ def settle(run: Run) -> Run:
         has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = Precision.bf16 if has_bf16 else Precision.fp32
     trainer = replace(run.trainer, precision=precision)
-    method = resolve_languages(run.method)
-    return replace(run, model=resolve(run.model), method=method, trainer=trainer)
+    method = resolve_language_adapters(run.method)
+    return replace(run, model=resolve_model(run.model), method=method, trainer=trainer)
 
 
-def resolve(model: Model) -> Model:
+def resolve_model(model: Model) -> Model:
     """Return the model with its folder found, checked to hold what can be loaded safely.
 
     A `path` may be a transformers folder, the folder of a run, or the folder of a study with
@@ -93,12 +100,12 @@ def resolve(model: Model) -> Model:
         ConfigError: nothing loadable is there, or a hub revision is no commit.
     """
     pinned = re.fullmatch(r"[0-9a-f]{40}|refs/pr/\d+", model.revision or "")
-    if model.origin is Origin.hub and not pinned:
+    if model.origin is ModelOrigin.hub and not pinned:
         raise ConfigError(
             f"model.revision={model.revision}: name the 40-digit commit (or refs/pr/N) of "
             f"{model.hub_id}, so that the weights cannot change under the study."
         )
-    if model.origin is not Origin.local:
+    if model.origin is not ModelOrigin.local:
         return model
     if model.path is None:
         raise ConfigError("model.path is missing: give model.path=DIR.")
@@ -119,7 +126,7 @@ def resolve(model: Model) -> Model:
     return replace(model, path=found[0].as_posix())
 
 
-def resolve_languages(method: Method) -> Method:
+def resolve_language_adapters(method: Method) -> Method:
     """Return the method with the folders of its language adapters found.
 
     A folder may be a saved adapter's, that of a run, or of a study with exactly one finished run
@@ -153,7 +160,7 @@ def _find_language(language: str, root: Path) -> Path:
     return found[0]
 
 
-def digest_languages(method: Method) -> dict[str, str]:
+def digest_language_adapters(method: Method) -> dict[str, str]:
     """Return language -> sha256 of the weights of its adapter."""
     return {
         language: _digest(Path(folder) / ADAPTER)
@@ -163,17 +170,17 @@ def digest_languages(method: Method) -> dict[str, str]:
 
 def digest_weights(model: Model) -> str:
     """Return what identifies the weights: a digest of the files, or the hub's commit."""
-    if model.origin is Origin.local:
+    if model.origin is ModelOrigin.local:
         digest = hashlib.sha256()
         for path in sorted(Path(str(model.path)).iterdir()):
             if path.suffix in (".safetensors", ".json", ".txt", ".model"):
                 digest.update(path.name.encode())
                 digest.update(bytes.fromhex(_digest(path)))
         return digest.hexdigest()
-    return f"{model.hub_id}@{model.revision}" if model.origin is Origin.hub else "random"
+    return f"{model.hub_id}@{model.revision}" if model.origin is ModelOrigin.hub else "random"
 
 
-def find_changes(record: dict[str, Any]) -> list[str]:
+def find_stale_reasons(record: dict[str, Any]) -> list[str]:
     """Return what has changed since a run was recorded, and can have changed its result.
 
     Versions of packages, what our own code computes, and the bytes of data files that are still
@@ -201,7 +208,7 @@ def find_changes(record: dict[str, Any]) -> list[str]:
 
 @cache
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in DECISIVE}
+    return {name: version(name) for name in FINGERPRINTED_PACKAGES}
 
 
 def _digest(path: Path) -> str:

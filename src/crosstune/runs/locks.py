@@ -14,14 +14,14 @@ from pathlib import Path
 from crosstune.errors import RunError
 
 
-class Busy(RunError):
+class RunLocked(RunError):
     """Another process does this run: that is no failure, and nothing is done here."""
 
     exit_code = 0
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[int]:
+def hold_run_lock(folder: Path) -> Iterator[int]:
     """Hold the lock of a run's folder; give its file descriptor.
 
     Processes that inherit the descriptor hold the lock, too, until the last of them has ended.
@@ -32,17 +32,17 @@ def hold(folder: Path) -> Iterator[int]:
     path = _lock_of(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        if not any(_take(file.fileno(), wait=0.02) for _ in range(10)):  # `is_held` may be asking
+        if not any(_take(file.fileno(), wait=0.02) for _ in range(10)):  # `is_locked` may be asking
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise Busy(f"{folder} is being trained by {holder}: it is left to that one.")
+            raise RunLocked(f"{folder} is being trained by {holder}: it is left to that one.")
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()
         yield file.fileno()
 
 
-def is_held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Return whether a process is at work on the run of this folder."""
     path = _lock_of(folder)
     if not path.is_file():

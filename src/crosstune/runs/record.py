@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crosstune.files import whole_file
+from crosstune.files import atomic_write
 
 SCHEMA = 1
 PACKAGES = (
@@ -40,14 +40,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write record.json, whole or not at all."""
-    with whole_file(folder / "record.json") as partial:
+    with atomic_write(folder / "record.json") as partial:
         text = json.dumps(
             {"schema": SCHEMA, **record}, ensure_ascii=False, indent=1, allow_nan=False
         )
         partial.write_text(text + "\n", "utf-8")
 
 
-def now() -> str:
+def utc_now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 

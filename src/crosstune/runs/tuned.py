@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crosstune.config.compose import from_plain, scale, to_plain
+from crosstune.config.compose import run_from_dict, scale_learning_rate, to_dict
 from crosstune.config.schema import Run
 from crosstune.data.splits import Splits
 from crosstune.errors import ConfigError
-from crosstune.files import whole_file
-from crosstune.runs.fingerprint import digest_weights, essence
+from crosstune.files import atomic_write
+from crosstune.runs.fingerprint import digest_weights, result_config
 
 RATE = "optimizer.learning_rate"
 
@@ -45,7 +45,7 @@ class Choice(NamedTuple):
         return f"{' · '.join(names)}: {values}, validation {self.validation:.3f}"
 
 
-def candidates(run: Run, trials: int) -> list[dict[str, Any]]:
+def make_trials(run: Run, trials: int) -> list[dict[str, Any]]:
     """Return the values of each trial of an arm: what the run has by itself, first.
 
     Learning rates lie half a power of ten apart around the run's own. Where the method's `search`
@@ -54,7 +54,7 @@ def candidates(run: Run, trials: int) -> list[dict[str, Any]]:
     Raises:
         ConfigError: `method.search` names a key that the run has not.
     """
-    grid = {RATE: [scale(run.optimizer.learning_rate, f) for f in _factors(trials)]}
+    grid = {RATE: [scale_learning_rate(run.optimizer.learning_rate, f) for f in _factors(trials)]}
     grid |= {key: [_get(run, key), *values] for key, values in run.method.search.items()}
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     own = {key: _get(run, key) for key in grid}
@@ -75,21 +75,21 @@ def _factors(trials: int) -> list[float]:
     return [float(f"{10 ** (step / 2):.2g}") for step in steps[:trials]]
 
 
-def with_values(run: Run, values: dict[str, Any]) -> Run:
+def override_values(run: Run, values: dict[str, Any]) -> Run:
     """Return the run with the values at these dotted keys."""
-    plain = to_plain(run)
+    plain = to_dict(run)
     for key, value in values.items():
         *path, last = key.split(".")
         node: Any = plain
         for part in path:
             node = node[part]
         node[last] = value
-    return from_plain(plain)
+    return run_from_dict(plain)
 
 
-def arm_of(run: Run, splits: Splits) -> dict[str, Any]:
+def arm_key(run: Run, splits: Splits) -> dict[str, Any]:
     """Return what all trials and all seeds of an arm have in common."""
-    config = essence(with_values(run, dict.fromkeys([RATE, *run.method.search], 0)))
+    config = result_config(override_values(run, dict.fromkeys([RATE, *run.method.search], 0)))
     del config["seed"]
     content = {
         name: {language: sorted(split.digests.values()) for language, split in parts.items()}
@@ -99,7 +99,7 @@ def arm_of(run: Run, splits: Splits) -> dict[str, Any]:
     return {"config": config, "data": content, "model": digest_weights(run.model)}
 
 
-def take_tuned(run: Run, splits: Splits) -> tuple[Run, dict[str, Any]]:
+def apply_tuned(run: Run, splits: Splits) -> tuple[Run, dict[str, Any]]:
     """Return the run with the values chosen for its arm, and how they were chosen.
 
     Raises:
@@ -107,9 +107,9 @@ def take_tuned(run: Run, splits: Splits) -> tuple[Run, dict[str, Any]]:
     """
     if not run.tuned:
         return run, {}
-    path = chosen_file(run)
+    path = tuned_file(run)
     choices = read_choices(path)
-    arm = arm_of(run, splits)
+    arm = arm_key(run, splits)
     found = next((choice for choice in choices if choice.arm == arm), None)
     if found is None:
         raise ConfigError(
@@ -118,10 +118,10 @@ def take_tuned(run: Run, splits: Splits) -> tuple[Run, dict[str, Any]]:
             f"options{_nearest(arm, choices)}. Run crosstune tune with the same words first."
         )
     facts = {"trials": found.trials, "seed": found.seed, "values": found.values}
-    return with_values(run, found.values), {**facts, "validation": found.validation}
+    return override_values(run, found.values), {**facts, "validation": found.validation}
 
 
-def chosen_file(run: Run) -> Path:
+def tuned_file(run: Run) -> Path:
     """Return where a study's choices lie."""
     return Path(run.outputs) / f"{run.experiment}.tuning" / "chosen.json"
 
@@ -136,12 +136,12 @@ def read_choices(path: Path) -> list[Choice]:
 def write_choices(path: Path, choices: Sequence[Choice]) -> None:
     """Add choices to the study's file, the newer of an arm in place of the older."""
     kept = [old for old in read_choices(path) if all(old.arm != new.arm for new in choices)]
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         rows = [choice._asdict() for choice in (*kept, *choices)]
         partial.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
-def best_of(arm: dict[str, Any], seed: int, tried: list[dict[str, Any]]) -> Choice:
+def choose_best(arm: dict[str, Any], seed: int, tried: list[dict[str, Any]]) -> Choice:
     """Return the choice among an arm's trials: the best validation, the earlier of equals.
 
     Raises:
@@ -155,7 +155,7 @@ def best_of(arm: dict[str, Any], seed: int, tried: list[dict[str, Any]]) -> Choi
 
 
 def _get(run: Run, key: str) -> Any:
-    node: Any = to_plain(run)
+    node: Any = to_dict(run)
     for part in key.split("."):
         if not isinstance(node, dict) or part not in node:
             raise ConfigError(f"method.search: the run has no {key}.")

@@ -17,7 +17,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 @contextmanager
-def offline() -> Iterator[None]:
+def force_offline() -> Iterator[None]:
     """Keep the hub's clients, if they are not imported yet, to what lies in their cache."""
     names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
     before = {name: os.environ.get(name) for name in names}
@@ -31,7 +31,7 @@ def offline() -> Iterator[None]:
             os.environ |= {name: value} if value is not None else {}
 
 
-def find_lacking_weights(weights: str, name: str) -> str | None:
+def find_missing_weights(weights: str, name: str) -> str | None:
     """Return what to do about weights, `owner/name@revision`, that are not in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -50,7 +50,7 @@ def find_lacking_weights(weights: str, name: str) -> str | None:
     )
 
 
-def tell_data(name: str, fault: str) -> str:
+def describe_data(name: str, fault: str) -> str:
     """Return why a data set cannot be read, and what the head of its YAML says of its files."""
     path = find_conf() / "data" / f"{name}.yaml"
     unreached = re.match(r"(\S+) \(.*cannot be loaded: Couldn't reach", fault)

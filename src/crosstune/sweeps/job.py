@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from crosstune.config.compose import read_run
+from crosstune.config.compose import read_config
 from crosstune.config.schema import Run
 from crosstune.errors import CrosstuneError, RunError
-from crosstune.files import whole_file
-from crosstune.logs import tell_terminal
-from crosstune.runs.record import now, read_record, write_record
-from crosstune.sweeps.process_pool import end_with_parent
+from crosstune.files import atomic_write
+from crosstune.logs import log_to_terminal
+from crosstune.runs.record import read_record, utc_now, write_record
+from crosstune.sweeps.process_pool import exit_with_parent
 from crosstune.training.lightning_module import Join, by_itself
 from crosstune.training.prepare import prepare
-from crosstune.training.record_fields import facts_of
+from crosstune.training.record_fields import run_facts
 from crosstune.training.train import train
 
 
@@ -36,29 +36,29 @@ def read_headline(folder: Path) -> float:
     return sum(float(scores[language][metric]) for language in trained) / len(trained)
 
 
-def do(run: Run, join: Join = by_itself) -> tuple[Path, float]:
+def run_job(run: Run, join: Join = by_itself) -> tuple[Path, float]:
     """Do a run, or find it finished; return its folder and its score."""
     folder = train(run, join)
     return folder, read_headline(folder)
 
 
-def record_death(run: Run, why: str) -> None:
+def record_crash(run: Run, why: str) -> None:
     """Leave a failed record of a run whose process died, unless it left one itself."""
     prepared = prepare(run)
     if read_record(prepared.folder / "record.json")["status"] != "unreadable":
         return
     prepared.folder.mkdir(parents=True, exist_ok=True)
-    facts = facts_of(prepared, now())
+    facts = run_facts(prepared, utc_now())
     write_record(prepared.folder, {**facts, "status": "failed", "error": why})
 
 
-def answer(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any]:
+def run_isolated(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any]:
     """Do the run, or record what it died of; return its folder and score, or what went wrong."""
     try:
         if died:
-            record_death(run, died)
+            record_crash(run, died)
             raise RunError(died)
-        folder, headline = do(run, join)
+        folder, headline = run_job(run, join)
         return {"folder": str(folder), "headline": headline}
     except CrosstuneError as error:
         return {"error": str(error), "exit_code": error.exit_code}
@@ -69,10 +69,10 @@ def answer(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any
 
 def main(config: Path, target: Path, *died: str) -> int:
     """Answer for the run of a frozen configuration and return the exit code."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # it was imported before that was set
-    tell_terminal()
-    said = answer(read_run(config), *died)
-    with whole_file(target) as partial:
+    log_to_terminal()
+    said = run_isolated(read_config(config), *died)
+    with atomic_write(target) as partial:
         partial.write_text(json.dumps(said), "utf-8")
     return int(said.get("exit_code", 0))

@@ -12,13 +12,13 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from crosstune.config.compose import typed
+from crosstune.config.compose import to_run
 from crosstune.config.schema import Run
 from crosstune.errors import ConfigError, RunError
-from crosstune.sweeps.process_pool import Answer, show_error
+from crosstune.sweeps.process_pool import JobResult, show_error
 
 Runs = Mapping[int, Run]
-Tell = Callable[[int], None]  # hears the number of a run that starts
+OnStart = Callable[[int], None]  # hears the number of a run that starts
 
 
 class Sweep(NamedTuple):
@@ -32,7 +32,7 @@ class Sweep(NamedTuple):
         self,
         job_overrides: Sequence[Sequence[str]],
         first: int,
-        do: Callable[[Runs, Tell], Mapping[int, Answer]],
+        do: Callable[[Runs, OnStart], Mapping[int, JobResult]],
     ) -> list[JobReturn]:
         """Let `do` do the jobs, numbered from `first`, and return their scores.
 
@@ -62,24 +62,24 @@ class Sweep(NamedTuple):
         self.context.callbacks.on_job_start(config=config, task_function=self.task)
 
 
-def _read(configs: Mapping[int, DictConfig]) -> tuple[dict[int, Run], dict[int, Answer]]:
+def _read(configs: Mapping[int, DictConfig]) -> tuple[dict[int, Run], dict[int, JobResult]]:
     """Return the runs, and an answer for each that is refused."""
     hydra: Any = HydraConfig.instance()
     runs: dict[int, Run] = {}
-    refused: dict[int, Answer] = {}
+    refused: dict[int, JobResult] = {}
     for number, config in configs.items():
         before, hydra.cfg = hydra.cfg, config  # `${hydra:…}` reads this one
         try:
-            runs[number] = typed(config, config.hydra.overrides.task)
+            runs[number] = to_run(config, config.hydra.overrides.task)
         except ConfigError as error:
-            refused[number] = Answer(error=str(error), exit_code=error.exit_code)
+            refused[number] = JobResult(error=str(error), exit_code=error.exit_code)
             show_error(number, str(error))
         finally:
             hydra.cfg = before
     return runs, refused
 
 
-def _returned(config: DictConfig, answer: Answer) -> JobReturn:
+def _returned(config: DictConfig, answer: JobResult) -> JobReturn:
     done = JobReturn(overrides=list(config.hydra.overrides.task))
     failed = bool(answer.exit_code)
     done.status = JobStatus.FAILED if failed else JobStatus.COMPLETED

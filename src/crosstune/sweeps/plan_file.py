@@ -11,8 +11,8 @@ from typing import Any
 
 from crosstune.config.paths import find_conf
 from crosstune.errors import ConfigError, suggest
-from crosstune.files import whole_file
-from crosstune.runs.locks import is_held
+from crosstune.files import atomic_write
+from crosstune.runs.locks import is_locked
 
 PLAN = "plan.jsonl"
 
@@ -25,7 +25,7 @@ def write_plan(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
         known = {json.dumps(line["overrides"]): line for line in read_plan(folder)}
         known |= {json.dumps(line["overrides"]): line for line in lines}
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known.values())
-        with whole_file(folder / PLAN) as partial:
+        with atomic_write(folder / PLAN) as partial:
             partial.write_text(text, "utf-8")
 
 
@@ -61,7 +61,7 @@ def find_missing(lines: Iterable[dict[str, Any]], folder: Path) -> list[dict[str
         if run_id := line.get("run_id", ""):
             if run_id in seen or (folder / run_id / "record.json").exists():
                 continue  # two commands may ask for the same run
-            if is_held(folder / run_id):
+            if is_locked(folder / run_id):
                 continue
             seen.add(run_id)
         missing.append(line)

@@ -36,7 +36,7 @@ class Job(NamedTuple):
     on_gpu: bool
 
 
-class Answer(NamedTuple):
+class JobResult(NamedTuple):
     """What a run came to: its folder and headline score, or an error and its exit code."""
 
     folder: str = ""
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
     exit_code: int = 0
 
 
-class Share(NamedTuple):
+class Resources(NamedTuple):
     """How many runs go side by side, the threads of each, and the places on GPUs."""
 
     jobs: int
@@ -53,40 +53,40 @@ class Share(NamedTuple):
     places: list[str]
 
 
-def share_out(
+def divide_resources(
     asked: int | None, count: int, cores: int, gpus: Sequence[str], environment: Mapping[str, str]
-) -> Share:
+) -> Resources:
     """Return the shares of `count` runs; by default one a GPU, or as many as the cores bear.
 
-    >>> share_out(None, 24, 8, [], {})
+    >>> divide_resources(None, 24, 8, [], {})
     Share(jobs=8, threads=1, places=[])
-    >>> share_out(None, 24, 8, [], {"OMP_NUM_THREADS": "2"})
+    >>> divide_resources(None, 24, 8, [], {"OMP_NUM_THREADS": "2"})
     Share(jobs=4, threads=2, places=[])
-    >>> share_out(4, 24, 8, ["0", "1"], {})
+    >>> divide_resources(4, 24, 8, ["0", "1"], {})
     Share(jobs=4, threads=2, places=['0', '1', '0', '1'])
     """
     given = environment.get("OMP_NUM_THREADS", "")
     threads = int(given) if given.isdigit() and int(given) else None
     jobs = min(asked or len(gpus) or max(1, cores // (threads or 1)), max(1, count))
     rounds = -(-jobs // len(gpus)) if gpus else 0
-    return Share(jobs, threads or max(1, cores // jobs), list(gpus) * rounds)
+    return Resources(jobs, threads or max(1, cores // jobs), list(gpus) * rounds)
 
 
-class Pool:
+class ProcessPool:
     """Runs jobs side by side; `tell` hears of each that starts."""
 
-    def __init__(self, share: Share, tell: Callable[[int], None]):
+    def __init__(self, share: Resources, tell: Callable[[int], None]):
         self.share = share
         self.tell = tell
         self.free = Counter(share.places)  # GPU -> places left
         self.changed = threading.Condition()
         self.running: set[Any] = set()
-        self.context = warm_up()
+        self.context = start_forkserver()
         self.stopping = False
 
-    def run(self, jobs: Mapping[int, Job]) -> dict[int, Answer]:
+    def run(self, jobs: Mapping[int, Job]) -> dict[int, JobResult]:
         """Return the answer of every job; print the folder of each that is done."""
-        answers: dict[int, Answer] = {}
+        answers: dict[int, JobResult] = {}
         with ThreadPoolExecutor(self.share.jobs) as threads:
             started = {threads.submit(self._do, n, job): n for n, job in jobs.items()}
             try:
@@ -101,7 +101,7 @@ class Pool:
                 self._stop()
         return answers
 
-    def _do(self, number: int, job: Job) -> Answer:
+    def _do(self, number: int, job: Job) -> JobResult:
         gpus = self._take(job)
         try:
             if not self.stopping:
@@ -112,7 +112,7 @@ class Pool:
                 why = signal.strsignal(-code) if code < 0 else f"exit code {code}"
                 self._work(number, job, gpus, f"its process died: {why}")
             said = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-            return Answer(**said or {"error": "stopped", "exit_code": 130})
+            return JobResult(**said or {"error": "stopped", "exit_code": 130})
         finally:
             self._give(gpus)
 
@@ -176,7 +176,7 @@ class Pool:
                     _kill_group(process)
 
 
-def warm_up() -> Any:
+def start_forkserver() -> Any:
     """Return what processes come from; it imports the libraries from now on, in the background."""
     context = get_context("forkserver")
     context.set_forkserver_preload([UNCOLLECTED, JOB, *LATE])
@@ -186,7 +186,7 @@ def warm_up() -> Any:
 
 def find_gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    context = warm_up()
+    context = start_forkserver()
     said, saying = context.Pipe(duplex=False)
     process = context.Process(target=_count_gpus, args=(saying,))  # torch has been imported there
     process.start()
@@ -198,7 +198,7 @@ def find_gpus() -> list[str]:
     return every if named is None else named.split(",")[: len(every)]
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """End this process and all that it started as soon as the pool that started it is gone."""
     while os.read(0, 1):
         pass

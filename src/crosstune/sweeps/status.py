@@ -16,16 +16,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from crosstune.config.compose import COMPOSE_ERRORS, compose_run, compose_whole, explain
-from crosstune.config.schema import Origin, Run
+from crosstune.config.compose import (
+    COMPOSE_ERRORS,
+    compose_config,
+    compose_run,
+    explain_compose_error,
+)
+from crosstune.config.schema import ModelOrigin, Run
 from crosstune.data.splits import Splits
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import CrosstuneError
-from crosstune.runs.fingerprint import find_changes, identify, settle
-from crosstune.runs.locks import is_held
+from crosstune.runs.fingerprint import compute_run_id, find_stale_reasons, resolve_defaults
+from crosstune.runs.locks import is_locked
 from crosstune.runs.record import read_record
-from crosstune.runs.tuned import take_tuned
-from crosstune.sweeps.availability import find_lacking_weights, offline, tell_data
+from crosstune.runs.tuned import apply_tuned
+from crosstune.sweeps.availability import describe_data, find_missing_weights, force_offline
 from crosstune.sweeps.plan_file import is_recipe, read_plan, unknown_study, write_plan
 
 log = logging.getLogger(__name__)
@@ -41,9 +46,9 @@ class WritePlan(Callback):
         """Add the sweep's jobs to the study's plan."""
         if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
             return  # a search decides as it goes
-        jobs = expand(config)
+        jobs = expand_sweep(config)
         self.total = len(jobs)
-        write_plan(Path(config.outputs) / config.hydra.runtime.choices.experiment, plan(jobs))
+        write_plan(Path(config.outputs) / config.hydra.runtime.choices.experiment, plan_runs(jobs))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Tell which run of the sweep starts."""
@@ -53,22 +58,22 @@ class WritePlan(Callback):
             Path(config.hydra.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
 
 
-def expand(config: DictConfig) -> list[list[str]]:
+def expand_sweep(config: DictConfig) -> list[list[str]]:
     """Return the overrides of every job of a sweep: the study's grid under the command line."""
     given: Any = OmegaConf.to_container(config.hydra.overrides.task)
     return _expand(config, [str(override) for override in given])
 
 
-def expand_words(words: Sequence[str]) -> list[list[str]]:
+def expand_overrides(words: Sequence[str]) -> list[list[str]]:
     """Return the overrides of every job that `crosstune train -m` with these words would run.
 
     Raises:
         ConfigError: an override, a file or a value is wrong.
     """
     try:
-        return _expand(compose_whole(_split(words)[0]), words)
+        return _expand(compose_config(_split(words)[0]), words)
     except COMPOSE_ERRORS as error:
-        raise explain(error) from error
+        raise explain_compose_error(error) from error
 
 
 def _expand(config: DictConfig, words: Sequence[str]) -> list[list[str]]:
@@ -81,14 +86,14 @@ def _split(words: Sequence[str]) -> list[list[str]]:
     return BasicSweeper.split_arguments(overrides, None)[0]
 
 
-def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+def plan_runs(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """Return one line a job: its overrides, its names and its run id, or what is wrong with it."""
     lines: list[dict[str, Any]] = []
     seen: dict[str, Splits | CrosstuneError] = {}
     for overrides in jobs:
         line: dict[str, Any] = {"overrides": list(overrides)}
         try:
-            run = settle(compose_run(overrides))
+            run = resolve_defaults(compose_run(overrides))
             line |= {
                 "data": run.data.name,
                 "language": run.data.trained_on,
@@ -98,10 +103,10 @@ def plan(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
             }
             if run.trainer.stand_in:
                 line["stand_in"] = True
-            if run.model.origin is Origin.hub:
+            if run.model.origin is ModelOrigin.hub:
                 line["weights"] = f"{run.model.hub_id}@{run.model.revision}"
             splits = _read_once(run, seen)
-            line["run_id"] = identify(take_tuned(run, splits)[0], splits)
+            line["run_id"] = compute_run_id(apply_tuned(run, splits)[0], splits)
         except CrosstuneError as error:
             line["error"] = str(error)
         lines.append(line)
@@ -125,7 +130,7 @@ def _read_once(run: Run, seen: dict[str, Splits | CrosstuneError]) -> Splits:
     return found
 
 
-def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
+def study_status(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
     """Return every run of the study with its status; runs outside the plan are in it too.
 
     A record is stale where the plan has its run under another id: settings, data or code changed.
@@ -135,7 +140,7 @@ def survey(outputs: Path, experiment: str) -> list[tuple[dict[str, Any], str]]:
     """
     lines = read_plan(outputs / experiment)
     if all(line.get("stand_in") for line in lines):  # a rehearsal is not the study
-        lines += plan_of_file(experiment)
+        lines += plan_of_recipe(experiment)
     return _hold(lines, outputs, experiment)
 
 
@@ -166,21 +171,21 @@ def _state(
     line: dict[str, Any], folder: Path | None, record: dict[str, Any] | None
 ) -> tuple[dict[str, Any], str]:
     """Return a planned run and how it stands; of a stale one the line says what has changed."""
-    if folder and is_held(folder):
+    if folder and is_locked(folder):
         return line, "running"
     if record is None:
         return line, "missing"
-    if record["status"] == "finished" and (changes := find_changes(record)):
+    if record["status"] == "finished" and (changes := find_stale_reasons(record)):
         return {**line, "error": "; ".join(changes)}, "stale"
     return line, record["status"]
 
 
-def plan_of_file(experiment: str) -> list[dict[str, Any]]:
+def plan_of_recipe(experiment: str) -> list[dict[str, Any]]:
     """Return the plan that a study's file holds, of what this machine has; nothing is fetched."""
     if not is_recipe(experiment):
         return []
-    with offline():
-        return plan(expand(compose_whole([f"experiment={experiment}"])))
+    with force_offline():
+        return plan_runs(expand_sweep(compose_config([f"experiment={experiment}"])))
 
 
 def _names(line: dict[str, Any]) -> tuple[str, ...]:
@@ -188,7 +193,7 @@ def _names(line: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(line.get(key, "?")) for key in ("data", "language", "model", "method", "seed"))
 
 
-def render_survey(experiment: str, lines: Sequence[tuple[dict[str, Any], str]]) -> str:
+def render_status(experiment: str, lines: Sequence[tuple[dict[str, Any], str]]) -> str:
     """Return the study's state in words.
 
     The counts; how many runs of each row and column of a table are finished; what is not finished,
@@ -245,8 +250,8 @@ def _render_lacking(lines: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
     """Return what the missing runs need and this machine lacks, each once, with what to do."""
     missing = [line for line, status in lines if status == "missing"]
     faults = {line["data"]: line["error"] for line in missing if {"data", "error"} <= line.keys()}
-    told = [f"  data {name}: {tell_data(name, error)}" for name, error in faults.items()]
+    told = [f"  data {name}: {describe_data(name, error)}" for name, error in faults.items()]
     weights = {line["weights"]: line["model"] for line in missing if "weights" in line}
-    lacking = ((name, find_lacking_weights(where, name)) for where, name in weights.items())
+    lacking = ((name, find_missing_weights(where, name)) for where, name in weights.items())
     told += [f"  model {name}: {fault}" for name, fault in lacking if fault]
     return ["Not at hand:", *told] if told else []

@@ -14,14 +14,14 @@ from crosstune.config.compose import compose_run
 from crosstune.config.schema import Run
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, CrosstuneError
-from crosstune.runs.fingerprint import settle
+from crosstune.runs.fingerprint import resolve_defaults
 from crosstune.runs.tuned import (
     Choice,
-    arm_of,
-    best_of,
-    candidates,
-    chosen_file,
-    with_values,
+    arm_key,
+    choose_best,
+    make_trials,
+    override_values,
+    tuned_file,
     write_choices,
 )
 from crosstune.sweeps.job import read_headline
@@ -38,13 +38,13 @@ def tune(jobs: Sequence[Sequence[str]], trials: int) -> tuple[Path, list[Choice]
     """
     if trials < 1:
         raise ConfigError(f"trials={trials}: must be at least 1.")
-    arms = [settle(compose_run(job)) for job in _first_of_each_arm(jobs)]
+    arms = [resolve_defaults(compose_run(job)) for job in _first_of_each_arm(jobs)]
     choices = []
     for number, run in enumerate(arms, 1):
         log.info("arm %d of %d: %s, %s", number, len(arms), run.method.name, run.data.trained_on)
         choices.append(_search(run, trials))
-        write_choices(chosen_file(run), choices)
-    return chosen_file(arms[0]), choices
+        write_choices(tuned_file(run), choices)
+    return tuned_file(arms[0]), choices
 
 
 def _first_of_each_arm(jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]:
@@ -62,16 +62,16 @@ def _search(run: Run, trials: int) -> Choice:
         tuned=False,
         data=replace(run.data, test=None),
     )
-    arm = arm_of(run, read_data(blind))
+    arm = arm_key(run, read_data(blind))
     tried: list[dict[str, Any]] = []
-    for values in candidates(run, trials):
+    for values in make_trials(run, trials):
         trial: dict[str, Any] = {"values": values}
         try:
-            folder = train(with_values(blind, values))
+            folder = train(override_values(blind, values))
             trial |= {"run_id": folder.name, "validation": read_headline(folder)}
         except ConfigError:
             raise
         except CrosstuneError as error:
             log.warning("this trial counts, without a score: %s", error)
         tried.append(trial)
-    return best_of(arm, run.seed, tried)
+    return choose_best(arm, run.seed, tried)

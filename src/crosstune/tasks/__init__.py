@@ -6,7 +6,7 @@ outside this folder branches on the kind.
 
 from typing import Any
 
-from crosstune.config.schema import Kind
+from crosstune.config.schema import TaskType
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.cloze import Cloze
 from crosstune.tasks.entailment import Entailment
@@ -20,14 +20,14 @@ from crosstune.tasks.task import Task
 
 __all__ = ["TASKS", "Task"]
 
-TASKS: dict[Kind, Any] = {
-    Kind.classification: Classification,
-    Kind.tagging: Tagging,
-    Kind.relation: Relation,
-    Kind.regression: Regression,
-    Kind.extraction: Extraction,
-    Kind.generation: Generation,
-    Kind.masked_lm: MaskedLM,
-    Kind.cloze: Cloze,
-    Kind.entailment: Entailment,
+TASKS: dict[TaskType, Any] = {
+    TaskType.classification: Classification,
+    TaskType.tagging: Tagging,
+    TaskType.relation: Relation,
+    TaskType.regression: Regression,
+    TaskType.extraction: Extraction,
+    TaskType.generation: Generation,
+    TaskType.masked_lm: MaskedLM,
+    TaskType.cloze: Cloze,
+    TaskType.entailment: Entailment,
 }

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.windows import UNSEEN, Encoded
+from crosstune.data.windows import UNSEEN, EncodedDataset
 from crosstune.errors import DataError
 from crosstune.tasks.metrics.classes import ClassReport
 from crosstune.tasks.multilabel import MultiLabel
@@ -23,7 +23,7 @@ from crosstune.tasks.sequence_classification import (
     encode_texts,
     label_loss,
     read_labels,
-    texts_of,
+    row_texts,
 )
 from crosstune.tasks.task import Task
 
@@ -70,11 +70,11 @@ class Classification(Task):
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
-        return texts_of(row)
+        return row_texts(row)
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window a row, the label's index as its label."""
         index = {label: number for number, label in enumerate(self.labels)}
         labels = [index.get(row["label"], UNSEEN) for row in rows]
@@ -84,12 +84,12 @@ class Classification(Task):
         """Return the summed cross entropy of logits (B, C) and the number of items."""
         return label_loss(model, batch)
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return the best label of each window and its log-probability."""
         return read_labels(model, batch)
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row, as label texts."""
         return decode_labels(rows, encoded, outputs, self.labels)

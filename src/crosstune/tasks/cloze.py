@@ -16,15 +16,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.windows import IGNORE, UNSEEN, Encoded, join
+from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.sequence_classification import texts_of
+from crosstune.tasks.sequence_classification import row_texts
 from crosstune.tasks.task import Task
 from crosstune.tasks.verbalizers import (
     ABSENT,
-    Frame,
+    PromptTemplate,
     Words,
     check_patterns,
     check_words,
@@ -94,9 +94,9 @@ class Cloze(Task):
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
-        return texts_of(row)
+        return row_texts(row)
 
-    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+    def on_missing_head_weights(self, place: str, lost: Sequence[str]) -> None:
         """Refuse a checkpoint without a whole masked LM: random weights would fill the gap.
 
         Raises:
@@ -110,14 +110,14 @@ class Cloze(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window a row, with as many masks as the longest word has sub-words.
 
         Texts are cut, never the pattern.
         """
         languages = sorted({row["language"] for row in rows})
         frames = {
-            language: Frame(
+            language: PromptTemplate(
                 self.patterns[language], self.verbalizers[language], self.labels, tokenizer
             )
             for language in languages
@@ -145,11 +145,11 @@ class Cloze(Task):
         ids = [window for window, _ in filled]
         labels = [index.get(row["label"], UNSEEN) for row in rows]
         types = [[0] * len(window) for window in ids]
-        return join(ids, types, range(len(rows)), labels, cut, **extra)
+        return concatenate(ids, types, range(len(rows)), labels, cut, **extra)
 
     def collate(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         windows: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
@@ -180,7 +180,7 @@ class Cloze(Task):
         total = cross_entropy(scores, labels, reduction="sum", ignore_index=IGNORE)
         return total, (labels != IGNORE).sum()
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return the best label of each window and its log-probability among the labels.
 
         Calibrated (Zhao et al. 2021, https://proceedings.mlr.press/v139/zhao21c): each label's
@@ -195,7 +195,7 @@ class Cloze(Task):
         return list(zip(best.tolist(), scores.tolist(), strict=True))
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row, as label texts."""
         return Classification(self.labels).decode(rows, encoded, outputs)
@@ -230,7 +230,9 @@ def _questions(
         for count in counts.tolist()
     ]
     pad_id: Any = tokenizer.pad_token_id
-    flat = join(ids, [[0] * len(each) for each in ids], range(len(ids)), [0] * len(ids), cut=0)
+    flat = concatenate(
+        ids, [[0] * len(each) for each in ids], range(len(ids)), [0] * len(ids), cut=0
+    )
     return {
         "inputs": flat.pad(range(len(ids)), pad_id),
         "places": torch.from_numpy(places),

@@ -40,7 +40,7 @@ class Transitions(nn.Module):
         return starts, pairs, ends
 
 
-class Chain(NamedTuple):
+class CrfTagger(NamedTuple):
     """Everything that gives a sequence of tags its score."""
 
     emissions: Tensor  # (B, N, C)
@@ -52,7 +52,7 @@ class Chain(NamedTuple):
 
 def make_chain(
     logits: Tensor, labels: Tensor, edges: Tensor, scores: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Chain, Tensor]:
+) -> tuple[CrfTagger, Tensor]:
     """Return the positions that carry a label, moved together, and their labels (B, N).
 
     `logits` (B, L, C), `labels` (B, L), `edges` (B, 2): whether the start and the end of a
@@ -65,10 +65,10 @@ def make_chain(
     emissions = logits.gather(1, order[..., None].expand(-1, -1, logits.shape[-1]))
     starts, pairs, ends = scores
     first, last = edges[:, :1] * starts, edges[:, 1:] * ends
-    return Chain(emissions, mask, first, pairs, last), labels.gather(1, order)
+    return CrfTagger(emissions, mask, first, pairs, last), labels.gather(1, order)
 
 
-def log_partition(chain: Chain) -> Tensor:
+def log_partition(chain: CrfTagger) -> Tensor:
     """Return the log of the sum of exp(score) over all sequences of tags, (B,); 0 of no words."""
     total = chain.emissions[:, 0] + chain.starts
     for step in range(1, chain.mask.shape[1]):
@@ -78,7 +78,7 @@ def log_partition(chain: Chain) -> Tensor:
     return (total + chain.ends).logsumexp(-1) * chain.mask[:, 0]
 
 
-def path_score(chain: Chain, tags: Tensor) -> Tensor:
+def path_score(chain: CrfTagger, tags: Tensor) -> Tensor:
     """Return the score of one sequence of tags (B, N) each, (B,); 0 of no words."""
     tags = tags * chain.mask
     own = chain.emissions.gather(2, tags[..., None])[..., 0]
@@ -88,7 +88,7 @@ def path_score(chain: Chain, tags: Tensor) -> Tensor:
     return (own * chain.mask).sum(-1) + edges[:, 0] * chain.mask[:, 0]
 
 
-def best_path(chain: Chain) -> Tensor:
+def best_path(chain: CrfTagger) -> Tensor:
     """Return the sequence of tags with the highest score (B, N) by Viterbi's algorithm."""
     best = chain.emissions[:, 0] + chain.starts
     pointers: list[Tensor] = []
@@ -104,7 +104,9 @@ def best_path(chain: Chain) -> Tensor:
     return torch.cat(tags[::-1], dim=1)
 
 
-def forbid(chain: Chain, starts: Tensor, pairs: Tensor, ends: Tensor, edges: Tensor) -> Chain:
+def forbid(
+    chain: CrfTagger, starts: Tensor, pairs: Tensor, ends: Tensor, edges: Tensor
+) -> CrfTagger:
     """Return the chain without the transitions that are true: (C,), (C, C), (C,), bool."""
     far = -1e6  # finite, so that some path is best even where every one is forbidden
     return chain._replace(

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.windows import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.prediction import Output, Prediction
@@ -76,7 +76,7 @@ class Entailment(Task):
         """Return the raw text of a row, for training a tokenizer."""
         return [row["text"]]
 
-    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+    def on_missing_head_weights(self, place: str, lost: Sequence[str]) -> None:
         """Refuse a checkpoint without the head that knows entailment.
 
         Raises:
@@ -110,7 +110,7 @@ class Entailment(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return for each row one window a class, 1 as the label of its own and 0 of the others.
 
         Texts are cut, never a hypothesis.
@@ -138,7 +138,7 @@ class Entailment(Task):
         items = [item for item in range(len(rows)) for _ in self.classes]
         labels = [int(name == row["label"]) for row in rows for name in self.classes]
         cut = len({item for window, item in enumerate(items) if batch[window].overflowing})
-        return join(batch["input_ids"], batch["token_type_ids"], items, labels, cut)
+        return concatenate(batch["input_ids"], batch["token_type_ids"], items, labels, cut)
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy of entailed or not, and the number of windows."""
@@ -150,13 +150,13 @@ class Entailment(Task):
         total = binary_cross_entropy_with_logits(odds[counted], gold, reduction="sum")
         return total, counted.sum()
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return nothing but the log-probability of entailment of each window."""
         log_p = model(**batch["inputs"]).logits.float().log_softmax(-1)
         return [(None, score) for score in log_p[:, self._column(model)].tolist()]
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row: the class that is entailed most, and how surely."""
         found: dict[int, list[tuple[float, int]]] = {}

@@ -16,11 +16,18 @@ import torch
 from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.windows import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.metrics.answers import FORMS, AnswerReport
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.qa_windows import OUTSIDE, holds, lay_out, read_frame, read_texts, split
+from crosstune.tasks.qa_windows import (
+    OUTSIDE,
+    holds,
+    make_qa_windows,
+    read_frame,
+    read_texts,
+    split,
+)
 from crosstune.tasks.task import Task
 
 NOWHERE = (0, 0)  # label of a window without the answer: its first piece
@@ -77,7 +84,7 @@ class Extraction(Task):
         """Names of the scores that `measure` gives."""
         return ("f1", "em", *(("has_answer_f1", "no_answer_accuracy") if self.unanswerable else ()))
 
-    def unmeasured(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    def undefined_metrics(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         """Return the scores by answerability that such rows cannot give."""
         if all(row["answers"] for row in rows):
             return ("no_answer_accuracy", "has_answer_f1")
@@ -109,7 +116,7 @@ class Extraction(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window or more a row, the places of its answer as its label.
 
         A question keeps at most half of the room for text. Rows that lose a part of it, or have an
@@ -135,7 +142,7 @@ class Extraction(Task):
             golds = [text.find(answer) for answer in row["answers"]]
             spans = list(split(len(text.ids), room - len(kept), self.stride))
             for span in spans:
-                windows.append(lay_out(frame, kept, text, span))
+                windows.append(make_qa_windows(frame, kept, text, span))
                 items.append(item)
                 lead = len(frame.ids[0]) + len(kept) + len(frame.ids[1]) - span[0]
                 inside = (gold for gold in golds if gold and holds(span, gold))
@@ -150,11 +157,11 @@ class Extraction(Task):
                 *(long, len(rows), self.max_answer_length),
             )
         ids, types, offsets = zip(*windows, strict=True)
-        return join(ids, types, items, labels, cut, offsets=np.concatenate(offsets))
+        return concatenate(ids, types, items, labels, cut, offsets=np.concatenate(offsets))
 
     def collate(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         windows: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
@@ -178,7 +185,7 @@ class Extraction(Task):
         )
         return torch.as_tensor(total) / 2, (labels[:, 0] != IGNORE).sum()
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return, for each window, its best span and the score of none, then the span's score.
 
         Every span of at most `max_answer_length` sub-words is looked at, not only those of the
@@ -201,7 +208,7 @@ class Extraction(Task):
         return list(zip(said, scores.tolist(), strict=True))
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row: the best span of its windows, as text; "" for none.
 

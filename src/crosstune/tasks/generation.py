@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.windows import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.languages import check_language
 from crosstune.tasks.metrics.overlap import OVERLAPS, report_overlap
@@ -126,7 +126,7 @@ class Generation(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window a row; labels are the targets' sub-words, end to end."""
         options: dict[str, Any] = {
             "truncation": True,
@@ -144,7 +144,7 @@ class Generation(Task):
         if any(cut):
             log.warning("%d of %d targets cut to %d sub-words", sum(cut), len(rows), most)
         ids, target_ids = sources["input_ids"], targets["input_ids"]
-        return join(
+        return concatenate(
             ids,
             [[0] * len(window) for window in ids],
             range(len(rows)),
@@ -156,7 +156,7 @@ class Generation(Task):
 
     def collate(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         windows: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
@@ -175,7 +175,7 @@ class Generation(Task):
         total = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
         return total, (labels != IGNORE).sum()
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return, for each window, the text with tokens, correct and loss of its reference.
 
         Where only the loss is asked for, the text is empty and its score that of the reference.
@@ -197,7 +197,7 @@ class Generation(Task):
         ]
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Any]:
         """Return what was written for each row, beside its references."""
         found = ((window, int(encoded.items[window]), said, p) for window, said, p in outputs)

@@ -51,7 +51,7 @@ def read_lines(
     ]
 
 
-def lay_out(
+def make_lm_windows(
     parts: Sequence[Part], lines: Sequence[Line], around: tuple[list[int], list[int]], paired: bool
 ) -> Window:
     """Return parts of lines as a window, `around` it and behind each part the special pieces."""

@@ -17,13 +17,19 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.windows import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
-from crosstune.tasks.lm_windows import lay_out, read_lines
+from crosstune.tasks.lm_windows import make_lm_windows, read_lines
 from crosstune.tasks.masking import MASKINGS, choose, cut_lines, join_words, pack_lines, pair_lines
 from crosstune.tasks.metrics.tokens import TokenLoss
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.span_boundary import BY_PLACE, NAME, add_boundary, boundary_loss, see
+from crosstune.tasks.span_boundary import (
+    BY_PLACE,
+    NAME,
+    add_boundary,
+    boundary_loss,
+    encode_with_targets,
+)
 from crosstune.tasks.subwords import special_pieces
 from crosstune.tasks.task import Task
 
@@ -31,7 +37,7 @@ WORDS = ("tokenizer", "spaces")
 log = logging.getLogger(__name__)
 
 
-class Guesses(Prediction):
+class TokenPredictions(Prediction):
     """A prediction, and which of the row's pairs of lines were told apart from random ones."""
 
     pairs: Sequence[tuple[bool, float]] = ()  # whether rightly, and the answer's log-probability
@@ -96,7 +102,7 @@ class MaskedLM(Task):
         """Return the raw text of a row, for training a tokenizer."""
         return [join_words(row["text"])[0] if self.words == "spaces" else row["text"]]
 
-    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+    def on_missing_head_weights(self, place: str, lost: Sequence[str]) -> None:
         """Say that the head begins at random: pretraining goes on, but not from where it ended."""
         told = "%s lacks %d weights of the head, %s among them: they begin at random"
         log.warning(told, place, len(lost), lost[0])
@@ -117,7 +123,7 @@ class MaskedLM(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return windows; labels are the sub-words, IGNORE on special pieces.
 
         A packed window belongs to its first row, a pair to the row whose text comes first.
@@ -137,23 +143,23 @@ class MaskedLM(Task):
             parted = pack_lines([line.words for line in lines], room, len(after))
         else:
             parted = cut_lines([line.words for line in lines], room)
-        built = [lay_out(parts, lines, around, self.next_sentence) for parts in parted]
+        built = [make_lm_windows(parts, lines, around, self.next_sentence) for parts in parted]
         ids, types, labels, words, owners = zip(*built, strict=True) if built else ((),) * 5
         if self.masking != "subword":
             extra["words"] = np.fromiter((w for window in words for w in window), np.int32)
         if self.packed:
             extra["rows"] = np.fromiter((row for window in owners for row in window), np.int64)
         flat = [label for window in labels for label in window]
-        return join(ids, types, [parts[0].line for parts in parted], flat, cut, **extra)
+        return concatenate(ids, types, [parts[0].line for parts in parted], flat, cut, **extra)
 
     @property
-    def divisible(self) -> bool:
+    def is_additive(self) -> bool:
         """Next-sentence prediction is weighed by the sub-words of the whole batch."""
         return not self.next_sentence
 
     def collate(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         windows: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
@@ -189,7 +195,7 @@ class MaskedLM(Task):
         """
         labels = batch["labels"]
         masked = labels != IGNORE
-        seen = see(model, batch["inputs"], masked)
+        seen = encode_with_targets(model, batch["inputs"], masked)
         count = masked.sum()
         total = cross_entropy(seen.logits.float(), labels[masked], reduction="sum")
         if self.span_boundary:
@@ -201,7 +207,7 @@ class MaskedLM(Task):
             total = total + pairs * count / counted.sum().clamp(min=1)
         return total, count
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return, for each window, what was guessed where, and the sum of log-probabilities.
 
         A guess is (place, gold, best piece, the gold's log-probability); a list of them comes with
@@ -209,7 +215,7 @@ class MaskedLM(Task):
         """
         labels = batch["labels"]
         masked = labels != IGNORE
-        seen = see(model, batch["inputs"], masked)
+        seen = encode_with_targets(model, batch["inputs"], masked)
         log_p = seen.logits.float().log_softmax(-1)
         gold = labels[masked]
         scores = log_p.gather(1, gold[:, None])[:, 0]
@@ -225,7 +231,7 @@ class MaskedLM(Task):
         ]
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row: the ids of its masked sub-words and the guesses."""
         found: dict[int, list[tuple[int, int, float]]] = {}
@@ -256,7 +262,9 @@ class MaskedLM(Task):
         ]
         result = _measure(guesses, device)
         if self.next_sentence:
-            pairs = [pair for p in predictions if isinstance(p, Guesses) for pair in p.pairs]
+            pairs = [
+                pair for p in predictions if isinstance(p, TokenPredictions) for pair in p.pairs
+            ]
             told = _measure(pairs, device)
             for part in ("scores", "report"):
                 found = {key: told[part][key] for key in ("accuracy", "loss") if key in told[part]}
@@ -287,8 +295,8 @@ def _as_prediction(
     name: str,
     said: Sequence[tuple[int, int, float]],
     pairs: Sequence[tuple[bool, float]],
-) -> Guesses:
+) -> TokenPredictions:
     golds, best = [gold for gold, _, _ in said], [best for _, best, _ in said]
-    prediction = Guesses(row, name, golds, best, sum(score for _, _, score in said))
+    prediction = TokenPredictions(row, name, golds, best, sum(score for _, _, score in said))
     prediction.pairs = pairs
     return prediction

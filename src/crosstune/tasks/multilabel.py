@@ -12,11 +12,11 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.windows import IGNORE, Encoded
+from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError, DataError
 from crosstune.tasks.metrics.classes import LabelSetReport
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.sequence_classification import encode_texts, texts_of
+from crosstune.tasks.sequence_classification import encode_texts, row_texts
 from crosstune.tasks.task import Task
 
 
@@ -66,7 +66,7 @@ class MultiLabel(Task):
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
-        return texts_of(row)
+        return row_texts(row)
 
     def extend(self, model: PreTrainedModel) -> list[str]:
         """Let the saved model say what it is; add no module."""
@@ -75,7 +75,7 @@ class MultiLabel(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window a row, labels (W, C) of 0 and 1."""
         sets = [set(_parts(row, self.separator)) for row in rows]
         labels = [[int(label in given) for label in self.labels] for given in sets]
@@ -93,7 +93,7 @@ class MultiLabel(Task):
         )
         return terms.where(counts, 0.0).sum(), counts.sum()
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return the labels of each window with a probability above 1/2.
 
         Their score is the log-probability of just this set, labels taken as independent.
@@ -103,7 +103,7 @@ class MultiLabel(Task):
         return list(zip(chosen, logsigmoid(logits.abs()).sum(-1).tolist(), strict=True))
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row, as sorted lists of labels."""
         return [

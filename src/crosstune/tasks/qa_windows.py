@@ -29,7 +29,7 @@ class Text(NamedTuple):
         return (int(inside[0]), int(inside[-1])) if len(inside) else None
 
 
-class Frame(NamedTuple):
+class QuestionFrame(NamedTuple):
     """What the tokenizer puts before, between and after two texts, and every part's segment."""
 
     ids: list[list[int]]  # of the three places
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
         return sum(map(len, self.ids))
 
 
-def read_frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
+def read_frame(tokenizer: PreTrainedTokenizerBase) -> QuestionFrame:
     """Return what the tokenizer puts around two texts."""
     batch: Any = tokenizer("a", "a", return_token_type_ids=True)
     ids, types, texts = batch["input_ids"], batch["token_type_ids"], batch.sequence_ids(0)
@@ -50,7 +50,9 @@ def read_frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     end, after = first + texts.count(0), second + texts.count(1)
     places = (slice(first), slice(end, second), slice(after, None))
     segments = (types[first], types[second])
-    return Frame([ids[place] for place in places], [types[place] for place in places], segments)
+    return QuestionFrame(
+        [ids[place] for place in places], [types[place] for place in places], segments
+    )
 
 
 def read_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Text]:
@@ -99,8 +101,8 @@ def holds(span: tuple[int, int], gold: tuple[int, int]) -> bool:
     return span[0] <= gold[0] and gold[1] < span[1]
 
 
-def lay_out(
-    frame: Frame, question: list[int], text: Text, span: tuple[int, int]
+def make_qa_windows(
+    frame: QuestionFrame, question: list[int], text: Text, span: tuple[int, int]
 ) -> tuple[list[int], list[int], np.ndarray]:
     """Return ids, segments and offsets of a window."""
     before, between, after = frame.ids

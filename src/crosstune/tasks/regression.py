@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.windows import Encoded
+from crosstune.data.windows import EncodedDataset
 from crosstune.errors import DataError
 from crosstune.tasks.metrics.correlation import CorrelationReport
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.sequence_classification import collate_windows, encode_texts, texts_of
+from crosstune.tasks.sequence_classification import collate_windows, encode_texts, row_texts
 from crosstune.tasks.task import Task
 
 
@@ -54,7 +54,7 @@ class Regression(Task):
 
     def texts_of(self, row: dict[str, Any]) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
-        return texts_of(row)
+        return row_texts(row)
 
     def extend(self, model: PreTrainedModel) -> list[str]:
         """Let the saved model say what it is and in which unit it answers; add no module."""
@@ -65,14 +65,14 @@ class Regression(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window a row, the standardised number as its label."""
         numbers = np.array([float(row["label"]) for row in rows])
         return encode_texts(rows, (numbers - self.mean) / self.std, tokenizer, max_tokens)
 
     def collate(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         windows: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
@@ -88,7 +88,7 @@ class Regression(Task):
         errors = logits.float().squeeze(-1) - labels.where(counts, 0.0)
         return errors.square().where(counts, 0.0).sum(), counts.sum()
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return the output of each window, twice: as what it says and as its score.
 
         A number has no probability, so the score is the output as it is, in standard deviations.
@@ -97,7 +97,7 @@ class Regression(Task):
         return list(zip(outputs, outputs, strict=True))
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row, in the unit of the labels."""
         return [

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.windows import UNSEEN, Encoded, join
+from crosstune.data.windows import UNSEEN, EncodedDataset, concatenate
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.tasks.metrics.classes import RelationReport
 from crosstune.tasks.prediction import Output, Prediction
@@ -82,13 +82,13 @@ class Relation(Task):
         """Return the marked text of a row: text and pair together make the item."""
         return [mark(row)[0]]
 
-    def leaks_of(self, row: dict[str, Any]) -> list[str]:
+    def leakage_texts(self, row: dict[str, Any]) -> list[str]:
         """Return the text without its marks: another pair of it in train gives it away, too."""
         return [row["text"]]
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window a row that holds both entities, the label's index as its label.
 
         Raises:
@@ -123,18 +123,20 @@ class Relation(Task):
             raise DataError(faults)
         index = {label: number for number, label in enumerate(self.labels)}
         labels = [index.get(row["label"], UNSEEN) for row in rows]
-        return join(ids, [[0] * len(window) for window in ids], range(len(rows)), labels, cut)
+        return concatenate(
+            ids, [[0] * len(window) for window in ids], range(len(rows)), labels, cut
+        )
 
     def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy of logits (B, C) and the number of items."""
         return label_loss(model, batch)
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return the best label of each window and its log-probability."""
         return read_labels(model, batch)
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row, as label texts."""
         return decode_labels(rows, encoded, outputs, self.labels)

@@ -11,18 +11,18 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.data.windows import IGNORE, Encoded, join
+from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.tasks.prediction import Output, Prediction
 
 
-def texts_of(row: dict[str, Any]) -> list[str]:
+def row_texts(row: dict[str, Any]) -> list[str]:
     """Return the text of a row, and its second text where it has one."""
     return [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
 
 
 def encode_texts(
     rows: Sequence[dict[str, Any]], labels: Any, tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> Encoded:
+) -> EncodedDataset:
     """Return one window a row; `labels` has one entry a row."""
     second = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
     batch: Any = tokenizer(
@@ -35,11 +35,11 @@ def encode_texts(
         verbose=False,
     )
     cut = sum(bool(batch[number].overflowing) for number in range(len(rows)))
-    return join(batch["input_ids"], batch["token_type_ids"], range(len(rows)), labels, cut)
+    return concatenate(batch["input_ids"], batch["token_type_ids"], range(len(rows)), labels, cut)
 
 
 def collate_windows(
-    encoded: Encoded, windows: Sequence[int], tokenizer: PreTrainedTokenizerBase
+    encoded: EncodedDataset, windows: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """Return inputs (B, L) and the labels of B windows."""
     pad_id: Any = tokenizer.pad_token_id
@@ -63,7 +63,7 @@ def read_labels(model: Any, batch: dict[str, Any]) -> list[tuple[int, float]]:
 
 def decode_labels(
     rows: Sequence[dict[str, Any]],
-    encoded: Encoded,
+    encoded: EncodedDataset,
     outputs: Sequence[Output],
     labels: Sequence[str],
 ) -> list[Prediction]:

@@ -36,7 +36,7 @@ class Seen(NamedTuple):
     outputs: Any  # all that the model returned
 
 
-class Targets(NamedTuple):
+class BoundaryTargets(NamedTuple):
     """The N masked pieces that two pieces outside their span can be asked for."""
 
     window: torch.Tensor  # (N,) row of the batch
@@ -88,7 +88,7 @@ def add_boundary(model: PreTrainedModel) -> None:
     setattr(model, NAME, head)
 
 
-def find_targets(masked: torch.Tensor, real: torch.Tensor) -> Targets:
+def find_targets(masked: torch.Tensor, real: torch.Tensor) -> BoundaryTargets:
     """Return the pieces to be guessed, from what is masked (B, L) and what is no padding (B, L).
 
     A span is a run of masked pieces. One without a piece on either side has no targets.
@@ -106,10 +106,10 @@ def find_targets(masked: torch.Tensor, real: torch.Tensor) -> Targets:
     place = columns - left - 1
     asked = masked & (left >= 0) & (right < length) & (place < TARGETS)
     window, column = asked.nonzero(as_tuple=True)
-    return Targets(window, left[asked], right[asked], place[asked], column)
+    return BoundaryTargets(window, left[asked], right[asked], place[asked], column)
 
 
-def see(model: Any, inputs: dict[str, torch.Tensor], masked: torch.Tensor) -> Seen:
+def encode_with_targets(model: Any, inputs: dict[str, torch.Tensor], masked: torch.Tensor) -> Seen:
     """Run a model, adapted or not, and return what it says where `masked` (B, L) is true.
 
     The head of a kind in BY_PLACE sees the masked places only, which spares the vocabulary at all

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 MARKS = ("▁", "Ġ")  # of SentencePiece, and of byte-level BPE
 
 
-class Window(NamedTuple):
+class SubwordWindow(NamedTuple):
     """Words [first, last) are read; those in [core_first, core_last) are tagged here."""
 
     first: int
@@ -63,19 +63,19 @@ def split_words(
         yield [[unknown] if bare.issuperset(pieces) else pieces for pieces in words]
 
 
-def carrier(pieces: Sequence[int], bare: frozenset[int]) -> int:
+def carrier_word(pieces: Sequence[int], bare: frozenset[int]) -> int:
     """Return which sub-word of a word carries its tag: the first that is more than a word mark.
 
     A SentencePiece tokenizer often parts the mark from the word, before Chinese characters above
     all: the mark is the same piece before any word.
 
-    >>> carrier([7, 30, 31], frozenset([7])), carrier([30, 31], frozenset([7]))
+    >>> carrier_word([7, 30, 31], frozenset([7])), carrier([30, 31], frozenset([7]))
     (1, 0)
     """
     return next((place for place, piece in enumerate(pieces) if piece not in bare), 0)
 
 
-def windows(sizes: Sequence[int], room: int) -> Iterator[Window]:
+def windows(sizes: Sequence[int], room: int) -> Iterator[SubwordWindow]:
     """Yield windows of at most `room` sub-words over words of the given sizes.
 
     Each word is in exactly one window's core, with up to a quarter of the room as context on
@@ -88,7 +88,7 @@ def windows(sizes: Sequence[int], room: int) -> Iterator[Window]:
     """
     count = len(sizes)
     if sum(sizes) <= room:
-        yield Window(0, 0, count, count)
+        yield SubwordWindow(0, 0, count, count)
         return
     start = 0
     while start < count:
@@ -105,5 +105,5 @@ def windows(sizes: Sequence[int], room: int) -> Iterator[Window]:
         while last < count and used + sizes[last] <= room:
             used += sizes[last]
             last += 1
-        yield Window(first, start, end, last)
+        yield SubwordWindow(first, start, end, last)
         start = end

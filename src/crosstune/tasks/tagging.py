@@ -17,11 +17,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.tag_schemes import MARKS, convert, detect_scheme, follows, spans
-from crosstune.data.windows import IGNORE, UNSEEN, Encoded, join
+from crosstune.data.tag_schemes import MARKS, convert_scheme, detect_scheme, may_follow, read_spans
+from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.crf import (
-    Chain,
+    CrfTagger,
     Transitions,
     best_path,
     forbid,
@@ -33,7 +33,7 @@ from crosstune.tasks.metrics.classes import ClassReport
 from crosstune.tasks.metrics.spans import SpanReport
 from crosstune.tasks.metrics.words import WordReport
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.subwords import bare_marks, carrier, special_pieces, split_words, windows
+from crosstune.tasks.subwords import bare_marks, carrier_word, special_pieces, split_words, windows
 from crosstune.tasks.task import Task
 
 SPAN_TAG = re.compile(r"O|[BIESM](-.+)?")
@@ -102,7 +102,7 @@ class Tagging(Task):
 
     def labels_of(self, row: dict[str, Any]) -> list[str]:
         """Return the tags that a row carries, as the model shall write them."""
-        return convert(row["tags"], self.train_as) if self.train_as else row["tags"]
+        return convert_scheme(row["tags"], self.train_as) if self.train_as else row["tags"]
 
     def faults_of(self, row: dict[str, Any]) -> list[str]:
         """Return which tags cannot be scored as the scheme says."""
@@ -128,7 +128,7 @@ class Tagging(Task):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return one window or more a row, labels on sub-words."""
         before, after = special_pieces(tokenizer)
         room = max_tokens - len(before) - len(after)
@@ -141,7 +141,7 @@ class Tagging(Task):
             fits = sum(map(len, words)) <= room
             kept = words if fits else [pieces[: room // 2] for pieces in words]
             cut += kept != words
-            carriers = [carrier(pieces, bare) for pieces in kept]
+            carriers = [carrier_word(pieces, bare) for pieces in kept]
             gold = [index.get(tag, UNSEEN) for tag in self.labels_of(row)]
             for window in windows([len(pieces) for pieces in kept], room):
                 inside = [piece for w in range(window.first, window.last) for piece in kept[w]]
@@ -154,11 +154,11 @@ class Tagging(Task):
                         marks[carriers[word]] = gold[word]
                     labels += marks
                 labels += [IGNORE] * len(after)
-        return join(ids, [[0] * len(window) for window in ids], items, labels, cut)
+        return concatenate(ids, [[0] * len(window) for window in ids], items, labels, cut)
 
     def collate(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         windows: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
@@ -188,7 +188,7 @@ class Tagging(Task):
             logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORE
         ), count
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return, for each window, the best tags of its words and their log-probability."""
         logits, labels = model(**batch["inputs"]).logits.float(), batch["labels"]
         carries = labels != IGNORE
@@ -204,7 +204,7 @@ class Tagging(Task):
         counts = carries.sum(-1).tolist()
         return list(zip(map(torch.Tensor.tolist, found.split(counts)), sums, strict=True))
 
-    def _possible(self, chain: Chain, edges: torch.Tensor) -> Chain:
+    def _possible(self, chain: CrfTagger, edges: torch.Tensor) -> CrfTagger:
         """Return the chain without what the scheme of the tags rules out."""
         if self.scheme == "tags":
             return chain
@@ -213,7 +213,7 @@ class Tagging(Task):
         return forbid(chain, starts, pairs, ends, edges)
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction a row: the tags of its windows in order, or the words they part."""
         found: dict[int, tuple[list[str], float]] = {}
@@ -224,7 +224,10 @@ class Tagging(Task):
         predictions: list[Prediction] = []
         for item, (tags, score) in found.items():
             row = rows[item]
-            gold, guess = row["tags"], convert(tags, self.encoding) if self.train_as else tags
+            gold, guess = (
+                row["tags"],
+                convert_scheme(tags, self.encoding) if self.train_as else tags,
+            )
             if self.scheme == "words":
                 gold, guess = _words(row, gold), _words(row, guess)
             predictions.append(Prediction(item, row["id"], gold, guess, score))
@@ -260,7 +263,7 @@ def _check_option(name: str, value: str, allowed: Sequence[str]) -> None:
 
 def _words(row: dict[str, Any], tags: Sequence[str]) -> list[str]:
     """Return the words that tags part the characters of a row into."""
-    places = sorted((start, end) for _, start, end in spans(tags))
+    places = sorted((start, end) for _, start, end in read_spans(tags))
     return ["".join(row["words"][start:end]) for start, end in places]
 
 
@@ -268,7 +271,7 @@ def _words(row: dict[str, Any], tags: Sequence[str]) -> list[str]:
 def _breaches(labels: tuple[str, ...], scheme: str) -> tuple[Any, Any, Any]:
     """Return whether each label breaks a scheme at the start, after another label, at the end."""
     return (
-        [not follows(None, label, scheme) for label in labels],
-        [[not follows(before, after, scheme) for after in labels] for before in labels],
-        [not follows(label, None, scheme) for label in labels],
+        [not may_follow(None, label, scheme) for label in labels],
+        [[not may_follow(before, after, scheme) for after in labels] for before in labels],
+        [not may_follow(label, None, scheme) for label in labels],
     )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.windows import Encoded
+from crosstune.data.windows import EncodedDataset
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.sequence_classification import collate_windows
 
@@ -36,11 +36,11 @@ class Task(Protocol):
         ...
 
     @property
-    def divisible(self) -> bool:
+    def is_additive(self) -> bool:
         """Say whether the loss of a batch is the sum of the losses of its windows."""
         return True
 
-    def unmeasured(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    def undefined_metrics(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         """Return those of `metrics` for which such rows hold no item."""
         return ()
 
@@ -56,11 +56,11 @@ class Task(Protocol):
         """Return the raw texts of a row, for training a tokenizer."""
         ...
 
-    def leaks_of(self, row: dict[str, Any]) -> list[str]:
+    def leakage_texts(self, row: dict[str, Any]) -> list[str]:
         """Return the texts that must not stand in two splits: all of them, unless a kind says."""
         return self.texts_of(row)
 
-    def judge_head(self, place: str, lost: Sequence[str]) -> None:
+    def on_missing_head_weights(self, place: str, lost: Sequence[str]) -> None:
         """Raise ConfigError, or say, what it means that the checkpoint lacks weights of the head.
 
         By default nothing: a head for new labels is new.
@@ -72,13 +72,13 @@ class Task(Protocol):
 
     def encode(
         self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> Encoded:
+    ) -> EncodedDataset:
         """Return rows as windows of sub-words."""
         ...
 
     def collate(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         windows: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         draw: Any,
@@ -96,12 +96,12 @@ class Task(Protocol):
         """
         ...
 
-    def read_off(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
         """Return what the model says of each window of a batch, and its score."""
         ...
 
     def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: Encoded, outputs: Sequence[Output]
+        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
     ) -> list[Prediction]:
         """Return one prediction for each row that `outputs` speaks of."""
         ...
@@ -115,7 +115,7 @@ class Task(Protocol):
         return self
 
 
-def add_up(task: Task, model: Any, parts: Sequence[dict[str, Any]]) -> Any:
+def sum_losses(task: Task, model: Any, parts: Sequence[dict[str, Any]]) -> Any:
     """Return the summed loss of a batch that comes in parts, and the number of its terms."""
     total, count = task.loss(model, parts[0])
     for part in parts[1:]:

@@ -164,7 +164,7 @@ def encode_behind(
     return [found[number] for number in range(len(texts))]
 
 
-class Frame:
+class PromptTemplate:
     """One language's pattern and words as sub-words; `fill` puts texts into it.
 
     `pieces` (labels, words, sub-words) are those of the words, in the order of the labels.

@@ -6,8 +6,8 @@ from typing import Any
 
 from peft import PeftModel
 
-from crosstune.config.schema import Model, Origin
-from crosstune.files import whole_file
+from crosstune.config.schema import Model, ModelOrigin
+from crosstune.files import atomic_write
 from crosstune.runs.fingerprint import digest_weights
 from crosstune.tasks import Task
 
@@ -16,7 +16,7 @@ TASK = "task.json"
 
 def write_task(task: Task, folder: Path) -> None:
     """Write what the task learned from train and validation: labels, scale, threshold."""
-    with whole_file(folder / TASK) as partial:
+    with atomic_write(folder / TASK) as partial:
         content = {"class": type(task).__name__, **vars(task)}
         partial.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
@@ -34,4 +34,4 @@ def digest_base(model: Any) -> dict[str, str]:
 
 def model_in_folder(path: Path) -> Model:
     """Return the model group that names a transformers folder."""
-    return Model(name=path.name, origin=Origin.local, path=path.as_posix())
+    return Model(name=path.name, origin=ModelOrigin.local, path=path.as_posix())

@@ -15,13 +15,13 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from crosstune.data.length_groups import split_by_length
-from crosstune.data.windows import IGNORE, Encoded
+from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.tasks import Task
 
 POOL = 50  # batches whose windows are sorted together where batches are bucketed
 
 
-class Share(NamedTuple):
+class RankBatch(NamedTuple):
     """One rank's part of a batch."""
 
     windows: list[int]
@@ -29,7 +29,7 @@ class Share(NamedTuple):
     counted: bool  # False: a stand-in where the rank has no part; its labels are all ignored
 
 
-class Mixture(NamedTuple):
+class LanguageMixture(NamedTuple):
     """Languages drawn with probability ∝ windows^(1 / temperature), however many each has.
 
     Arivazhagan et al. 2019, https://arxiv.org/abs/1907.05019; temperature 1 takes each window once.
@@ -52,7 +52,7 @@ class Mixture(NamedTuple):
         return rng.permutation(np.concatenate(parts))
 
 
-class TrainingOrder(Sampler[Share]):
+class TrainingSampler(Sampler[RankBatch]):
     """Uniform random batches; rank r takes every world-th window of each from place r."""
 
     def __init__(
@@ -62,7 +62,7 @@ class TrainingOrder(Sampler[Share]):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        mixture: Mixture | None = None,
+        mixture: LanguageMixture | None = None,
     ):
         self.windows, self.batch_size, self.seed = windows, batch_size, seed
         self.rank, self.world, self.mixture = rank, world, mixture
@@ -76,13 +76,13 @@ class TrainingOrder(Sampler[Share]):
     def __len__(self) -> int:
         return -(-self.windows // self.batch_size)
 
-    def __iter__(self) -> Iterator[Share]:
+    def __iter__(self) -> Iterator[RankBatch]:
         rng = np.random.default_rng([self.seed, self.epoch])
         drawn = self.mixture.draw(rng) if self.mixture else rng.permutation(self.windows)
         first, self.start = self.start, 0
         for batch in self.cut(drawn, rng)[first:]:
             share = batch[self.rank :: self.world]
-            yield Share(share or batch[:1], self.epoch, counted=bool(share))
+            yield RankBatch(share or batch[:1], self.epoch, counted=bool(share))
 
     def cut(self, drawn: np.ndarray, rng: np.random.Generator) -> list[list[int]]:
         """Return the batches of windows that come in this order."""
@@ -90,7 +90,7 @@ class TrainingOrder(Sampler[Share]):
         return [drawn[start : start + self.batch_size].tolist() for start in starts]
 
 
-class BucketedOrder(TrainingOrder):
+class BucketedSampler(TrainingSampler):
     """Batches of like length: POOL batches at a time are sorted, then all batches shuffled.
 
     Less padding, but no batch is a fair sample of the data any more.
@@ -103,7 +103,7 @@ class BucketedOrder(TrainingOrder):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        mixture: Mixture | None = None,
+        mixture: LanguageMixture | None = None,
     ):
         super().__init__(len(lengths), batch_size, seed, rank, world, mixture)
         self.lengths = lengths
@@ -114,12 +114,12 @@ class BucketedOrder(TrainingOrder):
         pools = [drawn[start : start + size] for start in range(0, len(drawn), size)]
         by_length = [pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools]
         batches = [
-            batch for pool in by_length for batch in super(BucketedOrder, self).cut(pool, rng)
+            batch for pool in by_length for batch in super(BucketedSampler, self).cut(pool, rng)
         ]
         return [batches[place] for place in rng.permutation(len(batches))]
 
 
-class BudgetedOrder(TrainingOrder):
+class TokenBudgetSampler(TrainingSampler):
     """Random batches of about so many sub-words, however many windows that are.
 
     Every epoch has as many batches, cut at equal shares of its sub-words. A text weighs the more in
@@ -133,7 +133,7 @@ class BudgetedOrder(TrainingOrder):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        mixture: Mixture | None = None,
+        mixture: LanguageMixture | None = None,
     ):
         batches = min(max(1, round(lengths.sum() / batch_tokens)), len(lengths))
         super().__init__(len(lengths), -(-len(lengths) // batches), seed, rank, world, mixture)
@@ -152,37 +152,41 @@ class BudgetedOrder(TrainingOrder):
         return [part.tolist() for part in np.split(drawn, ends)]
 
 
-class EvaluationOrder(Sampler[Share]):
+class EvaluationSampler(Sampler[RankBatch]):
     """Every item once over all ranks, windows of like length together."""
 
-    def __init__(self, encoded: Encoded, batch_size: int, rank: int = 0, world: int = 1):
+    def __init__(self, encoded: EncodedDataset, batch_size: int, rank: int = 0, world: int = 1):
         mine = np.flatnonzero(encoded.items % world == rank)
         order = mine[np.argsort(-encoded.lengths[mine], kind="stable")].tolist()
         self.shares = [
-            Share(order[start : start + batch_size], 0, counted=True)
+            RankBatch(order[start : start + batch_size], 0, counted=True)
             for start in range(0, len(order), batch_size)
-        ] or [Share([0], 0, counted=False)]
+        ] or [RankBatch([0], 0, counted=False)]
 
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __iter__(self) -> Iterator[Share]:
+    def __iter__(self) -> Iterator[RankBatch]:
         return iter(self.shares)
 
 
-class Batches(Dataset[dict[str, Any]]):
+class BatchDataset(Dataset[dict[str, Any]]):
     """The batch of a share: padded `inputs`, `labels`, which windows, how many sub-words."""
 
     def __init__(
-        self, encoded: Encoded, task: Task, tokenizer: PreTrainedTokenizerBase, seed: int | None
+        self,
+        encoded: EncodedDataset,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int | None,
     ):
         self.encoded, self.task, self.tokenizer = encoded, task, tokenizer
         self.seed = seed  # None: evaluation, whose draws never change
 
-    def __getitem__(self, share: Share) -> dict[str, Any]:
+    def __getitem__(self, share: RankBatch) -> dict[str, Any]:
         return {**self.collate(share, share.windows), **self.facts_of(share)}
 
-    def collate(self, share: Share, chosen: Sequence[int]) -> dict[str, Any]:
+    def collate(self, share: RankBatch, chosen: Sequence[int]) -> dict[str, Any]:
         """Return the chosen windows of a share as the task wants them."""
         draw = (0, 0) if self.seed is None else (self.seed + 1, share.epoch)
         batch = self.task.collate(self.encoded, chosen, self.tokenizer, draw)
@@ -192,18 +196,18 @@ class Batches(Dataset[dict[str, Any]]):
             batch["labels"].fill_(nan if batch["labels"].is_floating_point() else IGNORE)
         return batch
 
-    def facts_of(self, share: Share) -> dict[str, Any]:
+    def facts_of(self, share: RankBatch) -> dict[str, Any]:
         """Return which windows of a share count, and their sub-words."""
         windows = share.windows if share.counted else []
         return {"windows": windows, "tokens": int(self.encoded.lengths[windows].sum())}
 
 
-class Parts(Batches):
+class SplitBatchDataset(BatchDataset):
     """The batch of a share as `parts`: batches of like length, whose losses are to be added up."""
 
     def __init__(
         self,
-        encoded: Encoded,
+        encoded: EncodedDataset,
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
         seed: int,
@@ -212,9 +216,9 @@ class Parts(Batches):
         super().__init__(encoded, task, tokenizer, seed)
         self.part_cost = part_cost  # in sub-words; None: the batch stays whole
 
-    def __getitem__(self, share: Share) -> dict[str, Any]:
+    def __getitem__(self, share: RankBatch) -> dict[str, Any]:
         parts = [share.windows]
-        if self.task.divisible and self.part_cost is not None:
+        if self.task.is_additive and self.part_cost is not None:
             lengths = self.encoded.lengths[share.windows]
             split = split_by_length(lengths, self.part_cost)
             parts = [[share.windows[place] for place in part] for part in split]

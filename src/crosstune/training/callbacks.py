@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from crosstune.files import whole_file
-from crosstune.tasks.task import add_up
-from crosstune.training.cost import Pace, PeakMemory, count_flops, measure_state, name_device
+from crosstune.files import atomic_write
+from crosstune.tasks.task import sum_losses
+from crosstune.training.cost import PeakMemory, Throughput, count_flops, measure_state, name_device
 
 COUNTED = 4  # windows whose operations are counted: a whole batch would cost a step
 log = logging.getLogger(__name__)
 
 
-class KeepBest(pl.Callback):
+class BestWeights(pl.Callback):
     """Keeps the trainable weights of the validation with the best headline score."""
 
     def __init__(self, folder: Path, headline: str):
@@ -39,7 +39,7 @@ class KeepBest(pl.Callback):
     @property
     def path(self) -> Path:
         """Where the best weights lie."""
-        return best_file(self.folder, self.step)
+        return best_weights_file(self.folder, self.step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold; the weights have a file of their own."""
@@ -60,29 +60,29 @@ class KeepBest(pl.Callback):
         self.score, self.step = score, trainer.global_step
         self.results = cast(Any, pl_module).results["validation"]
         if trainer.is_global_zero:
-            with whole_file(self.path) as partial:
-                save_file(trainable_of(pl_module), partial)
+            with atomic_write(self.path) as partial:
+                save_file(trainable_state(pl_module), partial)
             self.prune()
 
     def prune(self) -> None:
         """Remove the weights of earlier bests, but for those that a checkpoint goes on from."""
-        for path in self.folder.glob(best_file(self.folder, "*").name):
+        for path in self.folder.glob(best_weights_file(self.folder, "*").name):
             if path not in (self.path, self.held):
                 path.unlink()
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the best weights back on every rank."""
         trainer.strategy.barrier()
-        load_trainable(pl_module, load_file(self.path))
+        load_trainable_state(pl_module, load_file(self.path))
         trainer.strategy.barrier()
 
 
-def best_file(folder: Path, step: int | str) -> Path:
+def best_weights_file(folder: Path, step: int | str) -> Path:
     """Return where the weights of a best validation lie until the run is over."""
     return folder / f"best-{step}.safetensors"
 
 
-def trainable_of(module: nn.Module) -> dict[str, torch.Tensor]:
+def trainable_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the trainable weights by name."""
     return {
         name: parameter.detach().contiguous()
@@ -92,8 +92,8 @@ def trainable_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def load_trainable(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Give a module the trainable weights that `trainable_of` returned."""
+def load_trainable_state(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give a module the trainable weights that `trainable_state` returned."""
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             parameter.copy_(weights[name])
@@ -108,7 +108,7 @@ class CostMeter(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.training, self.inference = Pace(), Pace()
+        self.training, self.inference = Throughput(), Throughput()
         self.memory = PeakMemory()
         self.counted: dict[str, float | int] = {}
         self.device_name = ""  # what all this was measured on
@@ -123,7 +123,7 @@ class CostMeter(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what a checkpoint holds."""
-        self.training = Pace(**state_dict["training"])
+        self.training = Throughput(**state_dict["training"])
         self.counted, self.memory.earlier = state_dict["counted"], state_dict["peak"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -174,8 +174,8 @@ class CostMeter(pl.Callback):
         learner = cast(Any, pl_module)
         with trainer.precision_plugin.test_step_context():
             loader = learner.data.test_dataloader()[0]
-            self._count_flops("inference", learner, loader, learner.task.read_off)
-        self.inference = Pace()
+            self._count_flops("inference", learner, loader, learner.task.predict_batch)
+        self.inference = Throughput()
         self.inference.start(pl_module.device)
 
     def on_test_batch_start(
@@ -204,7 +204,7 @@ class CostMeter(pl.Callback):
         peak = self.memory.read()
         return cost if peak is None else {**cost, "peak_memory_bytes": peak}
 
-    def _rate(self, name: str, pace: Pace, trainer: pl.Trainer) -> None:
+    def _rate(self, name: str, pace: Throughput, trainer: pl.Trainer) -> None:
         """Set a rate over the sub-words of all ranks."""
         share = torch.tensor(pace.tokens, device=trainer.strategy.root_device)
         tokens = int(trainer.strategy.reduce(share, reduce_op="sum"))
@@ -224,7 +224,7 @@ class CostMeter(pl.Callback):
             self.counted[f"{name}_flops_per_token"] = round(flops / tokens)
 
 
-class Tell(pl.Callback):
+class ProgressLog(pl.Callback):
     """Logs one line a validation: how far, and the scores of the headline metric."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -242,6 +242,6 @@ class Tell(pl.Callback):
 
 def _differentiate(task: Any, model: Any, batch: dict[str, Any]) -> None:
     """Go forward and back once, and leave no gradient behind."""
-    total, _ = add_up(task, model, batch["parts"])
+    total, _ = sum_losses(task, model, batch["parts"])
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     torch.autograd.grad(total, weights, allow_unused=True)

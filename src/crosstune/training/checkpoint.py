@@ -24,19 +24,24 @@ from safetensors.torch import save_file
 
 from crosstune.config.schema import Run
 from crosstune.errors import RunError
-from crosstune.files import whole_file
+from crosstune.files import atomic_write
 from crosstune.methods import resize
 from crosstune.runs.record import PACKAGES
-from crosstune.training.callbacks import KeepBest, best_file, load_trainable, trainable_of
+from crosstune.training.callbacks import (
+    BestWeights,
+    best_weights_file,
+    load_trainable_state,
+    trainable_state,
+)
 
-FORMAT = 1
+FORMAT = 2
 FILE, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 TENSOR = "tensor in this file"  # key under which the name of a tensor stands in the JSON
 COST_SHARE = 0.05  # of the time, that the checkpoints between epochs may take
 log = logging.getLogger(__name__)
 
 
-class Place(NamedTuple):
+class LoopPosition(NamedTuple):
     """What comes next: a batch of an epoch, of one of the stages of training."""
 
     stage: int
@@ -46,19 +51,19 @@ class Place(NamedTuple):
     over: bool  # training and validation of the stage are done: its best weights are to be tested
 
 
-def rewind(folder: Path) -> bool:
+def restore_folder(folder: Path) -> bool:
     """Bring a run's folder back to its last checkpoint; return whether there is one to go on from.
 
     A checkpoint serves only the versions of the packages that wrote it.
     """
-    state = read_state(folder / FILE)
+    state = read_checkpoint(folder / FILE)
     if state is None:
         return False
-    if state["made_by"] != made_by():
+    if state["made_by"] != writer_versions():
         log.warning("%s: written by other versions, so the run starts anew", folder / FILE)
         return False
-    metrics, best = folder / METRICS, state["callbacks"]["KeepBest"]["step"]
-    lost = best >= 0 and not best_file(folder, best).is_file()
+    metrics, best = folder / METRICS, state["callbacks"]["BestWeights"]["step"]
+    lost = best >= 0 and not best_weights_file(folder, best).is_file()
     if lost or not metrics.is_file() or metrics.stat().st_size < state["metrics_bytes"]:
         log.warning("%s: what belongs to it is lost, so the run starts anew", folder)
         return False
@@ -66,13 +71,13 @@ def rewind(folder: Path) -> bool:
     return True
 
 
-def clear(folder: Path) -> None:
+def remove_checkpoint(folder: Path) -> None:
     """Remove what only a run that goes on needs."""
-    for path in (folder / FILE, *folder.glob(best_file(folder, "*").name)):
+    for path in (folder / FILE, *folder.glob(best_weights_file(folder, "*").name)):
         path.unlink(missing_ok=True)
 
 
-def read_state(path: Path) -> dict[str, Any] | None:
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """Read the plain values of a checkpoint; there is none, or it is damaged: None."""
     try:
         with safe_open(path, "pt") as file:
@@ -81,12 +86,12 @@ def read_state(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def made_by() -> dict[str, Any]:
+def writer_versions() -> dict[str, Any]:
     """Return what must not change between a checkpoint and the run that goes on from it."""
     return {"format": FORMAT, **{name: version(name) for name in PACKAGES}}
 
 
-class Checkpoints(pl.Callback):
+class ResumeCheckpoint(pl.Callback):
     """Writes where the run stands, now and then; begins where the last process left it.
 
     Between epochs as often as it costs little, within one every so many seconds; on rank 0. It
@@ -98,8 +103,8 @@ class Checkpoints(pl.Callback):
         self.seed, self.seconds = run.seed, run.trainer.checkpoint_every_seconds
         self.every = run.trainer.accumulate_grad_batches
         self.stages: list[dict[str, Any]] = []
-        self.last: Place | None = None  # written or gone on from
-        self.state = read_state(self.path)  # to go on from, until that is done
+        self.last: LoopPosition | None = None  # written or gone on from
+        self.state = read_checkpoint(self.path)  # to go on from, until that is done
         self.since, self.cost = time.monotonic(), 0.0
         if self.state is not None:
             self.stages = self.state["stages"]
@@ -113,7 +118,7 @@ class Checkpoints(pl.Callback):
             return
         with safe_open(self.path, "pt") as file:
             state = _unpack(self.state, file)
-        self.state, self.last = None, Place(*state["place"])
+        self.state, self.last = None, LoopPosition(*state["place"])
         for callback in _callbacks(trainer):
             if found := state["callbacks"].get(type(callback).__name__):
                 callback.load_state_dict(found)
@@ -122,7 +127,7 @@ class Checkpoints(pl.Callback):
         if self.last.over:
             trainer.should_stop = True
             return
-        load_trainable(pl_module, state["weights"])
+        load_trainable_state(pl_module, state["weights"])
         _load_optimizer(trainer.optimizers[0], state["optimizer"])
         cast(Any, trainer.lr_scheduler_configs[0].scheduler).load_state_dict(state["schedule"])
 
@@ -130,7 +135,7 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Write a checkpoint if it is time, and seed what is random in the step."""
-        place = Place(
+        place = LoopPosition(
             len(self.stages), trainer.current_epoch, batch_idx, trainer.global_step, over=False
         )
         if trainer.is_global_zero and self._is_due(place):
@@ -140,16 +145,20 @@ class Checkpoints(pl.Callback):
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write that the training and the validation of the stage are over."""
-        place = Place(len(self.stages), trainer.current_epoch, 0, trainer.global_step, over=True)
+        place = LoopPosition(
+            len(self.stages), trainer.current_epoch, 0, trainer.global_step, over=True
+        )
         if trainer.is_global_zero and place != self.last:
             self.write(trainer, pl_module, place)
 
-    def write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, place: Place) -> None:
+    def write(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, place: LoopPosition
+    ) -> None:
         """Write the checkpoint of a place, whole or not at all, over the one before."""
         began = time.monotonic()
         callbacks = {type(c).__name__: c for c in _callbacks(trainer) if c.state_dict()}
         state: dict[str, Any] = {
-            "made_by": made_by(),
+            "made_by": writer_versions(),
             "place": place,
             "stages": self.stages,
             "metrics_bytes": _flush(self.folder / METRICS),
@@ -158,22 +167,22 @@ class Checkpoints(pl.Callback):
         if not place.over:  # else the best weights are all that is needed, and have their own file
             schedule: Any = trainer.lr_scheduler_configs[0].scheduler
             state |= {
-                "weights": trainable_of(pl_module),
+                "weights": trainable_state(pl_module),
                 "optimizer": trainer.optimizers[0].state_dict(),
                 "schedule": schedule.state_dict(),
             }
         tensors: dict[str, torch.Tensor] = {}
         plain = json.dumps(_pack(state, "", tensors))
-        with whole_file(self.path) as partial:
+        with atomic_write(self.path) as partial:
             save_file(tensors, partial, metadata={"state": plain})
         for best in callbacks.values():
-            if isinstance(best, KeepBest):
+            if isinstance(best, BestWeights):
                 best.held = best.path
                 best.prune()
         self.last, self.since = place, time.monotonic()
         self.cost = self.since - began
 
-    def _is_due(self, place: Place) -> bool:
+    def _is_due(self, place: LoopPosition) -> bool:
         if place == self.last or place.batch % self.every:
             return False  # gradients of earlier batches are being summed up
         if not place.epoch and not place.batch:
@@ -203,7 +212,7 @@ def _flush(path: Path) -> int:
         return file.tell()
 
 
-def _move_to(trainer: pl.Trainer, place: Place) -> None:
+def _move_to(trainer: pl.Trainer, place: LoopPosition) -> None:
     """Set Lightning's counters, so that its loop begins with this batch.
 
     Within an epoch its loops are told that they restart. Between two epochs they are not: the

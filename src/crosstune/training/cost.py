@@ -137,7 +137,7 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
-        give_back()
+        release_memory()
         try:
             # 5 resets the high-water mark of the resident set (man 5 proc_pid_clear_refs)
             Path("/proc/self/clear_refs").write_text("5")
@@ -169,14 +169,14 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Hand memory that was freed, and that the C library keeps for later, to the system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
     if trim is not None:
         trim(0)
 
 
-class Pace:
+class Throughput:
     """Seconds of a loop over batches, and sub-words a second once it is warm.
 
     Work on a GPU is waited for where the time starts and stops and once at the end of the

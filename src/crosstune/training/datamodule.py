@@ -1,6 +1,6 @@
 """The data of one run: encoded once, cached by content, batched.
 
-One `LanguageData` serves every task kind and language. Called by `run.py`.
+One `FineTuningData` serves every task kind and language. Called by `run.py`.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ from transformers import PreTrainedTokenizerBase
 from crosstune.config.schema import Batching, Data
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits, merge
-from crosstune.data.windows import Encoded
+from crosstune.data.windows import EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.tasks import Task
 from crosstune.training.batching import (
-    Batches,
-    BucketedOrder,
-    BudgetedOrder,
-    EvaluationOrder,
-    Mixture,
-    Parts,
-    Share,
-    TrainingOrder,
+    BatchDataset,
+    BucketedSampler,
+    EvaluationSampler,
+    LanguageMixture,
+    RankBatch,
+    SplitBatchDataset,
+    TokenBudgetSampler,
+    TrainingSampler,
 )
 
 CACHE_FORMAT = 2  # raise when the arrays of an encoded split change their meaning
@@ -40,7 +40,7 @@ PART_COSTS = {"cpu": 48, "cuda": 8192, "mps": 8192}
 log = logging.getLogger(__name__)
 
 
-class LanguageData(pl.LightningDataModule):
+class FineTuningData(pl.LightningDataModule):
     """Loaders over encoded splits; `encoded[split][language]` and `rows[split][language]`.
 
     Train is by stage: `es`, or `es+zh` for languages trained on together.
@@ -87,7 +87,7 @@ class LanguageData(pl.LightningDataModule):
         """Raise ConfigError if validation holds no item that the headline is measured on."""
         for language in self.data.train_languages:
             rows = self.rows["validation"][language]
-            lacking = self.task.unmeasured(rows)
+            lacking = self.task.undefined_metrics(rows)
             if self.data.metric in lacking:
                 place = rows[0]["where"].rpartition(":")[0]
                 allowed = [metric for metric in self.task.metrics if metric not in lacking]
@@ -104,18 +104,20 @@ class LanguageData(pl.LightningDataModule):
         if len(self.stage) > 1 and self.data.sampling_temperature != 1.0:
             languages = np.array([row["language"] for row in self.rows["train"][name]])
             groups = [np.flatnonzero(languages[encoded.items] == one) for one in self.stage]
-            mixture = Mixture(groups, self.data.sampling_temperature)
+            mixture = LanguageMixture(groups, self.data.sampling_temperature)
         trainer: Any = self.trainer
         world, rank = trainer.world_size, trainer.global_rank
         rest = (self.seed, rank, world, mixture)
         if self.data.batch_tokens is not None:
-            order = BudgetedOrder(encoded.lengths, self.data.batch_tokens, *rest)
+            order = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, *rest)
         elif self.data.batching is Batching.bucketed:
-            order = BucketedOrder(encoded.lengths, self.data.batch_size, *rest)
+            order = BucketedSampler(encoded.lengths, self.data.batch_size, *rest)
         else:
-            order = TrainingOrder(len(encoded), self.data.batch_size, *rest)
+            order = TrainingSampler(len(encoded), self.data.batch_size, *rest)
         cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]
-        return self._loader(Parts(encoded, self.task, self.tokenizer, self.seed, cost), order)
+        return self._loader(
+            SplitBatchDataset(encoded, self.task, self.tokenizer, self.seed, cost), order
+        )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a validation language."""
@@ -128,15 +130,15 @@ class LanguageData(pl.LightningDataModule):
     def once(self) -> Iterator[dict[str, Any]]:
         """Yield all windows of training and its validation, in an order of their own."""
         for encoded in self._seen():
-            batches = Batches(encoded, self.task, self.tokenizer, None)
-            yield from self._loader(batches, EvaluationOrder(encoded, self.data.batch_size))
+            batches = BatchDataset(encoded, self.task, self.tokenizer, None)
+            yield from self._loader(batches, EvaluationSampler(encoded, self.data.batch_size))
 
     def count(self) -> tuple[int, int]:
         """Return how many windows and sub-words `once` has."""
         seen = self._seen()
         return sum(map(len, seen)), sum(int(encoded.lengths.sum()) for encoded in seen)
 
-    def _seen(self) -> list[Encoded]:
+    def _seen(self) -> list[EncodedDataset]:
         return [self.encoded["train"]["+".join(self.stage)], *self.encoded["validation"].values()]
 
     def _evaluation_loaders(self, name: str) -> list[DataLoader[Any]]:
@@ -145,13 +147,13 @@ class LanguageData(pl.LightningDataModule):
         size = max(1, self.data.batch_size // world)
         return [
             self._loader(
-                Batches(encoded, self.task, self.tokenizer, None),
-                EvaluationOrder(encoded, size, rank, world),
+                BatchDataset(encoded, self.task, self.tokenizer, None),
+                EvaluationSampler(encoded, size, rank, world),
             )
             for encoded in self.encoded[name].values()
         ]
 
-    def _encode(self, name: str, split: Split, fingerprint: str) -> Encoded:
+    def _encode(self, name: str, split: Split, fingerprint: str) -> EncodedDataset:
         rows = [{k: v for k, v in row.items() if k != "where"} for row in split.rows]
         parts = [CACHE_FORMAT, type(self.task).__name__, vars(self.task), self.data.max_tokens]
         content = json.dumps([*parts, fingerprint, rows], sort_keys=True)
@@ -164,13 +166,13 @@ class LanguageData(pl.LightningDataModule):
             made = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
             made.write(path)
             log.info("%s: %d rows encoded as %d windows", name, len(rows), len(made))
-        encoded = Encoded.load(path)
+        encoded = EncodedDataset.load(path)
         if cut := int(encoded.cut[0]):
             limit = self.data.max_tokens
             log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
         return encoded
 
-    def _loader(self, batches: Batches, order: Sampler[Share]) -> DataLoader[Any]:
+    def _loader(self, batches: BatchDataset, order: Sampler[RankBatch]) -> DataLoader[Any]:
         trainer: Any = self.trainer
         on_gpu = trainer.strategy.root_device.type == "cuda"  # copies from pinned memory wait less
         # a loader draws a seed whenever it starts: from a generator of its own, so that dropout

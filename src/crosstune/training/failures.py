@@ -14,7 +14,7 @@ FULL_IN_WORDS = tuple(f"(os error {number})" for number in FULL)
 NO_MEMORY_IN_WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory")
 
 
-def explain(error: Exception, run: Run) -> Exception:
+def explain_failure(error: Exception, run: Run) -> Exception:
     """Return the error, or one that names its cause and what helps."""
     text = " ".join(str(error).split())
     if isinstance(error, CrosstuneError):

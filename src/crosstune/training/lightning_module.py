@@ -12,28 +12,28 @@ import torch
 import transformers
 from torch import distributed
 
-from crosstune.config.instantiate import build
+from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Optimizer, Trainer
 from crosstune.errors import ConfigError, RunError
 from crosstune.methods import penalty_of
-from crosstune.methods.madx import speak
+from crosstune.methods.madx import activate_language_adapter
 from crosstune.models.acceleration.compile import Compiled
-from crosstune.models.acceleration.dropout import make_cheap
+from crosstune.models.acceleration.dropout import use_fast_dropout
 from crosstune.models.acceleration.feature_cache import Features, find_features
-from crosstune.models.acceleration.onednn_linear import make_quick
-from crosstune.models.acceleration.unpad import Unpadded, unpad
+from crosstune.models.acceleration.onednn_linear import use_onednn_linear
+from crosstune.models.acceleration.unpad import UnpaddedLayers, unpad
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.task import add_up
-from crosstune.training.datamodule import LanguageData
+from crosstune.tasks.task import sum_losses
+from crosstune.training.datamodule import FineTuningData
 
-HEADLINE = "validation/headline"  # mean of the headline metric over the languages trained on
-
-
-Join = Callable[["Learner"], int]
+MONITOR = "validation/headline"  # mean of the headline metric over the languages trained on
 
 
-def by_itself(learner: "Learner") -> int:
+Join = Callable[["FineTuningModule"], int]
+
+
+def by_itself(learner: "FineTuningModule") -> int:
     """Leave a run's steps to itself: it shares them with no other run."""
     return 0
 
@@ -42,14 +42,14 @@ class Diverged(RunError):
     """The loss became infinite or not a number."""
 
 
-class Learner(pl.LightningModule):
+class FineTuningModule(pl.LightningModule):
     """Trains a model on a task; `results[split][language]` holds what evaluation found."""
 
     def __init__(
         self,
         model: Any,
         task: Task,
-        data: LanguageData,
+        data: FineTuningData,
         optimizer: Optimizer,
         allow: list[str],
         loop: Trainer,
@@ -62,10 +62,12 @@ class Learner(pl.LightningModule):
         self.results: dict[str, dict[str, dict[str, Any]]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
         self._outputs: dict[int, list[Output]] = {}
-        self._unpadded: Unpadded | None = None
+        self._unpadded: UnpaddedLayers | None = None
         self._compiled: Compiled | None = None
         self._features: Features | None = None
-        self.add_up: Callable[[Task, Any, Any], Any] = add_up  # runs trained together have another
+        self.add_up: Callable[[Task, Any, Any], Any] = (
+            sum_losses  # runs trained together have another
+        )
 
     def setup(self, stage: str) -> None:
         """Train without padding where the model can, unless it is to be compiled."""
@@ -87,14 +89,16 @@ class Learner(pl.LightningModule):
         if self.loop.compile:
             self._compiled = Compiled(self.model)
             return
-        make_cheap(self.model)
+        use_fast_dropout(self.model)
         if self._unpadded:
-            make_quick(self._unpadded.layers)
+            use_onednn_linear(self._unpadded.layers)
 
     def on_train_start(self) -> None:
         """Ask an encoder that always says the same of a text once, where no other run shares it."""
         windows, tokens = self.data.count()
-        if self.add_up is not add_up or not (found := find_features(self.model, windows, tokens)):
+        if self.add_up is not sum_losses or not (
+            found := find_features(self.model, windows, tokens)
+        ):
             return
         self._features = found
         move = self.trainer.strategy.batch_to_device
@@ -106,7 +110,7 @@ class Learner(pl.LightningModule):
 
         What is logged is the loss of the task alone.
         """
-        speak(self.model, self.data.stage[0])
+        activate_language_adapter(self.model, self.data.stage[0])
         total, count = self.add_up(self.task, self.model, batch["parts"])
         world = self.trainer.world_size
         if world > 1:
@@ -128,7 +132,7 @@ class Learner(pl.LightningModule):
             {"params": [p for p in trainable if p.ndim > 1], "weight_decay": decay},
             {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = build(
+        optimizer = instantiate(
             self.optimizer.algorithm,
             "optimizer.algorithm",
             self.allow,
@@ -182,8 +186,8 @@ class Learner(pl.LightningModule):
     def _read_off(self, batch: dict[str, Any], loader: int, split: str) -> None:
         if not batch["windows"]:
             return
-        speak(self.model, list(self.data.encoded[split])[loader])
-        read = self.task.read_off(self.model, batch)
+        activate_language_adapter(self.model, list(self.data.encoded[split])[loader])
+        read = self.task.predict_batch(self.model, batch)
         self._outputs.setdefault(loader, []).extend(
             (window, said, score)
             for window, (said, score) in zip(batch["windows"], read, strict=True)
@@ -210,7 +214,7 @@ class Learner(pl.LightningModule):
                 self.results[split][language]["scores"][self.data.data.metric]
                 for language in self.data.stage
             ]
-            self.log(HEADLINE, sum(scores) / len(scores))
+            self.log(MONITOR, sum(scores) / len(scores))
         self._outputs.clear()
 
     def collect(self, language: str) -> list[Prediction]:

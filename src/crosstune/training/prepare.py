@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crosstune.config.instantiate import check
-from crosstune.config.schema import Data, Run, Unseen
+from crosstune.config.instantiate import check_target
+from crosstune.config.schema import Data, Run, UnseenLabels
 from crosstune.data.quality.duplicates import count_leakage
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits, find_faults, find_unseen, merge
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, DataError, suggest
-from crosstune.runs.fingerprint import identify, settle
-from crosstune.runs.tuned import take_tuned
+from crosstune.runs.fingerprint import compute_run_id, resolve_defaults
+from crosstune.runs.tuned import apply_tuned
 from crosstune.tasks import TASKS, Task
 
 log = logging.getLogger(__name__)
@@ -56,21 +56,21 @@ def prepare(run: Run) -> Prepared:
         ConfigError: an option does not fit.
         DataError: the data is malformed or does not fit the task.
     """
-    run = settle(run)
+    run = resolve_defaults(run)
     _check_columns(run.data)
     for where in ("data.reader", "model.config", "method.peft", "optimizer.algorithm"):
         group, key = where.split(".")
-        check(getattr(getattr(run, group), key), where, run.allow)
+        check_target(getattr(getattr(run, group), key), where, run.allow)
     splits = read_data(run)
     if run.trainer.stand_in:
         log.warning("stand-in data: a rehearsal, no score of this run means anything")
     _check_spoken(run, splits)
-    run, tuning = take_tuned(run, splits)
+    run, tuning = apply_tuned(run, splits)
     task = _build_task(run.data, splits)
     if faults := find_faults(splits, task.faults_of):
         raise DataError(faults)
     unseen = find_unseen(splits, task.labels, task.labels_of)
-    if unseen and run.data.unseen_labels is Unseen.error:
+    if unseen and run.data.unseen_labels is UnseenLabels.error:
         raise DataError([fault for faults in unseen.values() for fault in faults])
     for name, faults in unseen.items():
         log.warning("%s: %d labels that train never shows, scored as missed", name, len(faults))
@@ -79,14 +79,14 @@ def prepare(run: Run) -> Prepared:
         raise ConfigError(
             f"data.metric={run.data.metric}. {suggest(run.data.metric, task.metrics)}"
         )
-    run_id = identify(run, splits)
+    run_id = compute_run_id(run, splits)
     counts = {name: len(faults) for name, faults in unseen.items()}
     chosen = {
         language: choose_rows(split, run.data, task.labels_of, run.seed)
         for language, split in splits["train"].items()
     }
     splits = {**splits, "train": chosen}
-    leakage = count_leakage(splits, task.leaks_of)
+    leakage = count_leakage(splits, task.leakage_texts)
     for name, count in leakage.items():
         log.warning("%s: %d rows stand in train too; crosstune check lists them", name, count)
     return Prepared(run, run_id, splits, task, counts, leakage, tuning)

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from crosstune.config.compose import to_plain
+from crosstune.config.compose import to_dict
 from crosstune.data.splits import digests_of
-from crosstune.runs.fingerprint import RESULT_FORMAT, digest_languages, digest_weights
-from crosstune.runs.record import describe_environment, now
-from crosstune.training.datamodule import LanguageData
+from crosstune.runs.fingerprint import RESULT_FORMAT, digest_language_adapters, digest_weights
+from crosstune.runs.record import describe_environment, utc_now
+from crosstune.training.datamodule import FineTuningData
 from crosstune.training.prepare import Prepared
 
 
-def facts_of(prepared: Prepared, started: str) -> dict[str, Any]:
+def run_facts(prepared: Prepared, started: str) -> dict[str, Any]:
     """Return what is known of a run whatever comes of it."""
     run = prepared.run
     return {
@@ -32,16 +32,16 @@ def facts_of(prepared: Prepared, started: str) -> dict[str, Any]:
         "leakage": prepared.leakage,
         "data_sha256": digests_of(prepared.splits),
         "model_sha256": digest_weights(run.model),
-        "language_adapters_sha256": digest_languages(run.method),
+        "language_adapters_sha256": digest_language_adapters(run.method),
         "environment": describe_environment(torch.get_num_threads()),
         "started": started,
-        "finished": now(),
-        "config": to_plain(run),
+        "finished": utc_now(),
+        "config": to_dict(run),
         **({"tuning": prepared.tuning} if prepared.tuning else {}),
     }
 
 
-def results_of(stages: list[dict[str, Any]], data: LanguageData) -> dict[str, Any]:
+def collect_results(stages: list[dict[str, Any]], data: FineTuningData) -> dict[str, Any]:
     """Return scores and reports after the last stage, and the scores after each of several."""
     found = {
         part: [
@@ -71,7 +71,7 @@ def results_of(stages: list[dict[str, Any]], data: LanguageData) -> dict[str, An
     }
 
 
-def scores_in_words(record: dict[str, Any]) -> str:
+def format_scores(record: dict[str, Any]) -> str:
     """Return the headline scores in a line: of test, or of validation if nothing is tested."""
     metric = record["headline"]["metric"]
     found = record["scores"].get("test") or record["scores"]["validation"]

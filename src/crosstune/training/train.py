@@ -1,7 +1,7 @@
 """One run, from its configuration to its record. It reads like the methods section of a paper.
 
-`train` is what the command line calls; `work` does it, on every rank. No branch here on task,
-model, method or language.
+`train` is what the command line calls; `fit_and_record` does it, on every rank. No branch here on
+task, model, method or language.
 """
 
 import logging
@@ -20,33 +20,33 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
-from crosstune.config.compose import write_run
+from crosstune.config.compose import write_config
 from crosstune.config.schema import Precision, Run
 from crosstune.errors import ConfigError, RunError
-from crosstune.files import whole_file
-from crosstune.logs import quiet, tell_file
-from crosstune.methods import adapt, callbacks_of, compact, count_places
+from crosstune.files import atomic_write
+from crosstune.logs import log_to_file, silence_libraries
+from crosstune.methods import adapt, callbacks_of, compact, count_virtual_tokens
 from crosstune.models.load import (
     check_length,
     digest_tokenizer,
-    keep_base,
     load_model,
     load_tokenizer,
+    save_base_model,
 )
-from crosstune.runs.fingerprint import find_changes
-from crosstune.runs.locks import hold
-from crosstune.runs.record import now, read_record, write_record
+from crosstune.runs.fingerprint import find_stale_reasons
+from crosstune.runs.locks import hold_run_lock
+from crosstune.runs.record import read_record, utc_now, write_record
 from crosstune.training.artifacts import digest_base, write_task
-from crosstune.training.callbacks import CostMeter, KeepBest, Tell
-from crosstune.training.checkpoint import Checkpoints, clear, rewind
+from crosstune.training.callbacks import BestWeights, CostMeter, ProgressLog
+from crosstune.training.checkpoint import ResumeCheckpoint, remove_checkpoint, restore_folder
 from crosstune.training.cost import count_parameters, measure_bytes
-from crosstune.training.datamodule import LanguageData
-from crosstune.training.distributed.launcher import RankError, fan_out
-from crosstune.training.failures import explain
-from crosstune.training.lightning_module import HEADLINE, Diverged, Join, Learner, by_itself
+from crosstune.training.datamodule import FineTuningData
+from crosstune.training.distributed.launcher import RankError, launch_ranks
+from crosstune.training.failures import explain_failure
+from crosstune.training.lightning_module import MONITOR, Diverged, FineTuningModule, Join, by_itself
 from crosstune.training.loggers import open_loggers
 from crosstune.training.prepare import Prepared, prepare
-from crosstune.training.record_fields import facts_of, results_of, scores_in_words
+from crosstune.training.record_fields import collect_results, format_scores, run_facts
 
 log = logging.getLogger(__name__)
 # what runs that share their steps cost together, which says nothing of one of them
@@ -64,7 +64,7 @@ def train(run: Run, join: Join = by_itself) -> Path:
         Busy: another process is at work on it.
     """
     prepared = prepare(run)
-    with hold(prepared.folder) as lock:
+    with hold_run_lock(prepared.folder) as lock:
         if not _is_done(prepared):
             _make_room(prepared)
             _attempt(prepared, lock, join)
@@ -81,13 +81,13 @@ def _is_done(prepared: Prepared) -> bool:
     record = read_record(folder / "record.json")
     status = record["status"]
     if status == "finished":
-        changes = find_changes(record)
+        changes = find_stale_reasons(record)
         if changes and retry:
             return False
         log.info("%s is finished already: nothing to train", folder)
         for change in changes:
             log.warning("it is stale: %s; retry=true trains it anew", change)
-        clear(folder)
+        remove_checkpoint(folder)
         return True
     if status != "unreadable" and not retry:
         raise RunError(
@@ -99,49 +99,49 @@ def _is_done(prepared: Prepared) -> bool:
 def _make_room(prepared: Prepared) -> None:
     """Bring the folder back to the run's last checkpoint, or make it empty."""
     folder = prepared.folder
-    if read_record(folder / "record.json")["status"] == "finished" or not rewind(folder):
+    if read_record(folder / "record.json")["status"] == "finished" or not restore_folder(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     (folder / "record.json").unlink(missing_ok=True)
-    write_run(prepared.run, folder / "config.yaml")
+    write_config(prepared.run, folder / "config.yaml")
 
 
 def _attempt(prepared: Prepared, lock: int, join: Join) -> None:
     """Do the run in this process, or in one a device; leave a record if it fails."""
-    run, folder, started = prepared.run, prepared.folder, now()
+    run, folder, started = prepared.run, prepared.folder, utc_now()
     try:
-        with tell_file(folder / "log.txt"):
+        with log_to_file(folder / "log.txt"):
             log.info("%s: %s", folder, _sentence(run))
             if run.trainer.devices > 1:
-                fan_out(folder, run.trainer.devices, lock)
+                launch_ranks(folder, run.trainer.devices, lock)
             else:
-                work(prepared, join)
+                fit_and_record(prepared, join)
     except Exception as error:
-        told = explain(error, run)
+        told = explain_failure(error, run)
         diverged = isinstance(told, Diverged) or (isinstance(told, RankError) and told.diverged)
         text = f"{type(told).__name__}: {told}"
         facts = {"status": "diverged" if diverged else "failed", "error": text}
         with suppress(OSError):  # a disk without room for the record: what is there goes on
-            write_record(folder, {**facts_of(prepared, started), **facts})
+            write_record(folder, {**run_facts(prepared, started), **facts})
         raise told from error
 
 
-def work(prepared: Prepared, join: Join = by_itself) -> None:
+def fit_and_record(prepared: Prepared, join: Join = by_itself) -> None:
     """Train, choose the best checkpoint on validation, test it once per language, record."""
-    run, task, folder, started = prepared.run, prepared.task, prepared.folder, now()
+    run, task, folder, started = prepared.run, prepared.task, prepared.folder, utc_now()
     cache = Path(run.outputs) / ".cache"
-    with quiet(), open_loggers(run, prepared.run_id, folder) as loggers:
+    with silence_libraries(), open_loggers(run, prepared.run_id, folder) as loggers:
         pl.seed_everything(run.seed, verbose=False)
         tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
         loaded = load_model(run.model, task, tokenizer, run.allow)
         if run.method.peft is not None:
-            keep_base(loaded.model, run.model, tokenizer, cache)
+            save_base_model(loaded.model, run.model, tokenizer, cache)
         model = adapt(loaded, run.method, task.peft_type, run.allow)
-        check_length(loaded.model, run.data.max_tokens, count_places(model))
-        data = LanguageData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
-        learner = Learner(model, task, data, run.optimizer, run.allow, run.trainer)
+        check_length(loaded.model, run.data.max_tokens, count_virtual_tokens(model))
+        data = FineTuningData(prepared.splits, task, tokenizer, run.data, run.seed, cache)
+        learner = FineTuningModule(model, task, data, run.optimizer, run.allow, run.trainer)
         sharing = join(learner)
-        meter, checkpoints = CostMeter(), Checkpoints(folder, run, model)
+        meter, checkpoints = CostMeter(), ResumeCheckpoint(folder, run, model)
         stages = checkpoints.stages
         for stage in run.data.stages[len(stages) :]:
             stages.append(fit_stage(prepared, stage, learner, (checkpoints, meter), loggers))
@@ -153,34 +153,34 @@ def work(prepared: Prepared, join: Join = by_itself) -> None:
         _save(learner, folder)
         counts = count_parameters(model, loaded.head, peft=run.method.peft is not None)
         record = {
-            **facts_of(prepared, started),
+            **run_facts(prepared, started),
             "status": "finished",
             "best_step": stages[-1]["best_step"],
             "tokenizer_sha256": digest_tokenizer(tokenizer),
             **digest_base(model),
-            **results_of(stages, data),
+            **collect_results(stages, data),
             **({"fused_with": sharing} if sharing else {}),
             "cost": {**counts, **_measured(spent, folder, sharing)},
         }
     record["environment"]["device"] = meter.device_name
     write_record(folder, record)
-    clear(folder)
-    log.info("%s: finished, %s", folder, scores_in_words(record))
+    remove_checkpoint(folder)
+    log.info("%s: finished, %s", folder, format_scores(record))
 
 
 def fit_stage(
     prepared: Prepared,
     stage: list[str],
-    learner: Learner,
-    lasting: tuple[Checkpoints, CostMeter],
+    learner: FineTuningModule,
+    lasting: tuple[ResumeCheckpoint, CostMeter],
     loggers: list[Any],
 ) -> dict[str, Any]:
     """Train on the languages of a stage, keep the best checkpoint, test it; return the results."""
     run, data = prepared.run, learner.data
     data.stage, learner.task = stage, prepared.task
     checkpoints, meter = lasting
-    best = KeepBest(prepared.folder, HEADLINE)
-    callbacks = [checkpoints, best, meter, Tell(), *callbacks_of(learner.model, best)]
+    best = BestWeights(prepared.folder, MONITOR)
+    callbacks = [checkpoints, best, meter, ProgressLog(), *callbacks_of(learner.model, best)]
     trainer = build_trainer(run, prepared.folder, callbacks, loggers)
     trainer.fit(learner, data)
     if best.seen != trainer.global_step:  # max_steps ended inside an epoch, or nothing was trained
@@ -204,7 +204,7 @@ def build_trainer(
     """
     options = run.trainer
     if options.patience is not None:
-        callbacks.append(EarlyStopping(HEADLINE, mode="max", patience=options.patience))
+        callbacks.append(EarlyStopping(MONITOR, mode="max", patience=options.patience))
     watched = threading.current_thread() is threading.main_thread() and sys.stderr.isatty()
     if watched and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
@@ -237,7 +237,7 @@ def build_trainer(
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def write_predictions(learner: Learner, folder: Path) -> None:
+def write_predictions(learner: FineTuningModule, folder: Path) -> None:
     """Write predictions.parquet: one row per test item and language, on rank 0."""
     rows = [
         {**p._asdict(), "language": language}
@@ -247,11 +247,11 @@ def write_predictions(learner: Learner, folder: Path) -> None:
     if learner.trainer.is_global_zero:
         columns = ("id", "language", "gold", "prediction", "score")
         table = pa.table({column: [row[column] for row in rows] for column in columns})
-        with whole_file(folder / "predictions.parquet") as partial:
+        with atomic_write(folder / "predictions.parquet") as partial:
             pq.write_table(table, partial)
 
 
-def _save(learner: Learner, folder: Path) -> None:
+def _save(learner: FineTuningModule, folder: Path) -> None:
     """Write the model, its tokenizer and what the task needs to answer with it."""
     learner.model.save_pretrained(str(folder / "model"))
     learner.data.tokenizer.save_pretrained(folder / "model")

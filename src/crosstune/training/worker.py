@@ -13,35 +13,35 @@ from pathlib import Path
 
 from torch import distributed
 
-from crosstune.config.compose import read_run
+from crosstune.config.compose import read_config
 from crosstune.errors import CrosstuneError
-from crosstune.logs import tell_file, tell_terminal
+from crosstune.logs import log_to_file, log_to_terminal
 from crosstune.training.distributed.launcher import (
     SHOW_STACK,
-    end_with_parent,
+    exit_with_parent,
     stack_file,
     write_error,
 )
-from crosstune.training.failures import explain
+from crosstune.training.failures import explain_failure
 from crosstune.training.lightning_module import Diverged
 from crosstune.training.prepare import prepare
-from crosstune.training.train import work
+from crosstune.training.train import fit_and_record
 
 
 def main(folder: Path) -> int:
     """Do the work of this rank and return its exit code."""
     rank = int(os.environ["LOCAL_RANK"])
     if rank == 0:
-        tell_terminal()
-    run = read_run(folder / "config.yaml")
+        log_to_terminal()
+    run = read_config(folder / "config.yaml")
     try:
-        with tell_file(folder / f"log-{rank}.txt" if rank else folder / "log.txt"):
-            work(prepare(run))
+        with log_to_file(folder / f"log-{rank}.txt" if rank else folder / "log.txt"):
+            fit_and_record(prepare(run))
         if distributed.is_initialized():
             distributed.barrier()
             distributed.destroy_process_group()
     except Exception as error:  # whatever it is, the run must learn of it
-        told = explain(error, run)
+        told = explain_failure(error, run)
         named = isinstance(told, CrosstuneError)
         said = str(told) if named else f"{type(told).__name__}: {told}"
         write_error(folder, rank, said, isinstance(told, Diverged))
@@ -54,7 +54,7 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    end_with_parent(int(sys.argv[2]))
+    exit_with_parent(int(sys.argv[2]))
     # a scheduler that preempts signals every process: the one that started the ranks answers it
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     FOLDER = Path(sys.argv[1])

@@ -20,14 +20,14 @@ from crosstune.data.quality.checks import (
 from crosstune.data.quality.rules import (
     RULES,
     SHOWN,
+    drop_allowed,
     escape,
-    found,
-    in_order,
+    make_finding,
     render_json,
     render_rules,
     render_text,
     shorten,
-    tolerate,
+    sort_findings,
 )
 from crosstune.data.split import Split
 
@@ -296,7 +296,7 @@ def test_what_a_terminal_would_obey_is_spelled_out(text, shown):
 
 
 def test_every_text_of_a_finding_is_escaped():
-    finding = found("D101", "\x1b:1", "\x1b", "\x1b" * 100)
+    finding = make_finding("D101", "\x1b:1", "\x1b", "\x1b" * 100)
     assert finding.place + finding.message == "\\x1b:1\\x1b"
     assert finding.value.isprintable()
     assert len(shorten("x" * 100)) == 60
@@ -304,13 +304,13 @@ def test_every_text_of_a_finding_is_escaped():
 
 def test_findings_come_gravest_first_then_by_rule_and_line_and_once():
     findings = [
-        found("D101", "a:10", ""),
-        found("D101", "a:9", ""),
-        found("D101", "a:9", ""),
-        found("B101", "a", ""),
-        found("R103", "a:50", ""),
+        make_finding("D101", "a:10", ""),
+        make_finding("D101", "a:9", ""),
+        make_finding("D101", "a:9", ""),
+        make_finding("B101", "a", ""),
+        make_finding("R103", "a:50", ""),
     ]
-    assert told(in_order(findings)) == [
+    assert told(sort_findings(findings)) == [
         ("R103", "a:50"),
         ("D101", "a:9"),
         ("D101", "a:10"),
@@ -319,7 +319,7 @@ def test_findings_come_gravest_first_then_by_rule_and_line_and_once():
 
 
 def test_twenty_places_of_a_rule_are_shown_unless_all_are_asked_for():
-    findings = [found("R103", f"a:{n}", "x") for n in range(25)]
+    findings = [make_finding("R103", f"a:{n}", "x") for n in range(25)]
     short, long = render_text(findings, False), render_text(findings, True)
     assert short.count("a:") == SHOWN == 20
     assert "… and 5 more; all=true shows them" in short
@@ -327,15 +327,23 @@ def test_twenty_places_of_a_rule_are_shown_unless_all_are_asked_for():
 
 
 def test_an_allowed_rule_is_a_note_by_id_or_by_name():
-    findings = [found("D102", "a:1", ""), found("D202", "a:2", ""), found("R103", "a:3", "")]
-    by_id = [f.severity for f in tolerate(findings, ["D102"])]
-    by_name = [f.severity for f in tolerate(findings, ["leakage"])]
+    findings = [
+        make_finding("D102", "a:1", ""),
+        make_finding("D202", "a:2", ""),
+        make_finding("R103", "a:3", ""),
+    ]
+    by_id = [f.severity for f in drop_allowed(findings, ["D102"])]
+    by_name = [f.severity for f in drop_allowed(findings, ["leakage"])]
     assert by_id == ["note", "error", "error"]
     assert by_name == ["note", "note", "error"]
 
 
 def test_json_counts_every_rule():
-    findings = [found("R103", "a:1", "x"), found("R103", "a:2", "x"), found("B101", "a", "x")]
+    findings = [
+        make_finding("R103", "a:1", "x"),
+        make_finding("R103", "a:2", "x"),
+        make_finding("B101", "a", "x"),
+    ]
     text = render_json({"data": "d"}, findings)
     assert text.isascii()
     assert json.loads(text)["counts"] == {"R103": 2, "B101": 1}

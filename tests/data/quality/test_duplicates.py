@@ -205,13 +205,13 @@ def pairs(**compare):
     return [(f.rule, f.place) for f in found]
 
 
-def leaks_of(row):
+def leakage_texts(row):
     return row["texts"][1:]
 
 
 def test_in_a_split_the_whole_item_is_compared_and_across_splits_what_leaks():
     wanted = [("D101", "train:3"), ("D102", "test:1"), ("D102", "test:2")]
-    assert pairs(leaks_of=leaks_of) == wanted
+    assert pairs(leakage_texts=leakage_texts) == wanted
 
 
 def test_by_the_whole_item_alone_a_text_in_two_splits_would_be_missed():
@@ -219,4 +219,4 @@ def test_by_the_whole_item_alone_a_text_in_two_splits_would_be_missed():
 
 
 def test_leakage_counts_what_leaks():
-    assert count_leakage(splits_of(**PAIRS), leaks_of) == {"test/es": 2}
+    assert count_leakage(splits_of(**PAIRS), leakage_texts) == {"test/es": 2}

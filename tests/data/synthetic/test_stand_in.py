@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 
 from crosstune.config.compose import compose_run
 from crosstune.config.paths import find_conf
-from crosstune.config.schema import Data, Kind, Unseen
+from crosstune.config.schema import Data, TaskType, UnseenLabels
 from crosstune.data.quality.duplicates import count_leakage
 from crosstune.data.splits import find_faults, find_unseen, merge
-from crosstune.data.synthetic.stand_in import ROWS, read_data, stand_in
+from crosstune.data.synthetic.stand_in import ROWS, generate_splits, read_data
 from crosstune.errors import DataError
 from crosstune.tasks import TASKS
 
@@ -53,24 +53,24 @@ def faults_of(data, splits):
         f for found in find_unseen(splits, task.labels, task.labels_of).values() for f in found
     ]
     faults += [] if data.metric in task.metrics else [f"no {data.metric}"]
-    return faults + list(count_leakage(splits, task.leaks_of))
+    return faults + list(count_leakage(splits, task.leakage_texts))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_that_stand_in_are_without_fault(name):
     data = data_of(name)
-    assert faults_of(data, stand_in(data)) == []
+    assert faults_of(data, generate_splits(data)) == []
 
 
 def test_a_label_that_train_does_not_show_is_found():
     data = data_of("glue_sst2")
-    splits = stand_in(data)
+    splits = generate_splits(data)
     splits["validation"]["en"].rows[0]["label"] = "third"
     assert len(faults_of(data, splits)) == 1
 
 
 def test_every_language_and_split_of_the_data_set_is_there():
-    splits = stand_in(data_of("xnli", "data.language=zh"))
+    splits = generate_splits(data_of("xnli", "data.language=zh"))
     found = {
         name: {lang: len(part.rows) for lang, part in parts.items()}
         for name, parts in splits.items()
@@ -83,51 +83,51 @@ def test_every_language_and_split_of_the_data_set_is_there():
 
 
 def test_the_rows_of_a_language_are_in_it():
-    rows = stand_in(data_of("xnli", "data.language=zh"))["train"]["zh"].rows
+    rows = generate_splits(data_of("xnli", "data.language=zh"))["train"]["zh"].rows
     assert all("\u4e00" <= row["text"][0] <= "\u9fff" for row in rows)
 
 
 def test_a_pair_task_has_pairs_and_another_has_none():
     pair, single = (
-        stand_in(data_of(name))["train"]["en"].rows[0] for name in ("glue_rte", "glue_sst2")
+        generate_splits(data_of(name))["train"]["en"].rows[0] for name in ("glue_rte", "glue_sst2")
     )
     assert ("text_pair" in pair, "text_pair" in single) == (True, False)
 
 
 def test_the_same_data_set_has_the_same_rows_each_time():
     data = data_of("squad")
-    assert stand_in(data) == stand_in(data)
+    assert generate_splits(data) == generate_splits(data)
 
 
 def test_data_sets_of_one_kind_have_digests_of_their_own():
     one, other = (
-        stand_in(data_of(name))["train"]["en"].digests for name in ("glue_rte", "glue_qnli")
+        generate_splits(data_of(name))["train"]["en"].digests for name in ("glue_rte", "glue_qnli")
     )
     assert not set(one.values()) & set(other.values())
 
 
 def test_an_answer_stands_where_the_row_says():
-    row = stand_in(data_of("cmrc2018"))["train"]["zh"].rows[0]
+    row = generate_splits(data_of("cmrc2018"))["train"]["zh"].rows[0]
     (answer,) = row["answers"]
     assert row["context"][answer["start"] :].startswith(answer["text"])
 
 
 def test_segmented_words_end():
-    rows = stand_in(data_of("files_segmentation"))["train"]["es"].rows
+    rows = generate_splits(data_of("files_segmentation"))["train"]["es"].rows
     assert {row["tags"][-1] for row in rows} <= {"E", "S"}
 
 
 def test_every_kind_has_columns():
-    assert {compose.kind for compose in map(data_of, NAMES)} == set(Kind)
+    assert {compose.kind for compose in map(data_of, NAMES)} == set(TaskType)
 
 
 def test_only_a_rehearsal_reads_no_file():
     run = compose_run(["data=conll2003", "data.root=nowhere"])
     rehearsal = replace(run, trainer=replace(run.trainer, stand_in=True))
-    assert read_data(rehearsal) == stand_in(run.data)
+    assert read_data(rehearsal) == generate_splits(run.data)
     with pytest.raises(DataError, match=r"eng\.train: no such file"):
         read_data(run)
 
 
 def test_no_data_set_is_tolerant_of_labels_only_to_be_rehearsed():
-    assert data_of("glue_rte").unseen_labels is Unseen.error
+    assert data_of("glue_rte").unseen_labels is UnseenLabels.error

@@ -23,7 +23,7 @@ from torch import nn
 from crosstune.config.compose import compose_run
 from crosstune.data.readers.conll import read_conll
 from crosstune.errors import ConfigError
-from crosstune.inference.load_run import load_saved
+from crosstune.inference.load_run import load_run
 from crosstune.inference.predict import predict
 from crosstune.inference.service.app import (
     MAX_BYTES,
@@ -35,7 +35,7 @@ from crosstune.inference.service.app import (
     serve,
 )
 from crosstune.inference.service.request import MAX_CHARACTERS, MAX_ITEMS
-from crosstune.inference.service.shared_base import count_bytes, load_together, share
+from crosstune.inference.service.shared_base import count_bytes, load_shared, share_base_weights
 from crosstune.training.train import train
 from tests.finished_runs import SUFFIXES, left_overrides, left_run
 from tests.tiny import tiny_run
@@ -99,7 +99,7 @@ def runs(study: Path, encoder: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def asking(runs: dict[str, Path]) -> Iterator[Asking]:
-    service = Service(load_together(runs.values()))
+    service = Service(load_shared(runs.values()))
     server = build_server(service)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -197,12 +197,12 @@ def test_a_run_on_pairs_is_asked_with_both_texts(asking: Asking) -> None:
 
 
 def test_further_adapters_add_no_copy_of_the_base(runs: dict[str, Path]) -> None:
-    models = [saved.model for saved in load_together(runs.values())]
+    models = [saved.model for saved in load_shared(runs.values())]
     held = [count_bytes(models[: count + 1]) for count in range(len(models))]
     for number, run in enumerate(list(runs.values())[1:], start=1):
         adapter = (run / "model" / "adapter_model.safetensors").stat().st_size
         assert held[number] - held[number - 1] < 2 * adapter < 0.2 * held[0]
-    apart = [load_saved(run).model for run in runs.values()]
+    apart = [load_run(run).model for run in runs.values()]
     assert count_bytes(apart) > 3 * held[0]
 
 
@@ -211,7 +211,7 @@ def test_only_what_is_the_same_to_the_bit_is_shared() -> None:
     other, same = nn.ParameterList([torch.ones(2)]), nn.ParameterList([torch.zeros(2)])
     pool: Any = {}
     for model in (zero, below, other, same):
-        share(model, pool)
+        share_base_weights(model, pool)
     assert same[0] is zero[0]
     assert below[0] is not zero[0]
     assert count_bytes([zero, below, other, same]) == 3 * zero[0].nbytes
@@ -386,23 +386,23 @@ def test_runs_on_another_base_are_named_and_refused(runs: dict[str, Path], study
     with pytest.raises(
         ConfigError, match=f"Those of .*{runs['tagging'].name}.* not those of .*{other.name}"
     ):
-        load_together([runs["tagging"], runs["second"], other])
+        load_shared([runs["tagging"], runs["second"], other])
 
 
 def test_a_whole_model_is_served_alone(runs: dict[str, Path], encoder: Path) -> None:
     with pytest.raises(ConfigError, match=f"{encoder.name} left a whole model"):
-        load_together([runs["second"], encoder])
-    assert [saved.folder for saved in load_together([encoder])] == [encoder]
+        load_shared([runs["second"], encoder])
+    assert [saved.folder for saved in load_shared([encoder])] == [encoder]
 
 
 def test_a_run_given_twice_is_refused(runs: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="given twice"):
-        load_together([runs["second"], runs["second"]])
+        load_shared([runs["second"], runs["second"]])
 
 
 def test_a_run_that_answers_nothing_is_refused(encoder: Path) -> None:
     with pytest.raises(ConfigError, match="kind masked_lm"):
-        Service(load_together([encoder]))
+        Service(load_shared([encoder]))
 
 
 def test_an_address_that_is_taken_is_said_before_anything_is_loaded() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from crosstune.errors import ConfigError
 from crosstune.models.acceleration.compile import Compiled
 from crosstune.training.datamodule import PART_COSTS
-from crosstune.training.failures import explain
+from crosstune.training.failures import explain_failure
 from crosstune.training.train import train
 from tests.models.acceleration.test_unpad import LENGTHS, build, differentiate, make_batch
 from tests.tiny import tiny_run
@@ -67,7 +67,7 @@ def test_a_model_without_known_layers_is_refused() -> None:
 
 def test_a_machine_without_a_compiler_is_told_so(tmp_path: Path) -> None:
     error = type("BackendCompilerFailed", (RuntimeError,), {})("No working C++ compiler found")
-    assert "apt-get install g++" in str(explain(error, tiny_run(tmp_path)))
+    assert "apt-get install g++" in str(explain_failure(error, tiny_run(tmp_path)))
 
 
 @pytest.mark.slow

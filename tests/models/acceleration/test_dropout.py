@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from crosstune.models.acceleration.dropout import CheapDropout, make_cheap
+from crosstune.models.acceleration.dropout import FastDropout, use_fast_dropout
 
 RATES = (0.01, 0.1, 0.3, 0.5, 0.9)
 
 
 def drop(rate, *shape, seed=0):
     torch.manual_seed(seed)
-    return CheapDropout(rate)(torch.ones(*shape))
+    return FastDropout(rate)(torch.ones(*shape))
 
 
 def deviation(rate, count, total):
@@ -55,14 +55,14 @@ def test_a_rate_of_half_scales_by_exactly_two():
 def test_the_gradient_passes_where_the_input_did():
     torch.manual_seed(1)
     values = torch.randn(7, 11, requires_grad=True)
-    out = CheapDropout(0.4)(values)
+    out = FastDropout(0.4)(values)
     out.sum().backward()
     assert values.grad is not None
     torch.testing.assert_close(out, values * values.grad)
 
 
 def test_two_passes_draw_two_masks():
-    module = CheapDropout(0.5)
+    module = FastDropout(0.5)
     assert not torch.equal(module(torch.ones(100)), module(torch.ones(100)))
 
 
@@ -72,7 +72,7 @@ def test_the_seed_of_torch_decides_the_mask():
 
 def test_in_evaluation_nothing_is_dropped():
     values = torch.randn(10)
-    assert CheapDropout(0.5).eval()(values) is values
+    assert FastDropout(0.5).eval()(values) is values
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, 1.0), (1.0, 0.0)])
@@ -81,12 +81,12 @@ def test_the_rates_at_the_ends_are_exact(rate, expected):
 
 
 def test_the_type_of_the_input_stays():
-    assert CheapDropout(0.5)(torch.ones(8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert FastDropout(0.5)(torch.ones(8, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 def test_every_dropout_of_a_model_becomes_cheap_and_no_weight_changes_its_name():
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.1), nn.Sequential(nn.Dropout(0.2)))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    make_cheap(model)
-    assert [type(m) for m in model.modules() if hasattr(m, "p")] == [CheapDropout] * 2
+    use_fast_dropout(model)
+    assert [type(m) for m in model.modules() if hasattr(m, "p")] == [FastDropout] * 2
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())

@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from crosstune.models.acceleration import onednn_linear as products
-from crosstune.models.acceleration.onednn_linear import QuickLinear, is_quicker, make_quick
+from crosstune.models.acceleration.onednn_linear import (
+    OneDnnLinear,
+    prefers_onednn,
+    use_onednn_linear,
+)
 from crosstune.training import lightning_module as learner
 from crosstune.training.cost import count_flops
 from crosstune.training.train import train
@@ -18,15 +22,15 @@ SHAPES = [(5, 16), (3, 5, 16), (16,), (1, 16), (0, 16)]
 
 @pytest.fixture(autouse=True)
 def _quicker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "is_quicker", lambda: True)
+    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
 
 
 def make_pair(bias: bool = True) -> tuple[nn.Linear, nn.Linear]:
     torch.manual_seed(0)
     plain, quick = nn.Linear(16, 8, bias), nn.Linear(16, 8, bias)
     quick.load_state_dict(plain.state_dict())
-    make_quick(quick)
-    assert type(quick) is QuickLinear
+    use_onednn_linear(quick)
+    assert type(quick) is OneDnnLinear
     return plain, quick
 
 
@@ -102,8 +106,8 @@ def test_layers_of_other_kinds_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
     model = nn.Sequential(Own(2, 2), nn.LayerNorm(2), nn.Linear(2, 2))
-    make_quick(model)
-    assert [type(layer) for layer in model] == [Own, nn.LayerNorm, QuickLinear]
+    use_onednn_linear(model)
+    assert [type(layer) for layer in model] == [Own, nn.LayerNorm, OneDnnLinear]
 
 
 @pytest.mark.parametrize(
@@ -123,13 +127,13 @@ def test_it_is_quicker_with_avx512_of_another_make_than_intels(
         path.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n")
     monkeypatch.setattr(products, "CPUINFO", path)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert is_quicker() is quicker
+    assert prefers_onednn() is quicker
 
 
 def test_where_it_is_no_quicker_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "is_quicker", lambda: False)
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
     layer = nn.Linear(2, 2)
-    make_quick(layer)
+    use_onednn_linear(layer)
     assert type(layer) is nn.Linear
 
 
@@ -139,13 +143,13 @@ def test_a_run_takes_it_for_layers_alone(
 ) -> None:
     """A head of tags sees padding: batches of any size, a kernel for each."""
     quick: list[str] = []
-    original = learner.Learner.on_train_end
+    original = learner.FineTuningModule.on_train_end
 
     def remember(self: Any) -> None:
-        quick.extend(n for n, m in self.model.named_modules() if type(m) is QuickLinear)
+        quick.extend(n for n, m in self.model.named_modules() if type(m) is OneDnnLinear)
         original(self)
 
-    monkeypatch.setattr(learner.Learner, "on_train_end", remember)
+    monkeypatch.setattr(learner.FineTuningModule, "on_train_end", remember)
     train(tiny_run(tmp_path, kind))
     assert quick
     assert all(name.startswith("bert.encoder.layer.") for name in quick)

@@ -9,7 +9,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from crosstune.models.acceleration import unpad as unpadding
-from crosstune.models.acceleration.unpad import LAYERS, group, unpad
+from crosstune.models.acceleration.unpad import LAYERS, group_by_length, unpad
 
 SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES |= {"intermediate_size": 32, "pad_token_id": 0, "initializer_range": 0.4}
@@ -80,7 +80,7 @@ def test_the_layers_see_less(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_batches_come_in_few_sizes_and_little_more() -> None:
     sizes = set()
     for tokens in range(512, 1024):
-        groups = group(make_batch((tokens // 2, tokens - tokens // 2))["attention_mask"])
+        groups = group_by_length(make_batch((tokens // 2, tokens - tokens // 2))["attention_mask"])
         assert groups is not None
         assert 0 <= groups.spare <= tokens / 8
         sizes.add(len(groups.places) + groups.spare)
@@ -103,21 +103,21 @@ def test_in_bf16_sub_words_come_in_multiples(
 
 
 def test_what_is_spare_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    grouped = group
-    monkeypatch.setattr(unpadding, "group", lambda mask, multiple: grouped(mask, 7))
+    grouped = group_by_length
+    monkeypatch.setattr(unpadding, "group_by_length", lambda mask, multiple: grouped(mask, 7))
     assert compare(build("bert"), make_batch()) < 1e-12
 
 
 @pytest.mark.parametrize("fault", ["open", "moved"])
 def test_padding_that_is_seen_or_moved_is_told(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(mask: torch.Tensor, multiple: int) -> Any:
-        groups = group(mask)
+        groups = group_by_length(mask)
         assert groups is not None
         if fault == "open":
             return groups._replace(shut=[None] * len(groups.shut))
         return groups._replace(places=groups.places.roll(1))
 
-    monkeypatch.setattr(unpadding, "group", spoil)
+    monkeypatch.setattr(unpadding, "group_by_length", spoil)
     assert compare(build("bert"), make_batch()) > 1e-2
 
 
@@ -125,7 +125,7 @@ def test_attention_drops_weights_as_often_as_it_should(monkeypatch: pytest.Monke
     model = build("bert", attention_probs_dropout_prob=0.25)
     asked = []
     drop = unpadding.drop
-    monkeypatch.setattr(unpadding, "drop", lambda x, p: [asked.append(p), drop(x, p)][1])
+    monkeypatch.setattr(unpadding, "apply_dropout", lambda x, p: [asked.append(p), drop(x, p)][1])
     assert compare(model, make_batch()) > 1e-2
     assert set(asked) == {0.25}
 
@@ -144,7 +144,7 @@ def test_evaluation_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         before = model(**batch).logits
         unpadded = unpad(model)
-        monkeypatch.setattr(unpadding, "group", None)
+        monkeypatch.setattr(unpadding, "group_by_length", None)
         assert torch.equal(model(**batch).logits, before)
     assert unpadded is not None
 
@@ -163,7 +163,7 @@ def test_the_end_leaves_the_model_as_it_was() -> None:
 
 @pytest.mark.parametrize("mask", [[[0, 1, 1]], [[1, 0, 1]], [[1, 1, 1], [0, 0, 0]]])
 def test_other_masks_are_not_taken_for_padding(mask: list[list[int]]) -> None:
-    assert group(torch.tensor(mask)) is None
+    assert group_by_length(torch.tensor(mask)) is None
 
 
 def test_a_model_that_is_not_made_for_it_stays_as_it_is() -> None:
@@ -172,4 +172,4 @@ def test_a_model_that_is_not_made_for_it_stays_as_it_is() -> None:
     eager = build("bert")
     eager.set_attn_implementation("eager")
     assert unpad(eager) is None
-    assert isinstance(unpad(build("bert")), unpadding.Unpadded)
+    assert isinstance(unpad(build("bert")), unpadding.UnpaddedLayers)

@@ -6,7 +6,7 @@ from torch.func import vmap
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from crosstune.models.acceleration import vmap_kernels as mapped
-from crosstune.sweeps.fused.vmap_folding import Folding
+from crosstune.sweeps.fused.vmap_folding import VmapFolding
 
 RUNS = 3
 pytestmark = pytest.mark.filterwarnings("ignore:.*batching rule")
@@ -21,7 +21,7 @@ def made(generator, *shapes):
 def both(function, tensors, dims):
     """Return outputs and gradients with and without the folded kernels."""
     for fold in (True, False):
-        with Folding() if fold else torch.enable_grad():
+        with VmapFolding() if fold else torch.enable_grad():
             said = vmap(function, dims, randomness="different")(*tensors)
         learned = [tensor for tensor in tensors if tensor.requires_grad]
         yield [said, *torch.autograd.grad(said.square().sum(), learned)]
@@ -68,14 +68,16 @@ def test_only_what_is_the_same_for_all_runs_comes_with_one_of_it():
         return tensors[0] + tensors[1]
 
     shared = torch.zeros(5)
-    said = vmap(lambda x: mapped.apply(keep, x, shared, None), in_dims=1)(torch.ones(5, RUNS))
+    said = vmap(lambda x: mapped.apply_batched(keep, x, shared, None), in_dims=1)(
+        torch.ones(5, RUNS)
+    )
     assert seen == [(RUNS, 5), (1, 5), None]
     assert torch.equal(said, torch.ones(RUNS, 5))
 
 
 def test_what_a_kernel_draws_is_drawn_once_for_all_runs():
     def draw(x):
-        return mapped.apply(lambda whole: whole * torch.rand(whole.shape), x)
+        return mapped.apply_batched(lambda whole: whole * torch.rand(whole.shape), x)
 
     said = vmap(draw, randomness="different")(torch.ones(RUNS, 5))
     assert said.shape == (RUNS, 5)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from crosstune.data.tag_schemes import spans
+from crosstune.data.tag_schemes import read_spans
 from crosstune.reporting.errors.gather import (
     build_confusion,
     choose_labels,
@@ -21,7 +21,7 @@ from crosstune.reporting.errors.gather import (
 )
 from crosstune.reporting.errors.judge import ANSWER_OUTCOMES, compare_answers, compare_spans, judge
 from crosstune.reporting.errors.view import show_errors
-from crosstune.reporting.records import frame
+from crosstune.reporting.records import to_frame
 from crosstune.reporting.tables import build_table
 from tests.reporting.answers import add_answers, draw, draw_tags, write_answers, write_rows
 
@@ -30,7 +30,7 @@ LABELS = ["neg", "neu", "pos"]
 
 def errors_of(study):
     records = study.read()
-    scores = frame(records)
+    scores = to_frame(records)
     return gather_errors(build_table("study", scores, records), scores, records)
 
 
@@ -67,7 +67,7 @@ def check_confusion_adds_up(section):
 def test_every_span_gold_or_guessed_has_one_outcome():
     rng = draw(2)
     for _ in range(300):
-        gold, guessed = (frozenset(spans(draw_tags(rng, 9))) for _ in range(2))
+        gold, guessed = (frozenset(read_spans(draw_tags(rng, 9))) for _ in range(2))
         check_spans_add_up(compare_spans(gold, guessed), gold, guessed)
 
 
@@ -204,7 +204,7 @@ def test_span_errors_of_a_study_add_up_by_type(study):
     for seed, found in enumerate(guesses):
         add_answers(study, "tagging", zip(golds, found, strict=True), seed=seed)
     tally = section_of(study).arms["lora"].tally
-    expected = Counter(kind for tags in golds for kind, _, _ in spans(tags))
+    expected = Counter(kind for tags in golds for kind, _, _ in read_spans(tags))
     counted = Counter()
     for (kind, outcome), count in tally.items():
         counted[kind] += count * (outcome != "spurious")

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from crosstune.reporting.figures.curves import MAX_PANELS, average_curves, draw_curves, read_curve
-from crosstune.reporting.records import frame, list_runs
+from crosstune.reporting.records import list_runs, to_frame
 from crosstune.reporting.report import write_report
 
 KEY = "validation/headline"
@@ -23,7 +23,7 @@ def add_curve(study, scores, **changes):
 
 def drawn(study):
     records = study.read()
-    return draw_curves(list_runs(frame(records)), records.folders)
+    return draw_curves(list_runs(to_frame(records)), records.folders)
 
 
 def texts(svg):

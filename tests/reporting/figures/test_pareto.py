@@ -8,7 +8,7 @@ from crosstune.reporting.figures.pareto import (
     MEMORY,
     PARAMETERS,
     SECONDS,
-    Arm,
+    ParetoArm,
     draw_pareto,
     find_front,
 )
@@ -52,12 +52,12 @@ def check_front(arms, front):
     ],
 )
 def test_the_front_holds_the_arms_that_none_beats(values):
-    arms = [Arm(str(i), cost, score) for i, (cost, score) in enumerate(values)]
+    arms = [ParetoArm(str(i), cost, score) for i, (cost, score) in enumerate(values)]
     check_front(arms, find_front(arms))
 
 
 def test_the_check_of_the_front_sees_an_arm_that_is_beaten():
-    arms = [Arm("a", 1, 3), Arm("b", 2, 2)]
+    arms = [ParetoArm("a", 1, 3), ParetoArm("b", 2, 2)]
     with pytest.raises(AssertionError):
         check_front(arms, arms)
 

@@ -11,7 +11,7 @@ import yaml
 from crosstune.errors import ConfigError, DataError
 from crosstune.reporting.comparison import Comparison
 from crosstune.reporting.published.layout import NEEDED, read_target
-from crosstune.reporting.report import Wanted, write_report
+from crosstune.reporting.report import ReportOptions, write_report
 from tests.reporting.test_report import HOSTILE, check_page, printed
 from tests.reporting.test_tables import check_csv, check_latex, check_markdown
 
@@ -73,7 +73,7 @@ def conf(tmp_path):
 
 
 def report_of(study, conf, name="mine"):
-    wanted = Wanted(Comparison(), read_target(conf, name))
+    wanted = ReportOptions(Comparison(), read_target(conf, name))
     return write_report(study.outputs, "study", [], "crosstune report", wanted)
 
 

@@ -14,12 +14,12 @@ from torch.func import vmap
 
 from crosstune.config.compose import compose_run
 from crosstune.config.schema import Run
-from crosstune.models.acceleration.dropout import CheapDropout
+from crosstune.models.acceleration.dropout import FastDropout
 from crosstune.runs.record import read_record
 from crosstune.sweeps.fused import joint_step as step_module
-from crosstune.sweeps.fused.group_trainer import Company
+from crosstune.sweeps.fused.group_trainer import GroupTrainer
 from crosstune.sweeps.fused.hyperparameters import RatedDropout
-from crosstune.sweeps.fused.joint_step import Brought, Given, JointStep, cut_rows
+from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch, MemberLoss, cut_rows
 from crosstune.training.train import train
 from tests.tiny import DATA, ROWS
 
@@ -87,7 +87,7 @@ def make_runs(base: Path, outputs: Path, kind: str, method: str, *more: str) -> 
 def answers_of(runs: dict[int, Run], step: JointStep | None = None) -> dict[int, dict[str, Any]]:
     """Train runs together and return what they came to."""
     answers: dict[int, dict[str, Any]] = {}
-    found = Company(runs, answers.__setitem__)
+    found = GroupTrainer(runs, answers.__setitem__)
     found.meeting.work = step or Joint()
     found.train()
     return dict(sorted(answers.items()))
@@ -135,7 +135,7 @@ class Joint(JointStep):
 class Watched(Joint):
     """A joint step that keeps the models it saw last."""
 
-    def __call__(self, brought: Mapping[int, Brought]) -> dict[int, Given]:
+    def __call__(self, brought: Mapping[int, MemberBatch]) -> dict[int, MemberLoss]:
         if len(brought) > 1:
             self.models = [run.model for run in brought.values()]
         return super().__call__(brought)
@@ -144,7 +144,7 @@ class Watched(Joint):
 class Mixed(Joint):
     """A joint step with a fault: each run gets the gradients of its neighbour."""
 
-    def __call__(self, brought: Mapping[int, Brought]) -> dict[int, Given]:
+    def __call__(self, brought: Mapping[int, MemberBatch]) -> dict[int, MemberLoss]:
         given = super().__call__(brought)
         others = [*list(given.values())[1:], given[min(given)]]
         return {
@@ -192,7 +192,7 @@ def test_so_they_have_where_each_skips_its_padding_in_the_company_of_others(
 def test_a_step_is_joint_where_that_costs_less(whole: bool, joint: bool) -> None:
     """A batch of 20 and 30 sub-words, whose padding costs as much as half a pass."""
     nothing: Any = None
-    one = Brought(nothing, nothing, {}, {}, [{"lengths": [20, 30]}], whole, 0, (0, 0))
+    one = MemberBatch(nothing, nothing, {}, {}, [{"lengths": [20, 30]}], whole, 0, (0, 0))
     assert JointStep().is_cheaper([one, one], cut_rows([one, one], 20), 20) == joint
 
 
@@ -343,7 +343,7 @@ def test_where_memory_runs_out_fewer_runs_go_through_a_pass(
 ) -> None:
     enough, sizes = step_module._step_together, []
 
-    def scarce(runs: Sequence[Brought], cuts: Any) -> list[Given]:
+    def scarce(runs: Sequence[MemberBatch], cuts: Any) -> list[MemberLoss]:
         sizes.append(len(runs))
         if len(runs) > 2:
             raise torch.OutOfMemoryError
@@ -379,7 +379,7 @@ def test_dropout_draws_for_each_run_and_the_same_in_the_same_company(
 def test_cheap_dropout_draws_for_each_run_that_it_is_mapped_over(rate: float) -> None:
     torch.manual_seed(0)
     ones = torch.ones(3, 100_000)
-    dropped = (vmap(CheapDropout(rate), randomness="different")(ones) == 0).double()
+    dropped = (vmap(FastDropout(rate), randomness="different")(ones) == 0).double()
     assert dropped.mean(1).tolist() == pytest.approx([rate] * 3, abs=0.01)
     assert torch.corrcoef(dropped).fill_diagonal_(0).abs().max() < 0.02
 

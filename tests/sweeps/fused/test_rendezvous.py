@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 
-from crosstune.sweeps.fused.rendezvous import Meeting, Stopped
+from crosstune.sweeps.fused.rendezvous import Barrier, BarrierStopped
 
 Said = dict[int, list[object]]
 
@@ -13,7 +13,7 @@ def add(brought: Mapping[int, int]) -> dict[int, tuple[int, int]]:
     return dict.fromkeys(brought, (sum(brought.values()), len(brought)))
 
 
-def hold(meeting: Meeting, bodies: Mapping[int, Callable[[], object]]) -> Said:
+def hold(meeting: Barrier, bodies: Mapping[int, Callable[[], object]]) -> Said:
     """Run a body a thread to its end; return what each gave or raised."""
     said: Said = {number: [] for number in bodies}
 
@@ -34,7 +34,7 @@ def hold(meeting: Meeting, bodies: Mapping[int, Callable[[], object]]) -> Said:
 
 
 def test_everyone_gets_what_was_made_of_all() -> None:
-    meeting = Meeting(range(3), add)
+    meeting = Barrier(range(3), add)
     said = hold(meeting, {n: lambda n=n: meeting.meet(n, 10**n) for n in range(3)})
     assert said == {0: [(111, 3)], 1: [(111, 3)], 2: [(111, 3)]}
 
@@ -46,13 +46,13 @@ def test_what_was_brought_is_worked_on_in_the_order_of_the_numbers() -> None:
         orders.append(list(brought))
         return dict(brought)
 
-    meeting = Meeting(range(5), note)
+    meeting = Barrier(range(5), note)
     hold(meeting, {n: lambda n=n: [meeting.meet(n, 0) for _ in range(20)] for n in (3, 1, 4, 0, 2)})
     assert orders == [[0, 1, 2, 3, 4]] * 20
 
 
 def test_those_who_stay_go_on_without_one_who_is_done() -> None:
-    meeting = Meeting(range(3), add)
+    meeting = Barrier(range(3), add)
 
     def meet(number: int, times: int) -> list[int]:
         return [meeting.meet(number, 1)[1] for _ in range(times)]
@@ -62,7 +62,7 @@ def test_those_who_stay_go_on_without_one_who_is_done() -> None:
 
 
 def test_one_who_fails_is_waited_for_by_nobody() -> None:
-    meeting = Meeting(range(2), add)
+    meeting = Barrier(range(2), add)
 
     def fail() -> None:
         raise ValueError("a fault of its own")
@@ -76,13 +76,13 @@ def test_a_fault_in_the_work_comes_to_all_who_wait_for_it() -> None:
     def fail(brought: Mapping[int, int]) -> dict[int, int]:
         raise ValueError("a fault of all")
 
-    meeting = Meeting(range(3), fail)
+    meeting = Barrier(range(3), fail)
     said = hold(meeting, {n: lambda n=n: meeting.meet(n, 0) for n in range(3)})
     assert [type(found) for (found,) in said.values()] == [ValueError] * 3
 
 
 def test_one_at_a_time_has_the_turn() -> None:
-    meeting = Meeting(range(4), add)
+    meeting = Barrier(range(4), add)
     busy, most = [0], [0]
 
     def work(number: int) -> None:
@@ -98,7 +98,7 @@ def test_one_at_a_time_has_the_turn() -> None:
 
 
 def test_a_meeting_that_is_stopped_ends_everyone() -> None:
-    meeting = Meeting(range(3), add)
+    meeting = Barrier(range(3), add)
     waiting = threading.Event()
 
     def wait(number: int) -> None:
@@ -111,8 +111,8 @@ def test_a_meeting_that_is_stopped_ends_everyone() -> None:
 
     threading.Thread(target=stop).start()
     said = hold(meeting, {n: lambda n=n: wait(n) for n in range(2)})  # the third never comes
-    assert [type(found) for (found,) in said.values()] == [Stopped] * 2
+    assert [type(found) for (found,) in said.values()] == [BarrierStopped] * 2
 
 
 def test_an_interruption_is_no_failure_of_a_run() -> None:
-    assert not issubclass(Stopped, Exception)
+    assert not issubclass(BarrierStopped, Exception)

@@ -15,7 +15,7 @@ import torch
 from seqeval.metrics.sequence_labeling import get_entities
 from torch import distributed, multiprocessing
 
-from crosstune.data.tag_schemes import spans
+from crosstune.data.tag_schemes import read_spans
 from crosstune.errors import DataError
 from crosstune.tasks.metrics.classes import ClassReport
 from crosstune.tasks.metrics.rates import UNSEEN
@@ -170,30 +170,30 @@ def test_spans_equal_seqeval_on_300_random_sequences(tags):
     for seed in range(300):
         sequence = draw_sequence(seed, tags)
         expected = {(kind, first, last + 1) for kind, first, last in get_entities(sequence)}
-        assert spans(sequence) == expected, sequence
+        assert read_spans(sequence) == expected, sequence
 
 
 def test_iob1_reads_as_iob2():
-    assert spans(["I-PER", "I-PER", "B-PER", "O"]) == {("PER", 0, 2), ("PER", 2, 3)}
+    assert read_spans(["I-PER", "I-PER", "B-PER", "O"]) == {("PER", 0, 2), ("PER", 2, 3)}
 
 
 def test_a_middle_tag_acts_as_an_inside_tag():
     for seed in range(200):
         sequence = draw_sequence(seed, WORDS)
-        assert spans(sequence) == spans(["I" if tag == "M" else tag for tag in sequence])
+        assert read_spans(sequence) == read_spans(["I" if tag == "M" else tag for tag in sequence])
 
 
 @pytest.mark.parametrize("tag", ["PER", "", "U-PER", "O-PER", "b-per", "BPER"])
 def test_a_tag_of_another_scheme_is_refused_by_name(tag):
     with pytest.raises(DataError, match=f"{tag!r} is not a tag"):
-        spans(["O", tag])
+        read_spans(["O", tag])
 
 
 @pytest.mark.parametrize("tags", [IOB, TAGS], ids=["iob", "iobes"])
 def test_span_report_equals_seqeval_on_200_random_draws(tags):
     for seed in range(200):
         guesses, golds = draw_tags(seed, tags)
-        if not any(spans(sentence) for sentence in guesses + golds):
+        if not any(read_spans(sentence) for sentence in guesses + golds):
             continue  # seqeval's report cannot be printed without a span
         result = score(SpanReport(TYPES), (guesses, golds))
         reference = seqeval.classification_report(golds, guesses, zero_division=0, output_dict=True)

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from crosstune.config.schema import Run
 from crosstune.errors import RunError
-from crosstune.logs import quiet
+from crosstune.logs import silence_libraries
 from crosstune.models.load import load_model, load_tokenizer
-from crosstune.training.datamodule import LanguageData
+from crosstune.training.datamodule import FineTuningData
 from crosstune.training.distributed import launcher as ranks
-from crosstune.training.lightning_module import Learner
+from crosstune.training.lightning_module import FineTuningModule
 from crosstune.training.prepare import prepare
 from crosstune.training.train import build_trainer, train
 from tests.tiny import tiny_run
@@ -51,8 +51,10 @@ def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(
     tokenizer = load_tokenizer(run.model, texts, content, tmp_path / ".cache")
     loaded = load_model(run.model, prepared.task, tokenizer, [])
     loaded.model.load_state_dict(load_file(folder / "model" / "model.safetensors"))
-    data = LanguageData(prepared.splits, prepared.task, tokenizer, run.data, 1, tmp_path / ".cache")
-    alone = Learner(loaded.model, prepared.task, data, run.optimizer, [], run.trainer)
+    data = FineTuningData(
+        prepared.splits, prepared.task, tokenizer, run.data, 1, tmp_path / ".cache"
+    )
+    alone = FineTuningModule(loaded.model, prepared.task, data, run.optimizer, [], run.trainer)
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,
@@ -60,7 +62,7 @@ def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    with quiet():
+    with silence_libraries():
         trainer.test(alone, data, verbose=False)
     assert len(prepared.splits["test"]["zh"].rows) % 2 == 1
     assert alone.results["test"]["zh"]["scores"] == record["scores"]["test"]["zh"]
@@ -120,7 +122,7 @@ def test_a_rank_that_fails_ends_the_run_and_is_named(
         (tmp_path / "lock").open("w") as lock,
         pytest.raises(RunError, match="rank 1: ended with exit code 7"),
     ):
-        ranks.fan_out(tmp_path, 2, lock.fileno())
+        ranks.launch_ranks(tmp_path, 2, lock.fileno())
     sleeper = tmp_path / "pid-0"
     if sleeper.exists():  # it may have been stopped before it wrote
         assert not Path(f"/proc/{sleeper.read_text()}").exists()
@@ -163,7 +165,7 @@ def test_a_rank_that_sleeps_ends_the_run_and_is_named(
 ) -> None:
     monkeypatch.setattr(ranks, "IDLE_SECONDS", 1.0)
     with (two_workers / "lock").open("w") as lock, pytest.raises(RunError) as error:
-        ranks.fan_out(two_workers, 2, lock.fileno())
+        ranks.launch_ranks(two_workers, 2, lock.fileno())
     assert "rank 1: hangs, without work for 1 s, in File" in str(error.value)
     assert "worker.py" in str(error.value)
     assert alive(two_workers) == []
@@ -177,7 +179,7 @@ def test_a_rank_that_works_is_not_idle_and_one_that_sleeps_is(
     found = []
     for word in ("while True: pass", "import time; time.sleep(600)"):
         with subprocess.Popen([sys.executable, "-c", word]) as process:
-            look = ranks.Idleness(process.pid)
+            look = ranks.IdleDetector(process.pid)
             for _ in range(20):
                 time.sleep(0.1)
                 idle = look.is_idle()

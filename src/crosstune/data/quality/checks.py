@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from crosstune.data.quality.duplicates import Key, exact_key, loose_key, walk
-from crosstune.data.quality.rules import Finding, found, shorten
+from crosstune.data.quality.rules import Finding, make_finding, shorten
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits
 from crosstune.data.tag_schemes import detect_scheme, find_scheme_faults
@@ -71,7 +71,7 @@ def check_characters(text: str, place_of: Callable[[int, int], str]) -> Iterator
         code, name = ord(match[0]), unicodedata.name(match[0], "")
         near = text[max(line_start, match.start() - 10) : match.end() + 10].partition("\n")[0]
         place = place_of(line, match.start() - line_start + 1)
-        yield found(rule, place, f"U+{code:04X} {name}".strip(), near)
+        yield make_finding(rule, place, f"U+{code:04X} {name}".strip(), near)
 
 
 def check_text(file: str, text: str, encoding: str) -> tuple[str, list[Finding]]:
@@ -81,7 +81,9 @@ def check_text(file: str, text: str, encoding: str) -> tuple[str, list[Finding]]
     """
     name = "UTF-8" if encoding == "utf-8" else encoding
     findings = [
-        found("R102", f"{file}:{number}", f"byte 0x{ord(match[0]) - 0xDC00:02x} is not {name}")
+        make_finding(
+            "R102", f"{file}:{number}", f"byte 0x{ord(match[0]) - 0xDC00:02x} is not {name}"
+        )
         for number, line in enumerate(text.split("\n"), start=1)
         if not line.isascii() and (match := _UNDECODED.search(line))
     ]
@@ -114,7 +116,7 @@ def _check_line_ends(source: str, text: str) -> list[Finding]:
     ends, rarer = ("CRLF", "\r\n") if windows <= total - windows else ("LF", "(?<!\r)\n")
     first = [match.start() for match in re.finditer(rarer, text)]
     line = text.count("\n", 0, first[0]) + 1
-    return [found("C107", f"{source}:{line}", f"{ends} ends {len(first)} of {total} lines")]
+    return [make_finding("C107", f"{source}:{line}", f"{ends} ends {len(first)} of {total} lines")]
 
 
 def from_reader(source: str, fault: str) -> Finding:
@@ -126,7 +128,7 @@ def from_reader(source: str, fault: str) -> Finding:
     parts = re.fullmatch(rf"({re.escape(source)}(?::\d+)*|.+?:\d+(?::\d+)?): (.*)", fault, re.S)
     place, message = parts.groups() if parts else (source, fault)
     rule = next(rule for rule, words in _READER_RULES.items() if re.search(words, message))
-    return found(rule, place, message)
+    return make_finding(rule, place, message)
 
 
 def check_rows(splits: Splits, faults_of: TextsOf, texts_of: TextsOf) -> Iterator[Finding]:
@@ -135,10 +137,10 @@ def check_rows(splits: Splits, faults_of: TextsOf, texts_of: TextsOf) -> Iterato
         texts, faults = texts_of(row), faults_of(row)
         for fault in faults:
             rule = next(rule for rule, words in _ROW_RULES.items() if re.search(words, fault))
-            yield found(rule, row["where"], fault, " ".join(texts))
+            yield make_finding(rule, row["where"], fault, " ".join(texts))
         for number, text in enumerate(texts, start=1):
             if not text.strip() and not faults:
-                yield found("R104", row["where"], f"text {number} of the row is empty")
+                yield make_finding("R104", row["where"], f"text {number} of the row is empty")
 
 
 def check_ids(splits: Splits) -> Iterator[Finding]:
@@ -156,10 +158,10 @@ def check_ids(splits: Splits) -> Iterator[Finding]:
             for identity, row in zip(ids, split.rows, strict=True):
                 where = row["where"]
                 if identity in own:
-                    yield found("I101", where, f"the id of {own[identity]} too", identity)
+                    yield make_finding("I101", where, f"the id of {own[identity]} too", identity)
                 elif name != "train" and identity in seen:
                     rule = "I102" if seen[identity][0] == language else "D403"
-                    yield found(rule, where, f"the id of {seen[identity][1]} too", identity)
+                    yield make_finding(rule, where, f"the id of {seen[identity][1]} too", identity)
                 own.setdefault(identity, where)
             if name == "train":
                 seen |= {identity: (language, where) for identity, where in own.items()}
@@ -175,7 +177,9 @@ def check_tags(splits: Splits) -> Iterator[Finding]:
     scheme = detect_scheme(row["tags"] for row in rows)
     for row in rows:
         for place, fault in find_scheme_faults(row["tags"], scheme):
-            yield found("G101", row["where"], f"word {place + 1}: {fault}", row["words"][place])
+            yield make_finding(
+                "G101", row["where"], f"word {place + 1}: {fault}", row["words"][place]
+            )
 
 
 def check_conflicts(splits: Splits, texts_of: TextsOf, labels_of: TextsOf) -> Iterator[Finding]:
@@ -186,7 +190,7 @@ def check_conflicts(splits: Splits, texts_of: TextsOf, labels_of: TextsOf) -> It
         before, first = seen.setdefault((language, exact_key(texts)), (labels, row["where"]))
         if before != labels:
             message = f"{shorten(' '.join(labels))} here, {shorten(' '.join(before))} at {first}"
-            yield found("L103", row["where"], message, " ".join(texts))
+            yield make_finding("L103", row["where"], message, " ".join(texts))
 
 
 def check_labels(splits: Splits, labels_of: TextsOf, mild: bool) -> Iterator[Finding]:
@@ -198,13 +202,13 @@ def check_labels(splits: Splits, labels_of: TextsOf, mild: bool) -> Iterator[Fin
             first.setdefault(label, row["where"])
             if known and name != "train" and label not in known:
                 message = f"label {label!r} never occurs in train"
-                yield found("L101", row["where"], message, label, mild)
+                yield make_finding("L101", row["where"], message, label, mild)
     for label, where in first.items():
         likely = [other for other in known if is_slip(label, known[label], other, known[other])]
         if likely:
             best = max(likely, key=lambda other: known[other])
             message = f"label {label!r}: is {best!r} meant? {known[best]} rows of train carry it"
-            yield found("L102", where, message, label)
+            yield make_finding("L102", where, message, label)
 
 
 def is_slip(label: str, count: int, other: str, other_count: int) -> bool:
@@ -243,13 +247,15 @@ def check_balance(splits: Splits, labels_of: TextsOf, sources: dict[str, str]) -
             counts = _count_labels({language: split}, labels_of)
             if counts:
                 table = ", ".join(f"{label} {count}" for label, count in counts.most_common())
-                yield found("B101", place, f"{name}/{language}: {table}")
+                yield make_finding("B101", place, f"{name}/{language}: {table}")
             for label in known if name == "test" and counts else ():
                 if label not in counts:
-                    yield found("B103", place, f"{name}/{language} lacks {label!r}", label)
+                    yield make_finding("B103", place, f"{name}/{language} lacks {label!r}", label)
             for label, count in counts.items() if name == "train" else ():
                 if count < RARE:
-                    yield found("B102", place, f"{count} rows of train carry {label!r}", label)
+                    yield make_finding(
+                        "B102", place, f"{count} rows of train carry {label!r}", label
+                    )
 
 
 def _count_labels(languages: dict[str, Split], labels_of: TextsOf) -> Counter[str]:

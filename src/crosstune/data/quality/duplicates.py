@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from crosstune.data.quality.rules import Finding, found
+from crosstune.data.quality.rules import Finding, make_finding
 from crosstune.data.splits import Splits
 
 Row = dict[str, Any]
@@ -58,16 +58,18 @@ def walk(splits: Splits) -> Iterator[tuple[str, str, Row]]:
                 yield name, language, row
 
 
-def count_leakage(splits: Splits, leaks_of: TextsOf) -> dict[str, int]:
+def count_leakage(splits: Splits, leakage_texts: TextsOf) -> dict[str, int]:
     """Return, for each `split/language`, the rows whose texts train holds too, by `loose_key`.
 
     Splits that share nothing with train are left out.
     """
     seen = {
-        loose_key(leaks_of(row)) for split in splits.get("train", {}).values() for row in split.rows
+        loose_key(leakage_texts(row))
+        for split in splits.get("train", {}).values()
+        for row in split.rows
     }
     counts = {
-        f"{name}/{language}": sum(loose_key(leaks_of(row)) in seen for row in split.rows)
+        f"{name}/{language}": sum(loose_key(leakage_texts(row)) in seen for row in split.rows)
         for name, languages in splits.items()
         if name != "train"
         for language, split in languages.items()
@@ -76,17 +78,17 @@ def count_leakage(splits: Splits, leaks_of: TextsOf) -> dict[str, int]:
 
 
 def check_duplicates(
-    splits: Splits, texts_of: TextsOf, leaks_of: TextsOf | None = None
+    splits: Splits, texts_of: TextsOf, leakage_texts: TextsOf | None = None
 ) -> Iterator[Finding]:
     """Yield items that stand twice, in a split or across splits: exactly, loosely or nearly.
 
-    Splits are compared by `leaks_of`, and near items found by it, where it is not `texts_of`.
+    Splits are compared by `leakage_texts`, and near items found by it, where it is not `texts_of`.
     """
-    leaks_of = leaks_of or texts_of
+    leakage_texts = leakage_texts or texts_of
     first: dict[tuple[str, str, str, Key], str] = {}  # where a key of a kind first stands
     spoken: dict[Key, dict[str, str]] = {}  # loose key -> language -> where
     for name, language, row in walk(splits):
-        texts, leaks, where = texts_of(row), leaks_of(row), row["where"]
+        texts, leaks, where = texts_of(row), leakage_texts(row), row["where"]
         keys = {"1": exact_key(leaks), "2": loose_key(leaks)}
         core = keys["2"]
         if not any(core):
@@ -95,21 +97,23 @@ def check_duplicates(
         for others, rule in _COMPARED[name].items():
             for level, key in (own if others == name else keys).items():
                 if place := first.get((level, others, language, key)):
-                    yield found(f"D{level[-1]}{rule}", where, f"also at {place}", " ".join(texts))
+                    yield make_finding(
+                        f"D{level[-1]}{rule}", where, f"also at {place}", " ".join(texts)
+                    )
                     break
         if name != "train" and ("2", "train", language, core) not in first:
             for part in _long_parts(core):
                 if place := first.get(("part", "train", language, part)):
-                    yield found("D401", where, f"shares a text with {place}", " ".join(part))
+                    yield make_finding("D401", where, f"shares a text with {place}", " ".join(part))
                     break
         for other, place in spoken.setdefault(core, {}).items():
             if other != language:
-                yield found("D402", where, f"in {other} at {place}", " ".join(texts))
+                yield make_finding("D402", where, f"in {other} at {place}", " ".join(texts))
         spoken[core].setdefault(language, where)
         parts = (("part", part) for part in _long_parts(core))
         for kind, key in [*keys.items(), *own.items(), *parts]:
             first.setdefault((kind, name, language, key), where)
-    yield from _check_near(splits, leaks_of)
+    yield from _check_near(splits, leakage_texts)
 
 
 def _check_near(splits: Splits, texts_of: TextsOf) -> Iterator[Finding]:
@@ -121,7 +125,9 @@ def _check_near(splits: Splits, texts_of: TextsOf) -> Iterator[Finding]:
         for later, earlier in find_near(list(items)):
             (name, row), (others, other) = places[later], places[earlier]
             rule = f"D3{_COMPARED[name][others]}"
-            yield found(rule, row["where"], f"nearly {other['where']}", " ".join(texts_of(row)))
+            yield make_finding(
+                rule, row["where"], f"nearly {other['where']}", " ".join(texts_of(row))
+            )
 
 
 def _long_parts(key: Key) -> list[Key]:

@@ -96,7 +96,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found in the data; made by `found`."""
+    """One thing found in the data; made by `make_finding`."""
 
     rule: str
     severity: Severity
@@ -105,7 +105,9 @@ class Finding:
     message: str  # what is wrong, and how to mend it
 
 
-def found(rule: str, place: str, message: str, value: str = "", mild: bool = False) -> Finding:
+def make_finding(
+    rule: str, place: str, message: str, value: str = "", mild: bool = False
+) -> Finding:
     """Return a finding whose texts can be printed anywhere; `mild` makes an error a warning."""
     severity = RULES[rule].severity
     if mild and severity == "error":
@@ -132,10 +134,10 @@ def shorten(text: str) -> str:
     return escape(short)
 
 
-def tolerate(findings: Sequence[Finding], allowed: Sequence[str]) -> list[Finding]:
+def drop_allowed(findings: Sequence[Finding], allowed: Sequence[str]) -> list[Finding]:
     """Return the findings, those of the allowed rules (by id or name) as notes.
 
-    >>> [f.severity for f in tolerate([found("D102", "a:1", "")], ["leakage"])]
+    >>> [f.severity for f in drop_allowed([make_finding("D102", "a:1", "")], ["leakage"])]
     ['note']
     """
     return [
@@ -146,7 +148,7 @@ def tolerate(findings: Sequence[Finding], allowed: Sequence[str]) -> list[Findin
     ]
 
 
-def in_order(findings: Sequence[Finding]) -> list[Finding]:
+def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
     """Return each finding once: the gravest first, then by rule, file and line."""
     return sorted(dict.fromkeys(findings), key=_rank)
 
@@ -155,7 +157,7 @@ def render_text(findings: Sequence[Finding], everything: bool) -> str:
     """Return findings for people: under each rule its number of places and the first of them."""
     lines: list[str] = []
     groups: dict[tuple[Severity, str], list[Finding]] = {}
-    for finding in in_order(findings):
+    for finding in sort_findings(findings):
         groups.setdefault((finding.severity, finding.rule), []).append(finding)
     for (severity, rule), group in groups.items():
         name, _, sentence, _ = RULES[rule]
@@ -171,7 +173,7 @@ def render_text(findings: Sequence[Finding], everything: bool) -> str:
 
 def render_json(facts: dict[str, Any], findings: Sequence[Finding]) -> str:
     """Return one JSON object: the facts, every finding, and how many there are of each rule."""
-    ordered = in_order(findings)
+    ordered = sort_findings(findings)
     counts = Counter(finding.rule for finding in ordered)
     listed = [{**asdict(f), "message": f"{f.message}{_hint(f.rule)}"} for f in ordered]
     return json.dumps({**facts, "findings": listed, "counts": dict(counts)})

@@ -41,7 +41,7 @@ def read_clue(
             if found is not None and found[label] != undecided:
                 values = {ours: _text_of(found[key]) for ours, key in columns.items() if key}
                 if spans:
-                    values["text"] = mark_spans(values["text"], found[spans])
+                    values["text"] = insert_span_markers(values["text"], found[spans])
                 rows.append({"id": str(number - 1), **values, "where": where})
         except json.JSONDecodeError as error:
             faults.append(f"{where}: malformed JSON at column {error.colno} ({error.msg})")
@@ -54,14 +54,14 @@ def read_clue(
     return Split(rows, {source: digest})
 
 
-def mark_spans(text: str, spans: dict[str, Any]) -> str:
+def insert_span_markers(text: str, spans: dict[str, Any]) -> str:
     """Return a text with [span1] and _span2_ marked at their places.
 
     Raises:
         ValueError: a span does not stand where it says.
 
     >>> span = {"span1_text": "Ana", "span1_index": 0, "span2_text": "ella", "span2_index": 13}
-    >>> mark_spans("Ana dijo que ella", span)
+    >>> insert_span_markers("Ana dijo que ella", span)
     '[Ana] dijo que _ella_'
     """
     marks = []

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from crosstune.config.schema import Data, Kind, Run
+from crosstune.config.schema import Data, Run, TaskType
 from crosstune.data.split import Split
 from crosstune.data.splits import Splits, parts_of, read_splits
 from crosstune.data.synthetic.demo import read_demo_entities, read_demo_sentiment
@@ -27,10 +27,10 @@ def read_data(run: Run) -> Splits:
         ConfigError: a split is no source or {language: source}, or lacks the language of train.
         DataError: a file is malformed or a split is empty.
     """
-    return stand_in(run.data) if run.trainer.stand_in else read_splits(run.data, run.allow)
+    return generate_splits(run.data) if run.trainer.stand_in else read_splits(run.data, run.allow)
 
 
-def stand_in(data: Data) -> Splits:
+def generate_splits(data: Data) -> Splits:
     """Return generated splits for a data set, the same on every machine; no file is read.
 
     Raises:
@@ -117,14 +117,14 @@ def _plain(number: int, drawn: dict[str, Any], data: Data) -> dict[str, Any]:
     return {"text": drawn["text"]}
 
 
-_COLUMNS: dict[Kind, Callable[[int, dict[str, Any], Data], dict[str, Any]]] = {
-    Kind.classification: _labelled,
-    Kind.cloze: _labelled,
-    Kind.entailment: _labelled,
-    Kind.regression: _graded,
-    Kind.relation: _related,
-    Kind.tagging: _tagged,
-    Kind.extraction: _asked,
-    Kind.generation: _written,
-    Kind.masked_lm: _plain,
+_COLUMNS: dict[TaskType, Callable[[int, dict[str, Any], Data], dict[str, Any]]] = {
+    TaskType.classification: _labelled,
+    TaskType.cloze: _labelled,
+    TaskType.entailment: _labelled,
+    TaskType.regression: _graded,
+    TaskType.relation: _related,
+    TaskType.tagging: _tagged,
+    TaskType.extraction: _asked,
+    TaskType.generation: _written,
+    TaskType.masked_lm: _plain,
 }

@@ -22,16 +22,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crosstune.config.schema import Kind
+from crosstune.config.schema import TaskType
 from crosstune.errors import ConfigError, CrosstuneError, DataError, suggest
-from crosstune.inference.complete_rows import check_kind, complete
-from crosstune.inference.load_run import Saved
-from crosstune.inference.predict import Record, answer
+from crosstune.inference.complete_rows import check_kind, complete_rows
+from crosstune.inference.load_run import FinishedRun
+from crosstune.inference.predict import Record, predict_rows
 from crosstune.inference.read_input import Source
-from crosstune.inference.service.request import Asked
-from crosstune.inference.service.shared_base import count_bytes, load_together
-from crosstune.logs import quiet
-from crosstune.methods.madx import speak
+from crosstune.inference.service.request import PredictRequest
+from crosstune.inference.service.shared_base import count_bytes, load_shared
+from crosstune.logs import silence_libraries
+from crosstune.methods.madx import activate_language_adapter
 from crosstune.runs.record import PACKAGES
 
 MAX_BYTES = 1_000_000  # of a request's body
@@ -44,13 +44,13 @@ log = logging.getLogger(__name__)
 class Service:
     """The runs that are served, and one model at work at a time."""
 
-    def __init__(self, runs: Sequence[Saved]):
+    def __init__(self, runs: Sequence[FinishedRun]):
         for saved in runs:
             check_kind(saved.run.data.kind)
         self.runs, self.names = runs, name_runs(runs)
         self.lock = threading.Lock()  # models share weights, and are hooked while they work
 
-    def answer(self, asked: Asked) -> dict[str, Any]:
+    def answer(self, asked: PredictRequest) -> dict[str, Any]:
         """Return the records that `crosstune predict` writes of the same items.
 
         Raises:
@@ -61,10 +61,10 @@ class Service:
             known = suggest(asked.run, list(self.names))
             raise HTTPException(404, f"run {asked.run!r} is not served. {known}")
         language = asked.language or saved.run.data.language
-        rows = complete(_rows(asked, saved), saved.run.data.kind, saved.task, language)
-        with self.lock, quiet():
-            speak(saved.model, language)
-            records = answer(saved, rows)
+        rows = complete_rows(_rows(asked, saved), saved.run.data.kind, saved.task, language)
+        with self.lock, silence_libraries():
+            activate_language_adapter(saved.model, language)
+            records = predict_rows(saved, rows)
         return {"run": saved.record["run_id"], "language": language, "answers": records}
 
     def describe(self) -> list[Record]:
@@ -111,7 +111,7 @@ def serve(paths: Sequence[Path], host: str, port: int) -> None:
         CrosstuneError: the runs cannot be served together, or the address cannot be had.
     """
     listener = _listen(host, port)
-    service = Service(load_together(paths))
+    service = Service(load_shared(paths))
     for described in service.describe():
         log.info("%s: %s", " = ".join(described["names"]), described["kind"])
     if not _is_local(listener):
@@ -167,14 +167,14 @@ def build_app(service: Service) -> FastAPI:
         return service.describe()
 
     @app.post("/predict")
-    def predict(asked: Asked) -> Response:
+    def predict(asked: PredictRequest) -> Response:
         """Answer about each item, in order."""
         return _as_json(service.answer(asked))
 
     return app
 
 
-def name_runs(runs: Sequence[Saved]) -> dict[str, Saved]:
+def name_runs(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
     """Return runs by id, and by experiment/data/method/seed where that is one run's alone."""
     keys = ("experiment", "data", "method", "seed")
     spoken = ["/".join(str(saved.record[key]) for key in keys) for saved in runs]
@@ -183,18 +183,18 @@ def name_runs(runs: Sequence[Saved]) -> dict[str, Saved]:
     return {**own, **names}
 
 
-def fields_of(saved: Saved) -> list[list[str]]:
+def fields_of(saved: FinishedRun) -> list[list[str]]:
     """Return the sets of fields that an item of a run may have."""
     data = saved.run.data
-    if data.kind is Kind.extraction:
+    if data.kind is TaskType.extraction:
         return [["context", "question"]]
-    if data.kind is Kind.tagging:
+    if data.kind is TaskType.tagging:
         return [["words"], ["text"]]
     paired = Source("", data, saved.task, data.language).column("text_pair") is not None
     return [["text", "text_pair"] if paired else ["text"]]
 
 
-def _rows(asked: Asked, saved: Saved) -> list[dict[str, Any]]:
+def _rows(asked: PredictRequest, saved: FinishedRun) -> list[dict[str, Any]]:
     allowed = fields_of(saved)
     faults = [
         f"items[{number}] has {' and '.join(item.asked) or 'nothing'}; this run is asked with "

@@ -24,7 +24,7 @@ def _check_text(text: str) -> str:
 Text = Annotated[str, AfterValidator(_check_text)]
 
 
-class Item(BaseModel):
+class RequestItem(BaseModel):
     """What is asked about: the fields that `/runs` names for the run."""
 
     model_config = ConfigDict(extra="forbid")
@@ -37,7 +37,7 @@ class Item(BaseModel):
     question: Text | None = None
 
     @model_validator(mode="after")
-    def _check_length(self) -> "Item":
+    def _check_length(self) -> "RequestItem":
         given = [*vars(self).values(), *(self.words or ())]
         if (length := sum(len(text) for text in given if isinstance(text, str))) > MAX_CHARACTERS:
             message = f"{length} characters, where an item may have {MAX_CHARACTERS}"
@@ -50,7 +50,7 @@ class Item(BaseModel):
         return {k: v for k, v in vars(self).items() if v is not None and k != "id"}
 
 
-class Asked(BaseModel):
+class PredictRequest(BaseModel):
     """A request: items in one language, for one run."""
 
     model_config = ConfigDict(extra="forbid")
@@ -59,4 +59,4 @@ class Asked(BaseModel):
     language: str | None = Field(
         None, max_length=40, description="Of the items; else that which the run was trained on."
     )
-    items: list[Item] = Field(min_length=1, max_length=MAX_ITEMS)
+    items: list[RequestItem] = Field(min_length=1, max_length=MAX_ITEMS)

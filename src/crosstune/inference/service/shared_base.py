@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from crosstune.errors import ConfigError
-from crosstune.inference.load_run import ADAPTER, Saved, find_run, load_saved
+from crosstune.inference.load_run import ADAPTER, FinishedRun, find_run, load_run
 from crosstune.runs.record import read_record
 
 Pool = dict[tuple[torch.Size, torch.dtype], list[nn.Parameter]]
 
 
-def load_together(paths: Iterable[Path]) -> list[Saved]:
+def load_shared(paths: Iterable[Path]) -> list[FinishedRun]:
     """Load finished runs whose adapters are of one base, or a single one of whatever kind.
 
     One model at a time is loaded and then shares what it can, so that memory never holds more than
@@ -31,15 +31,15 @@ def load_together(paths: Iterable[Path]) -> list[Saved]:
     folders = [find_run(path) for path in paths]
     _check_bases(folders)
     pool: Pool = {}
-    runs: list[Saved] = []
+    runs: list[FinishedRun] = []
     for folder in folders:
-        saved = load_saved(folder)
-        share(saved.model, pool)
+        saved = load_run(folder)
+        share_base_weights(saved.model, pool)
         runs.append(saved._replace(tokenizer=runs[0].tokenizer if runs else saved.tokenizer))
     return runs
 
 
-def share(model: nn.Module, pool: Pool) -> None:
+def share_base_weights(model: nn.Module, pool: Pool) -> None:
     """Let a model use the pool's parameter wherever it has the very same; give it the others."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

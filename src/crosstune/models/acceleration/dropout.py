@@ -17,7 +17,7 @@ from crosstune.models.acceleration import vmap_kernels as mapped
 LEVELS = 1 << 16  # values of the 16 bits that decide on one element
 
 
-class CheapDropout(nn.Dropout):
+class FastDropout(nn.Dropout):
     """`nn.Dropout` with masks of 16 random bits an element; torch's own generator seeds each.
 
     The rate is p to the nearest 1 / 65536, and what is kept is scaled by what that rate leaves, so
@@ -26,23 +26,23 @@ class CheapDropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with a random share set to 0 and the rest scaled up."""
-        return drop(input, self.p) if self.training else input
+        return apply_dropout(input, self.p) if self.training else input
 
 
-def drop(input: Tensor, p: float) -> Tensor:
+def apply_dropout(input: Tensor, p: float) -> Tensor:
     """Return the input with a random share p set to 0 and the rest scaled up."""
     dropped = round(p * LEVELS)
     if input.device.type != "cpu" or not 0 < dropped < LEVELS:
         return nn.functional.dropout(input, p)
     kernel = partial(_drop, dropped=dropped)
-    return mapped.apply(kernel, input) if mapped.is_mapped(input) else kernel(input)
+    return mapped.apply_batched(kernel, input) if mapped.is_batched(input) else kernel(input)
 
 
-def make_cheap(model: nn.Module) -> None:
+def use_fast_dropout(model: nn.Module) -> None:
     """Let every dropout of a model be a cheap one; weights, names and hooks stay."""
     for module in model.modules():
         if type(module) is nn.Dropout and not module.inplace:
-            module.__class__ = CheapDropout
+            module.__class__ = FastDropout
 
 
 def _drop(input: Tensor, dropped: int) -> Tensor:

@@ -19,7 +19,7 @@ CPUINFO = Path("/proc/cpuinfo")
 PRODUCT: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x, weight, bias, what follows
 
 
-class QuickLinear(nn.Linear):
+class OneDnnLinear(nn.Linear):
     """`nn.Linear` that trains by oneDNN; in evaluation, and in all but fp32, it is torch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -38,15 +38,15 @@ def _is_for(x: Tensor, weight: Tensor) -> bool:
     return torch.is_grad_enabled() and alike and x.ndim > 1 and x.numel() > 0
 
 
-def make_quick(model: nn.Module) -> None:
+def use_onednn_linear(model: nn.Module) -> None:
     """Let every linear layer of a model train quickly, where it is so; weights and names stay."""
-    if is_quicker():
+    if prefers_onednn():
         for module in model.modules():
             if type(module) is nn.Linear:
-                module.__class__ = QuickLinear
+                module.__class__ = OneDnnLinear
 
 
-def is_quicker() -> bool:
+def prefers_onednn() -> bool:
     """Return whether this processor has AVX-512 and is not of the make that MKL is meant for."""
     if PRODUCT is None or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False

@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from crosstune.data.length_groups import split_by_length
-from crosstune.models.acceleration.dropout import drop
+from crosstune.models.acceleration.dropout import apply_dropout
 
 # where the layers of a model are, by type: those whose attention knows neither order nor distance
 LAYERS = {
@@ -34,7 +34,7 @@ ROUND = 128  # in bf16 kernels cost more to make: sub-words come in multiples of
 _NAME, _SDPA = "crosstune_groups", "sdpa"  # of attentions, where transformers looks them up
 
 
-class Groups(NamedTuple):
+class LengthGroups(NamedTuple):
     """The windows of a batch in groups of like length; stands where the attention mask was."""
 
     batch: tuple[int, int]  # windows, and sub-words of the longest
@@ -44,7 +44,7 @@ class Groups(NamedTuple):
     spare: int  # zeros that stand behind the groups
 
 
-class Unpadded:
+class UnpaddedLayers:
     """A model whose layers see no padding while it is trained, until `end`."""
 
     def __init__(self, model: nn.Module, layers: nn.Module):
@@ -67,7 +67,7 @@ class Unpadded:
             hook.remove()
 
 
-def unpad(model: Any) -> Unpadded | None:
+def unpad(model: Any) -> UnpaddedLayers | None:
     """Let a model's layers see no padding while it is trained; None: it is not made for that.
 
     It is where the model is of a type in `LAYERS`, attends by sdpa, and writes no text: the head of
@@ -78,10 +78,10 @@ def unpad(model: Any) -> Unpadded | None:
     known = config.model_type in LAYERS and config._attn_implementation == _SDPA
     if not known or whole.get_output_embeddings() is not None:
         return None
-    return Unpadded(whole, getattr(whole.base_model, LAYERS[config.model_type]))
+    return UnpaddedLayers(whole, getattr(whole.base_model, LAYERS[config.model_type]))
 
 
-def group(attention_mask: Tensor, multiple: int = 1) -> Groups | None:
+def group_by_length(attention_mask: Tensor, multiple: int = 1) -> LengthGroups | None:
     """Return a batch's windows in groups; None where padding is not what ends a window.
 
     With what is spare the sub-words are a multiple of `multiple`, and of a power of two that is a
@@ -102,14 +102,14 @@ def group(attention_mask: Tensor, multiple: int = 1) -> Groups | None:
         shut.append(torch.from_numpy(outside)[None, :, None] if outside.any() else None)
     every = torch.from_numpy(np.concatenate(places))
     multiple = max(multiple, 1 << max(0, len(every).bit_length() - FINENESS))
-    return Groups((windows, longest), shapes, every, shut, -len(every) % multiple)
+    return LengthGroups((windows, longest), shapes, every, shut, -len(every) % multiple)
 
 
 def _mask(attention_mask: Tensor | None = None, **rest: Any) -> Any:
     """Make the groups of a training batch, and what sdpa takes of any other."""
     alike = rest["q_length"] == rest["kv_length"]  # no prefix stands before the keys
     if torch.is_grad_enabled() and attention_mask is not None and alike:
-        groups = group(attention_mask, ROUND if torch.is_autocast_enabled("cpu") else 1)
+        groups = group_by_length(attention_mask, ROUND if torch.is_autocast_enabled("cpu") else 1)
         if groups is not None:
             return groups
     return sdpa_mask(attention_mask=attention_mask, **rest)
@@ -119,7 +119,7 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
     """Attend within each group: 1 x heads x sub-words x size in, the same turned round out."""
-    if not isinstance(mask, Groups):
+    if not isinstance(mask, LengthGroups):
         return sdpa_attention_forward(module, query, key, value, mask, **options)
     sizes = [windows * length for windows, length in mask.shapes]
     with torch.autocast("cpu", enabled=False):  # shapes of too many kinds to compile
@@ -131,7 +131,7 @@ def _attend(
             mine, others, said = (part.unflatten(1, shape) for part in states)
             scores = mine @ others.transpose(-1, -2)
             weights = (scores if shut is None else scores + shut).softmax(-1)
-            seen.append((drop(weights, options["dropout"]) @ said).flatten(1, 2))
+            seen.append((apply_dropout(weights, options["dropout"]) @ said).flatten(1, 2))
         seen.append(seen[0].new_zeros(query.shape[1], mask.spare, query.shape[3]))
         return torch.cat(seen, 1).transpose(0, 1)[None].to(query.dtype), None
 
@@ -139,7 +139,7 @@ def _attend(
 def _enter(layers: nn.Module, args: Any, options: dict[str, Any]) -> Any:
     """Lay the sub-words of a batch behind each other."""
     groups = options["attention_mask"]
-    if not isinstance(groups, Groups):
+    if not isinstance(groups, LengthGroups):
         return None
     if args:
         options = {**options, "hidden_states": args[0]}
@@ -151,7 +151,7 @@ def _enter(layers: nn.Module, args: Any, options: dict[str, Any]) -> Any:
 def _leave(layers: nn.Module, args: Any, options: dict[str, Any], output: Any) -> Any:
     """Put the sub-words back to their places; what is left is 0."""
     groups = options["attention_mask"]
-    if isinstance(groups, Groups):
+    if isinstance(groups, LengthGroups):
         flat = output.last_hidden_state[0, : len(groups.places)]
         windows, longest = groups.batch
         whole = flat.new_zeros(windows * longest, flat.shape[-1])

@@ -13,12 +13,12 @@ from torch._C._functorch import _add_batch_dim, _unwrap_batched, current_level, 
 from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 
-def is_mapped(tensor: Tensor) -> bool:
+def is_batched(tensor: Tensor) -> bool:
     """Return whether `vmap` maps over a dimension of a tensor."""
     return is_batchedtensor(tensor)
 
 
-def apply(kernel: Callable[..., Tensor], *operands: Tensor | None) -> Tensor:
+def apply_batched(kernel: Callable[..., Tensor], *operands: Tensor | None) -> Tensor:
     """Return what a kernel makes of tensors, at least one of them mapped, as a mapped tensor.
 
     The kernel gets whole tensors, the runs in the first dimension, and returns such a tensor; those

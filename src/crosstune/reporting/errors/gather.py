@@ -21,10 +21,10 @@ from crosstune.reporting.errors.judge import (
     count_item,
     describe_gold,
     describe_predictions,
+    highlight_spans,
     judge,
-    mark_spans,
 )
-from crosstune.reporting.errors.predictions import KINDS, Answers, Key, read_predictions
+from crosstune.reporting.errors.predictions import KINDS, Key, RunPredictions, read_predictions
 from crosstune.reporting.records import Records, Rows, list_runs
 from crosstune.reporting.tables import Table
 
@@ -35,7 +35,7 @@ _OTHERS = "others"
 
 
 @dataclass
-class Arm:
+class ErrorArm:
     """The mistakes of one arm, summed over its runs (one a seed).
 
     `tally` counts (gold label or type, outcome); `wrong` are the items that no run got right, with
@@ -63,10 +63,10 @@ class Section:
     model: str
     form: str
     golds: dict[Key, Any]
-    arms: dict[str, Arm] = field(default_factory=dict)
+    arms: dict[str, ErrorArm] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
 
-    def add(self, arm: str, run_id: str, answers: Answers) -> None:
+    def add(self, arm: str, run_id: str, answers: RunPredictions) -> None:
         """Count one run.
 
         Raises:
@@ -83,7 +83,7 @@ class Section:
             counts.append(count_item(self.form, outcomes, right, self.codes))
             if not right:
                 wrong[key] = guess
-        mine = self.arms.setdefault(arm, Arm())
+        mine = self.arms.setdefault(arm, ErrorArm())
         first = not mine.run_ids
         mine.run_ids.append(run_id)
         mine.tally += tally
@@ -160,7 +160,7 @@ def _read_kind(config: Mapping[str, Any]) -> tuple[str, str | None]:
     return str(data.get("kind")), scheme if isinstance(scheme, str) else None
 
 
-def _form(kind: str, scheme: str | None, answers: Answers) -> str:
+def _form(kind: str, scheme: str | None, answers: RunPredictions) -> str:
     golds = answers.golds.values()
     if kind != "tagging":
         several = kind == "classification" and any(isinstance(gold, tuple) for gold in golds)
@@ -168,7 +168,7 @@ def _form(kind: str, scheme: str | None, answers: Answers) -> str:
     if scheme in ("tags", "words"):
         return scheme
     tags = {tag for row in (*golds, *answers.predictions) for tag in row}
-    return "spans" if mark_spans(tags) else "tags"
+    return "spans" if highlight_spans(tags) else "tags"
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def build_confusion(tally: Mapping[Outcome, int], labels: Sequence[str]) -> Conf
     return Confusion(named, tuple(map(tuple, counts)), len(others))
 
 
-def rank_distances(arm: Arm, golds: Mapping[Key, float]) -> list[tuple[float, Key]]:
+def rank_distances(arm: ErrorArm, golds: Mapping[Key, float]) -> list[tuple[float, Key]]:
     """Return each item's absolute error, averaged over the runs, the largest first."""
     distances = [
         (math.fsum(abs(guess - golds[key]) for guess in guesses) / len(guesses), key)
@@ -266,7 +266,7 @@ def render_items(errors: Errors) -> str:
     return _render(errors, headers, _item_lines)
 
 
-def _item_lines(section: Section, arm: Arm) -> list[tuple[Any, ...]]:
+def _item_lines(section: Section, arm: ErrorArm) -> list[tuple[Any, ...]]:
     ranked = [(math.nan, key) for key in arm.wrong]
     if section.form == "numbers":
         ranked = rank_distances(arm, section.golds)
@@ -284,7 +284,9 @@ def describe(section: Section, key: Key, guesses: Iterable[Any], width: int) -> 
 
 
 def _render(
-    errors: Errors, headers: Sequence[str], lines: Callable[[Section, Arm], list[tuple[Any, ...]]]
+    errors: Errors,
+    headers: Sequence[str],
+    lines: Callable[[Section, ErrorArm], list[tuple[Any, ...]]],
 ) -> str:
     return render_lines(
         headers,

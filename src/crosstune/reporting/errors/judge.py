@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from crosstune.data.tag_schemes import Span, spans
+from crosstune.data.tag_schemes import Span, read_spans
 from crosstune.errors import DataError
 from crosstune.reporting.statistics import count_found
 
@@ -33,10 +33,10 @@ _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNIT = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
 
 
-def mark_spans(tags: Iterable[str]) -> bool:
+def highlight_spans(tags: Iterable[str]) -> bool:
     """Return whether all tags are those of spans.
 
-    >>> mark_spans(["O", "B-PER"]), mark_spans(["NOUN", "O"])
+    >>> highlight_spans(["O", "B-PER"]), mark_spans(["NOUN", "O"])
     (True, False)
     """
     return all(_SPAN_TAG.fullmatch(tag) for tag in tags)
@@ -111,7 +111,7 @@ def _words_of(words: tuple[str, ...]) -> frozenset[Span]:
 
 @lru_cache(maxsize=2**15)  # every run has the same gold, and most of the same predictions
 def _spans_of(tags: tuple[str, ...]) -> frozenset[Span]:
-    return frozenset(spans(tags))
+    return frozenset(read_spans(tags))
 
 
 def compare_spans(gold: frozenset[Span], guessed: frozenset[Span]) -> list[Outcome]:
@@ -233,6 +233,6 @@ def _describe(form: str, gold: Any, prediction: Any) -> str:
 
 
 def _describe_spans(tags: Sequence[str]) -> str:
-    places = sorted(spans(tags), key=lambda span: span[1])
+    places = sorted(read_spans(tags), key=lambda span: span[1])
     shown = (f"{kind} {a + 1}–{b}" if b > a + 1 else f"{kind} {b}" for kind, a, b in places)
     return ", ".join(shown) or "no span"

@@ -29,14 +29,14 @@ _TYPES = {
 KINDS = frozenset(_TYPES)
 
 
-class Answers(NamedTuple):
+class RunPredictions(NamedTuple):
     """The test items of one language; `predictions` stand in the order of `golds`."""
 
     golds: dict[Key, Any]
     predictions: list[Any]
 
 
-def read_predictions(path: Path, kind: str) -> dict[str, Answers]:
+def read_predictions(path: Path, kind: str) -> dict[str, RunPredictions]:
     """Return a run's answers by test language; tags and accepted answers are tuples.
 
     Raises:
@@ -66,7 +66,7 @@ def read_predictions(path: Path, kind: str) -> dict[str, Answers]:
     for position, language in enumerate(languages):
         positions[language].append(position)
     return {
-        language: Answers(
+        language: RunPredictions(
             dict(zip(_keys([ids[i] for i in mine]), [golds[i] for i in mine], strict=True)),
             [predictions[i] for i in mine],
         )

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crosstune.reporting.errors.gather import (
-    Arm,
     Confusion,
+    ErrorArm,
     Errors,
     Section,
     build_confusion,
@@ -188,7 +188,7 @@ def _list_items(section: Section, wrong: Mapping[Key, Sequence[Any]], lead: str)
 
 
 def _list_distances(
-    section: Section, arm: Arm, ranked: Sequence[tuple[float, Key]]
+    section: Section, arm: ErrorArm, ranked: Sequence[tuple[float, Key]]
 ) -> dict[str, Any]:
     rows = [
         [

@@ -47,7 +47,7 @@ SECONDS = Cost("train_seconds", "seconds of training")
 
 
 @dataclass(frozen=True)
-class Arm:
+class ParetoArm:
     """An arm in a panel: what it costs, and its mean score in percentage points."""
 
     name: str
@@ -56,15 +56,15 @@ class Arm:
     full: bool = False  # full fine-tuning, what the others are measured against
 
 
-def find_front(arms: Sequence[Arm]) -> list[Arm]:
+def find_front(arms: Sequence[ParetoArm]) -> list[ParetoArm]:
     """Return the arms that no other beats: none costs as little and scores more.
 
     They come with growing costs and growing scores; of equal arms the first stands for all.
 
-    >>> [arm.name for arm in find_front([Arm("a", 9, 80), Arm("b", 5, 70), Arm("c", 7, 60)])]
+    >>> [arm.name for arm in find_front([ParetoArm("a", 9, 80), Arm("b", 5, 70), Arm("c", 7, 60)])]
     ['b', 'a']
     """
-    front: list[Arm] = []
+    front: list[ParetoArm] = []
     for arm in sorted(arms, key=lambda arm: (arm.cost, -arm.score)):
         if not front or arm.score > front[-1].score:
             front.append(arm)
@@ -94,18 +94,18 @@ def draw_pareto(table: Table, cost: Cost = PARAMETERS) -> Drawing | None:
         return render_drawing(figure, _cut(panels, shown))
 
 
-def _cut(panels: Sequence[Any], shown: Sequence[tuple[str, Sequence[Arm]]]) -> str:
+def _cut(panels: Sequence[Any], shown: Sequence[tuple[str, Sequence[ParetoArm]]]) -> str:
     parts = [f"The first {len(shown)} of {len(panels)} panels."] * (len(panels) > len(shown))
     if any(len(choose_named(arms)) < len(arms) for _, arms in shown):
         parts.append("Not every dot is named; the table holds all.")
     return " ".join(parts)
 
 
-def choose_named(arms: Sequence[Arm]) -> list[Arm]:
+def choose_named(arms: Sequence[ParetoArm]) -> list[ParetoArm]:
     """Return the arms that are named, the best first: the front, full fine-tuning, the next best.
 
-    >>> arms = [Arm(f"arm{i}", i, -i) for i in range(1, 30)]
-    >>> [arm.name for arm in choose_named([*arms, Arm("full", 99, -99, full=True)])][::11]
+    >>> arms = [ParetoArm(f"arm{i}", i, -i) for i in range(1, 30)]
+    >>> [arm.name for arm in choose_named([*arms, ParetoArm("full", 99, -99, full=True)])][::11]
     ['arm1', 'full']
     """
     front = {arm.name for arm in find_front(arms)}
@@ -115,7 +115,7 @@ def choose_named(arms: Sequence[Arm]) -> list[Arm]:
     return [arm for arm in ranked if arm.name in kept]
 
 
-def _gather(table: Table, cost: Cost) -> list[tuple[str, list[Arm]]]:
+def _gather(table: Table, cost: Cost) -> list[tuple[str, list[ParetoArm]]]:
     """Return title and arms of each panel, at most 40 arms of it."""
     cells = table.cells
     groups = table.groups or (("", tuple(range(len(table.rows)))),)
@@ -135,16 +135,18 @@ def _drawable(cell: Mapping[str, Any], cost: Cost) -> bool:
     return bool(cell["n"]) and cell[cost.name] > 0  # also false for NaN
 
 
-def _arm(table: Table, cell: Mapping[str, Any], cost: Cost) -> Arm:
+def _arm(table: Table, cell: Mapping[str, Any], cost: Cost) -> ParetoArm:
     label = table.rows[cell["row"]][0].removesuffix(f" {{{cell['conditions']}}}")
-    return Arm(label, cell[cost.name] / cost.unit, 100 * cell["mean"], cell["method"] == "full")
+    return ParetoArm(
+        label, cell[cost.name] / cost.unit, 100 * cell["mean"], cell["method"] == "full"
+    )
 
 
 class _Panel:
     """One plot, laid out in points on the figure's axes."""
 
     def __init__(
-        self, axes: Any, corner: Point, high: float, arms: Sequence[Arm], cost: Cost
+        self, axes: Any, corner: Point, high: float, arms: Sequence[ParetoArm], cost: Cost
     ) -> None:
         self.axes, self.corner, self.high, self.arms, self.cost = axes, corner, high, arms, cost
         costs = [arm.cost for arm in arms]
@@ -184,7 +186,7 @@ class _Panel:
         self.axes.add_line(Line2D([x for x, _ in points], [y for _, y in points], **dots))
         self._name(front)
 
-    def _steps(self, front: Sequence[Arm]) -> list[Point]:
+    def _steps(self, front: Sequence[ParetoArm]) -> list[Point]:
         """Return the line over all that the front beats: level up to the next better arm."""
         points: list[Point] = []
         for arm in front:
@@ -192,7 +194,7 @@ class _Panel:
             points += [(x, points[-1][1]), (x, y)] if points else [(x, y)]
         return [*points, (self.corner[0] + _WIDTH, points[-1][1])]
 
-    def _name(self, front: Sequence[Arm]) -> None:
+    def _name(self, front: Sequence[ParetoArm]) -> None:
         """Write the names at the right, each led to its dot."""
         x, lowest = self.corner[0] + _WIDTH + 24, self.corner[1] + self.high
         ranked = choose_named(self.arms)

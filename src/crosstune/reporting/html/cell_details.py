@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from crosstune.reporting.comparison import Comparison, signed
+from crosstune.reporting.comparison import Comparison, format_signed
 from crosstune.reporting.costs import ABSENT
 from crosstune.reporting.html.provenance import explain_origin
 from crosstune.reporting.records import Records
@@ -49,14 +49,17 @@ def _summarise(cell: Mapping[str, Any], comparison: Comparison) -> Iterable[str]
     if cell["validation_scores"]:
         yield f"validation {_spread(cell['validation_mean'], cell['validation_std'])}"
     if cell["difference_seeds"]:
-        yield f"difference to {cell['baseline']} {signed(cell['difference'], 6)}"
+        yield f"difference to {cell['baseline']} {format_signed(cell['difference'], 6)}"
         if not math.isnan(cell["difference_low"]):
-            low, high = signed(cell["difference_low"], 6), signed(cell["difference_high"], 6)
+            low, high = (
+                format_signed(cell["difference_low"], 6),
+                format_signed(cell["difference_high"], 6),
+            )
             yield f"{comparison.percent} interval {low} to {high}"
             yield f"p {cell['p']:.3g}, after Holm {cell['p_holm']:.3g}"
         if not math.isnan(cell["difference_low_over_items"]):
             ends = (cell[f"difference_{end}_over_items"] for end in ("low", "high"))
-            yield f"over other test sets, too {' to '.join(signed(end, 6) for end in ends)}"
+            yield f"over other test sets, too {' to '.join(format_signed(end, 6) for end in ends)}"
 
 
 def _spread(mean: float, std: float) -> str:
@@ -72,7 +75,7 @@ def _list_seeds(cell: Mapping[str, Any]) -> Iterable[str]:
         cell["seeds"], cell["scores"], validation, cell["run_ids"], strict=True
     ):
         shown = ABSENT if math.isnan(other) else f"{other:.6f}"
-        apart = signed(differences[seed], 6) if seed in differences else ABSENT
+        apart = format_signed(differences[seed], 6) if seed in differences else ABSENT
         rows.append((str(seed), f"{score:.6f}", shown, apart, run))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     yield from (_align(row, widths) for row in rows)

@@ -19,13 +19,18 @@ from crosstune.reporting.comparison import (
     Comparison,
     compare_cells,
     explain_mark,
-    signed,
+    format_signed,
 )
 from crosstune.reporting.costs import ABSENT
 from crosstune.reporting.csv import render_lines
 from crosstune.reporting.published.layout import NEEDED, Slot, Target
 from crosstune.reporting.published.model import Procedure, Row
-from crosstune.reporting.published.verdict import STAND_IN, Verdict, judge_published, withhold
+from crosstune.reporting.published.verdict import (
+    STAND_IN,
+    Verdict,
+    judge_published,
+    reason_to_withhold,
+)
 from crosstune.reporting.records import Records, Rows, list_runs, stands_in
 from crosstune.reporting.tables import Table, cell_text, plain_number
 
@@ -98,7 +103,7 @@ def build_replication(
             cell["scores"], _procedure(cell, slot.theirs), slot.theirs, comparison.rule
         )
         if runs.rehearsed.intersection(cell["run_ids"]):
-            verdict = withhold(verdict)
+            verdict = reason_to_withhold(verdict)
         cell |= _tell(verdict, slot.theirs)
         lines.append((slot.column, *_show(cell, verdict, slot.theirs, letters)))
     return Table(
@@ -181,7 +186,7 @@ def _show(
         return [ours, ABSENT, printed, ABSENT, STAND_IN]
     if math.isnan(verdict.ours):
         return [ours, ABSENT, printed, ABSENT, judged]
-    apart = signed(100 * verdict.difference, 2)
+    apart = format_signed(100 * verdict.difference, 2)
     return [ours, f"{100 * verdict.ours:.2f}", printed, apart, judged]
 
 

@@ -10,7 +10,7 @@ from statistics import median
 
 from crosstune.errors import ConfigError
 from crosstune.reporting.published.model import Procedure, Row
-from crosstune.reporting.statistics import Rule
+from crosstune.reporting.statistics import SignificanceRule
 from crosstune.reporting.student import t_quantile
 
 _NAMES = {"split": "split", "aggregate": "aggregate", "seeds": "seeds", "selected_on": "chosen on"}
@@ -35,7 +35,7 @@ class Verdict:
 STAND_IN = "stand-in data, not the paper's"
 
 
-def withhold(verdict: Verdict) -> Verdict:
+def reason_to_withhold(verdict: Verdict) -> Verdict:
     """Return the verdict on runs that rehearsed on stand-in data: no difference, no agreement."""
     return replace(verdict, difference=math.nan, expected=None, differs=(STAND_IN,))
 
@@ -72,7 +72,7 @@ def expect_best(scores: Sequence[float], runs: int) -> float:
 
 
 def judge_published(
-    scores: Sequence[float], protocol: Procedure, row: Row, rule: Rule | None = None
+    scores: Sequence[float], protocol: Procedure, row: Row, rule: SignificanceRule | None = None
 ) -> Verdict:
     """Return the verdict on a published number, beside our scores, one a seed.
 
@@ -85,12 +85,12 @@ def judge_published(
     return Verdict(
         ours,
         ours - row.score,
-        _expects(scores, row, rule or Rule()),
+        _expects(scores, row, rule or SignificanceRule()),
         (*_differences(protocol, row.protocol), *([] if row.verified else ["it is not verified"])),
     )
 
 
-def _expects(scores: Sequence[float], row: Row, rule: Rule) -> bool | None:
+def _expects(scores: Sequence[float], row: Row, rule: SignificanceRule) -> bool | None:
     """Return whether |ours - theirs| <= t(n - 1) s √(1/n + 1/m) for a mean of m runs."""
     n = len(scores)
     runs = 1 if row.aggregate == "single" else row.seeds

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from crosstune.config.schema import Run
 from crosstune.errors import RunError
-from crosstune.logs import quiet
+from crosstune.logs import silence_libraries
 from crosstune.sweeps.fused.hyperparameters import Place, read_settings
-from crosstune.sweeps.fused.joint_step import Brought, JointStep
-from crosstune.sweeps.fused.rendezvous import Meeting, Stopped
-from crosstune.sweeps.job import answer
-from crosstune.training.lightning_module import Learner
+from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch
+from crosstune.sweeps.fused.rendezvous import Barrier, BarrierStopped
+from crosstune.sweeps.job import run_isolated
+from crosstune.training.lightning_module import FineTuningModule
 
 # encoders that take a mask of attention as it is, and whose pass depends on no value of a tensor
 ENCODERS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
@@ -32,22 +32,22 @@ M_ARENA_MAX = -8  # as in glibc's malloc.h
 log = logging.getLogger(__name__)
 
 
-class Seat(NamedTuple):
+class Member(NamedTuple):
     """A run among the others: its number, its learner, what it trains and in what it differs."""
 
     number: int
-    learner: Learner
+    learner: FineTuningModule
     weights: dict[str, nn.Parameter]
     settings: dict[Place, float]
 
 
-class Company:
+class GroupTrainer:
     """Trains runs together; `tell` hears of each that ends, with its number and its answer."""
 
     def __init__(self, runs: Mapping[int, Run], tell: Callable[[int, dict[str, Any]], None]):
         self.runs, self.tell = runs, tell
         self.step = JointStep()
-        self.meeting = Meeting(runs, self.step)
+        self.meeting = Barrier(runs, self.step)
         self.frozen: dict[str, Tensor] = {}  # held once
         self.sharing: set[int] = set()  # runs that use it
 
@@ -58,7 +58,9 @@ class Company:
             for pair in self.runs.items()
         ]
         _use_one_heap()
-        with quiet():  # for all: threads that came and went would mix up what was silenced before
+        with (
+            silence_libraries()
+        ):  # for all: threads that came and went would mix up what was silenced before
             try:
                 for thread in threads:
                     thread.start()
@@ -73,22 +75,22 @@ class Company:
         log.info("%d runs together: %d steps joint, %d alone", len(self.runs), together, alone)
 
     def _train(self, number: int, run: Run) -> None:
-        with suppress(Stopped), self.meeting.attend(number):
-            self.tell(number, answer(run, join=partial(self._join, number)))
+        with suppress(BarrierStopped), self.meeting.attend(number):
+            self.tell(number, run_isolated(run, join=partial(self._join, number)))
 
-    def _join(self, number: int, learner: Learner) -> int:
+    def _join(self, number: int, learner: FineTuningModule) -> int:
         """Let a run share its steps; return with how many others."""
         kind = learner.model.config.model_type
         if kind not in ENCODERS:
             log.info("trained alone: encoders of type %s are not mapped over", kind)
             return 0
         trained = {n: p for n, p in learner.model.named_parameters() if p.requires_grad}
-        seat = Seat(number, learner, trained, read_settings(learner.model))
+        seat = Member(number, learner, trained, read_settings(learner.model))
         learner.add_up = partial(self._add_up, seat)
         return len(self.runs) - 1
 
     def _add_up(
-        self, seat: Seat, task: Any, model: Any, parts: Sequence[dict[str, Any]]
+        self, seat: Member, task: Any, model: Any, parts: Sequence[dict[str, Any]]
     ) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a run's batch, and the number of its terms."""
         if seat.number not in self.sharing:
@@ -96,12 +98,12 @@ class Company:
         data = seat.learner.data
         pad_id: Any = data.tokenizer.pad_token_id
         draw = (data.seed, seat.learner.trainer.fit_loop.total_batch_idx)
-        brought = Brought(task, model, *seat[2:], parts, data.whole, pad_id, draw)
+        brought = MemberBatch(task, model, *seat[2:], parts, data.whole, pad_id, draw)
         given = self.meeting.meet(seat.number, brought)
         total = _HandOut.apply(given.total, given.gradients, *seat.weights.values())
         return total, given.terms
 
-    def _share_frozen(self, seat: Seat) -> None:
+    def _share_frozen(self, seat: Member) -> None:
         """Let a run use the frozen weights that the others use, once they are where it trains.
 
         Only what they hold is shared: each run moves its own parameters from and to its device.

@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crosstune.config.compose import to_plain
-from crosstune.config.schema import Kind, Origin, Run
+from crosstune.config.compose import to_dict
+from crosstune.config.schema import ModelOrigin, Run, TaskType
 from crosstune.errors import CrosstuneError
-from crosstune.runs.fingerprint import essence, settle
+from crosstune.runs.fingerprint import resolve_defaults, result_config
 
-KINDS = (Kind.classification, Kind.tagging)
+KINDS = (TaskType.classification, TaskType.tagging)
 OPTIONS = ("crf", "separator")  # of a kind, with which its loss is another
 METHODS = (
     "peft.LoraConfig",
@@ -31,39 +31,39 @@ NUMBERS = ("lora_alpha", "lora_dropout")
 STEPS = ("max_epochs", "max_steps", "log_every_n_steps")  # each run has its own loop
 
 
-class Groups(NamedTuple):
+class RunGroups(NamedTuple):
     """Numbers of runs that are trained together, and of all others with the reason."""
 
     together: list[list[int]]
     alone: dict[int, str]
 
 
-def make_groups(runs: Mapping[int, Run], size: int) -> Groups:
+def make_groups(runs: Mapping[int, Run], size: int) -> RunGroups:
     """Return groups of at most `size` runs."""
     alone: dict[int, str] = {}
     found: dict[str, list[int]] = {}
     first: dict[str, int] = {}
     for number, given in runs.items():
         try:
-            run = settle(given)
+            run = resolve_defaults(given)
         except CrosstuneError as error:
             alone[number] = str(error)  # it is told again where the run is done, and recorded
             continue
-        whole = [essence(run), run.outputs, run.experiment]
+        whole = [result_config(run), run.outputs, run.experiment]
         same = first.setdefault(json.dumps(whole, sort_keys=True), number)
         if same != number:
             alone[number] = f"it is run {same + 1} once more"
-        elif reason := why_not(run):
+        elif reason := find_obstacle(run):
             alone[number] = reason
         else:
             found.setdefault(shape_of(run), []).append(number)
     together = [group for numbers in found.values() for group in _part(numbers, size)]
     reason = "no other run has its base, data and shape"
     alone |= {number: reason for group in together if len(group) == 1 for number in group}
-    return Groups([group for group in together if len(group) > 1], dict(sorted(alone.items())))
+    return RunGroups([group for group in together if len(group) > 1], dict(sorted(alone.items())))
 
 
-def why_not(run: Run) -> str:
+def find_obstacle(run: Run) -> str:
     """Return why a run can go with no other; nothing if it can."""
     peft = run.method.peft or {}
     if run.data.kind not in KINDS:
@@ -85,7 +85,7 @@ def why_not(run: Run) -> str:
 
 def shape_of(run: Run) -> str:
     """Return what runs that go together have in common."""
-    plain = to_plain(run)
+    plain = to_dict(run)
     free = {**FREE, "trainer": (*FREE["trainer"], *STEPS)}
     common: dict[str, Any] = {
         name: {key: value for key, value in plain[name].items() if key not in free.get(name, ())}
@@ -96,7 +96,7 @@ def shape_of(run: Run) -> str:
         **{key: value for key, value in peft.items() if key not in NUMBERS},
         "dropped": bool(peft.get("lora_dropout")),  # at rate 0 peft puts no dropout there
     }
-    if run.model.origin is Origin.scratch or run.model.extend_vocab:
+    if run.model.origin is ModelOrigin.scratch or run.model.extend_vocab:
         common["seed"] = run.seed  # it draws weights that stay frozen
     if run.tuned:
         common["optimizer"] = plain["optimizer"]  # part of what names the arm

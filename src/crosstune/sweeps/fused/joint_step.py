@@ -19,19 +19,19 @@ from torch.nn.functional import pad
 from crosstune.data.length_groups import split_by_length
 from crosstune.data.windows import IGNORE
 from crosstune.sweeps.fused.hyperparameters import Place, differing, using
-from crosstune.sweeps.fused.vmap_folding import Folding
+from crosstune.sweeps.fused.vmap_folding import VmapFolding
 from crosstune.tasks import Task
-from crosstune.tasks.task import add_up
+from crosstune.tasks.task import sum_losses
 from crosstune.training.checkpoint import seed_step
 from crosstune.training.datamodule import PART_COSTS
 
 MASKED = -30000.0  # added to the scores of padding: nothing is left of it, in bf16 neither
 MOST_TOKENS = {"cpu": 4096}  # in a pass, padding included: above that a CPU's caches are too small
 log = logging.getLogger(__name__)
-Cut = tuple[int, int, int]  # first row, the row behind the last, the longest of them
+BatchPart = tuple[int, int, int]  # first row, the row behind the last, the longest of them
 
 
-class Brought(NamedTuple):
+class MemberBatch(NamedTuple):
     """What a run brings to a step: itself, and its batch in parts of like length."""
 
     task: Task
@@ -44,7 +44,7 @@ class Brought(NamedTuple):
     draw: tuple[int, int]  # seed and number of the batch: they decide what dropout drops
 
 
-class Given(NamedTuple):
+class MemberLoss(NamedTuple):
     """What a run gets: its summed loss, how many terms it has, and a gradient a trained weight."""
 
     total: Tensor
@@ -60,13 +60,13 @@ class JointStep:
         self.together = 0  # steps of runs that were made with others'
         self.alone = 0  # those that were cheaper alone
 
-    def __call__(self, brought: Mapping[int, Brought]) -> dict[int, Given]:
+    def __call__(self, brought: Mapping[int, MemberBatch]) -> dict[int, MemberLoss]:
         """Return what every run gets; what dropout drops depends on all seeds and batches."""
         draws = [number for run in brought.values() for number in run.draw]
         seed_step(draws, _device_of(next(iter(brought.values()))))
         return dict(zip(brought, self._do(list(brought.values())), strict=True))
 
-    def _do(self, runs: Sequence[Brought]) -> list[Given]:
+    def _do(self, runs: Sequence[MemberBatch]) -> list[MemberLoss]:
         device = _device_of(runs[0]).type
         cuts = cut_rows(runs, PART_COSTS[device])
         if len(runs) == 1 or not self.is_cheaper(runs, cuts, PART_COSTS[device]):
@@ -84,7 +84,9 @@ class JointStep:
         half = len(runs) // 2
         return [*self._do(runs[:half]), *self._do(runs[half:])]
 
-    def is_cheaper(self, runs: Sequence[Brought], cuts: Sequence[Cut], part_cost: int) -> bool:
+    def is_cheaper(
+        self, runs: Sequence[MemberBatch], cuts: Sequence[BatchPart], part_cost: int
+    ) -> bool:
         """Say whether one pass over the cuts of all runs costs less than what each does alone."""
         together = sum(len(runs) * (end - start) * wide + part_cost for start, end, wide in cuts)
         alone = 0
@@ -95,7 +97,7 @@ class JointStep:
         return together < alone
 
 
-def cut_rows(runs: Sequence[Brought], part_cost: int) -> list[Cut]:
+def cut_rows(runs: Sequence[MemberBatch], part_cost: int) -> list[BatchPart]:
     """Return how batches, sorted by length, are cut alike, so that padding costs little.
 
     A row is as long as the longest of any run in its place; shorter batches lack the first rows.
@@ -107,20 +109,20 @@ def cut_rows(runs: Sequence[Brought], part_cost: int) -> list[Cut]:
     return [(int(part[0]), int(part[-1]) + 1, int(lengths[part[-1]])) for part in parts]
 
 
-def _lengths_of(run: Brought) -> list[int]:
+def _lengths_of(run: MemberBatch) -> list[int]:
     return [length for part in run.parts for length in part["lengths"]]
 
 
-def _device_of(run: Brought) -> torch.device:
+def _device_of(run: MemberBatch) -> torch.device:
     return next(iter(run.weights.values())).device
 
 
-def _step_alone(run: Brought) -> Given:
-    total, terms = add_up(run.task, run.model, run.parts)
-    return Given(total.detach(), terms, _differentiate(total, list(run.weights.values())))
+def _step_alone(run: MemberBatch) -> MemberLoss:
+    total, terms = sum_losses(run.task, run.model, run.parts)
+    return MemberLoss(total.detach(), terms, _differentiate(total, list(run.weights.values())))
 
 
-def _step_together(runs: Sequence[Brought], cuts: Sequence[Cut]) -> list[Given]:
+def _step_together(runs: Sequence[MemberBatch], cuts: Sequence[BatchPart]) -> list[MemberLoss]:
     task, model, device = runs[0].task, runs[0].model, _device_of(runs[0])
 
     def loss(weights: Any, settings: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -137,7 +139,7 @@ def _step_together(runs: Sequence[Brought], cuts: Sequence[Cut]) -> list[Given]:
     batches = [_unite(run, rows, longest) for run in runs]
     made: list[tuple[Tensor, Tensor, Sequence[Tensor | None]]] = []
     for cut in cuts:
-        with Folding():
+        with VmapFolding():
             totals, terms = vmap(loss, randomness="different")(
                 weights, settings, _take(batches, cut)
             )
@@ -150,12 +152,12 @@ def _step_together(runs: Sequence[Brought], cuts: Sequence[Cut]) -> list[Given]:
     ]
     totals, terms = reduce(torch.add, totals), reduce(torch.add, terms)
     return [
-        Given(totals[n], terms[n], [None if g is None else g[n] for g in sums])
+        MemberLoss(totals[n], terms[n], [None if g is None else g[n] for g in sums])
         for n in range(len(runs))
     ]
 
 
-def _take(batches: Sequence[dict[str, Tensor]], cut: Cut) -> dict[str, Any]:
+def _take(batches: Sequence[dict[str, Tensor]], cut: BatchPart) -> dict[str, Any]:
     """Return the rows of a cut of all runs, as a task's batch."""
     start, end, width = cut
     part = {name: torch.stack([own[name][start:end] for own in batches]) for name in batches[0]}
@@ -166,7 +168,7 @@ def _take(batches: Sequence[dict[str, Tensor]], cut: Cut) -> dict[str, Any]:
     return {"inputs": {**part, "attention_mask": mask}, "labels": labels}
 
 
-def _unite(run: Brought, rows: int, longest: int) -> dict[str, Tensor]:
+def _unite(run: MemberBatch, rows: int, longest: int) -> dict[str, Tensor]:
     """Return the rows of all parts by length, equally wide, below as many empty ones as lack."""
     filling = {"input_ids": run.pad_id, "labels": IGNORE}
     batches = [{**part["inputs"], "labels": part["labels"]} for part in run.parts]

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Stopped(BaseException):
+class BarrierStopped(BaseException):
     """The work was interrupted from outside; no `except Exception` may take it for a failure."""
 
 
-class Meeting:
+class Barrier:
     """Where threads bring what they have and get what `work` makes of all of it.
 
     `work` gets number -> what that thread brought, and returns number -> what it gets.
@@ -42,7 +42,7 @@ class Meeting:
         with self.turn:
             try:
                 if self.stopped:
-                    raise Stopped
+                    raise BarrierStopped
                 yield
             finally:
                 self.present.discard(number)
@@ -57,7 +57,7 @@ class Meeting:
         self._brought[number] = brought
         self.turn.wait_for(lambda: self.stopped or self._is_done(number) or self._are_all_here())
         if self.stopped:
-            raise Stopped
+            raise BarrierStopped
         if not self._is_done(number):
             self._work()
         if number in self._error:

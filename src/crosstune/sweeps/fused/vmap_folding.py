@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from crosstune.models.acceleration import vmap_kernels as mapped
 
 
-class Folding(TorchFunctionMode):
+class VmapFolding(TorchFunctionMode):
     """Within it, attention and linear layers of mapped tensors are folded."""
 
     def __torch_function__(
@@ -29,13 +29,13 @@ class Folding(TorchFunctionMode):
     ) -> Any:
         """Call the folded kernel where there is one."""
         options = dict(kwargs or {})
-        if func is linear and mapped.is_mapped(args[0]):
+        if func is linear and mapped.is_batched(args[0]):
             bias = args[2] if len(args) > 2 else options.get("bias")
-            return mapped.apply(_multiply, *args[:2], bias)
-        if func is scaled_dot_product_attention and mapped.is_mapped(args[0]):
+            return mapped.apply_batched(_multiply, *args[:2], bias)
+        if func is scaled_dot_product_attention and mapped.is_batched(args[0]):
             options |= zip(("attn_mask", "dropout_p", "is_causal"), args[3:], strict=False)
             tensors = (*args[:3], options.pop("attn_mask", None))
-            return mapped.apply(partial(_attend, **options), *tensors)
+            return mapped.apply_batched(partial(_attend, **options), *tensors)
         return func(*args, **options)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from crosstune.data.tag_schemes import spans
+from crosstune.data.tag_schemes import read_spans
 from crosstune.errors import DataError
 from crosstune.tasks.metrics.rates import UNSEEN, check_names, report_rates
 
@@ -49,7 +49,7 @@ class SpanReport(Metric):
                 raise DataError([f"Sentence {number} of the batch has {sizes}, not as many."])
             agreeing += sum(map(operator.eq, guess, truth))
             total += len(truth)
-            guessed, true = spans(guess), spans(truth)
+            guessed, true = read_spans(guess), read_spans(truth)
             found.update([kind for kind, _, _ in guessed & true])
             predicted.update([kind for kind, _, _ in guessed])
             gold.update([kind for kind, _, _ in true])

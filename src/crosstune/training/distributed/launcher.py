@@ -40,7 +40,7 @@ class RankError(RunError):
         self.diverged = diverged
 
 
-def fan_out(folder: Path, ranks: int, lock: int) -> None:
+def launch_ranks(folder: Path, ranks: int, lock: int) -> None:
     """Run the worker of every rank on the run in `folder`, until all are done.
 
     The workers inherit the descriptor of the run's lock, so that it is free only without them.
@@ -86,7 +86,7 @@ def stack_file(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.stack"
 
 
-def end_with_parent(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Let the kernel end this process as soon as the one that started it is gone.
 
     However that ends: a process that is killed can stop nobody itself.
@@ -104,7 +104,7 @@ def _watch(folder: Path, workers: Sequence[subprocess.Popen[bytes]]) -> None:
     Raises:
         RankError: one is not going to be.
     """
-    looks = [Idleness(worker.pid) for worker in workers]
+    looks = [IdleDetector(worker.pid) for worker in workers]
     while True:
         codes = [worker.poll() for worker in workers]
         if all(code == 0 for code in codes):
@@ -118,7 +118,7 @@ def _watch(folder: Path, workers: Sequence[subprocess.Popen[bytes]]) -> None:
         time.sleep(0.1)
 
 
-class Idleness:
+class IdleDetector:
     """Looks at the processor time of a process now and then."""
 
     def __init__(self, pid: int):
