@@ -29,8 +29,7 @@ from crosstune.data.quality.rules import (
     render_text,
 )
 from crosstune.data.readers.tables import is_jsonl
-from crosstune.data.split import Split
-from crosstune.data.splits import SPLITS, Given, Splits, parts_of
+from crosstune.data.splits import SPLITS, ReaderArguments, Split, Splits, iterate_sources
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.models.load import load_tokenizer
 from crosstune.runs.fingerprint import resolve_model
@@ -87,7 +86,7 @@ def examine(run: Run, tokenize: bool = False) -> Report:
     sources: dict[str, str] = {}
     partial: list[str] = []
     findings: list[Finding] = []
-    for name, language, given in parts_of(data, _given(data)):
+    for name, language, given in iterate_sources(data, _given(data)):
         source = sources[f"{name}/{language}"] = given["source"]
         split, faults, whole = _read(data, run.allow, given)
         findings += faults
@@ -132,7 +131,9 @@ def _given(data: Data) -> list[str]:
     return names
 
 
-def _read(data: Data, allow: Sequence[str], given: Given) -> tuple[Split, list[Finding], bool]:
+def _read(
+    data: Data, allow: Sequence[str], given: ReaderArguments
+) -> tuple[Split, list[Finding], bool]:
     """Return the rows of a source, what is wrong with its text, and whether all was read."""
     encoding, source = str(data.reader.get("encoding", "utf-8")), given["source"]
     try:

@@ -29,7 +29,7 @@ from crosstune.data.quality.rules import (
     shorten,
     sort_findings,
 )
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 
 
 def splits_of(**rows):

@@ -12,7 +12,7 @@ from crosstune.data.quality.duplicates import (
     find_near,
     loose_key,
 )
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 
 LONG = "la habitación era amplia y el desayuno estaba muy bueno"
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from crosstune.data.quality.duplicates import Key, exact_key, loose_key, walk
+from crosstune.data.quality.duplicates import Key, exact_key, loose_key
 from crosstune.data.quality.rules import Finding, make_finding, shorten
-from crosstune.data.split import Split
-from crosstune.data.splits import Splits
+from crosstune.data.splits import Split, Splits, iterate_rows
 from crosstune.data.tag_schemes import detect_scheme, find_scheme_faults
 
 Row = dict[str, Any]
@@ -133,7 +132,7 @@ def from_reader(source: str, fault: str) -> Finding:
 
 def check_rows(splits: Splits, faults_of: TextsOf, texts_of: TextsOf) -> Iterator[Finding]:
     """Yield what single rows cannot be used for: the task's own faults and empty texts."""
-    for _, _, row in walk(splits):
+    for _, _, row in iterate_rows(splits):
         texts, faults = texts_of(row), faults_of(row)
         for fault in faults:
             rule = next(rule for rule, words in _ROW_RULES.items() if re.search(words, fault))
@@ -169,7 +168,7 @@ def check_ids(splits: Splits) -> Iterator[Finding]:
 
 def check_tags(splits: Splits) -> Iterator[Finding]:
     """Yield tags of spans that break the scheme that the data set is written in."""
-    rows = [row for _, _, row in walk(splits) if "tags" in row]
+    rows = [row for _, _, row in iterate_rows(splits) if "tags" in row]
     marked = Counter(tag for row in rows for tag in row["tags"] if tag != "O")
     of_spans = sum(count for tag, count in marked.items() if _SPAN_TAG.fullmatch(tag))
     if not marked or of_spans < 0.9 * marked.total():
@@ -185,7 +184,7 @@ def check_tags(splits: Splits) -> Iterator[Finding]:
 def check_conflicts(splits: Splits, texts_of: TextsOf, labels_of: TextsOf) -> Iterator[Finding]:
     """Yield texts that bear other labels than where they first stand in the same language."""
     seen: dict[tuple[str, Key], tuple[list[str], str]] = {}
-    for _, language, row in walk(splits):
+    for _, language, row in iterate_rows(splits):
         texts, labels = texts_of(row), list(labels_of(row))
         before, first = seen.setdefault((language, exact_key(texts)), (labels, row["where"]))
         if before != labels:
@@ -197,7 +196,7 @@ def check_labels(splits: Splits, labels_of: TextsOf, mild: bool) -> Iterator[Fin
     """Yield labels that train never shows (warnings if `mild`) and those that look like slips."""
     known = _count_labels(splits.get("train", {}), labels_of)
     first: dict[str, str] = {}
-    for name, _, row in walk(splits):
+    for name, _, row in iterate_rows(splits):
         for label in dict.fromkeys(labels_of(row)):
             first.setdefault(label, row["where"])
             if known and name != "train" and label not in known:

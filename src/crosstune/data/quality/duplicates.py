@@ -15,7 +15,7 @@ from math import ceil
 from typing import Any
 
 from crosstune.data.quality.rules import Finding, make_finding
-from crosstune.data.splits import Splits
+from crosstune.data.splits import Splits, iterate_rows
 
 Row = dict[str, Any]
 TextsOf = Callable[[Row], list[str]]
@@ -50,14 +50,6 @@ def loose_key(texts: Sequence[str]) -> Key:
     return tuple(_UNSEEN.sub("", unicodedata.normalize("NFKC", text).casefold()) for text in texts)
 
 
-def walk(splits: Splits) -> Iterator[tuple[str, str, Row]]:
-    """Yield split, language and row of all rows; train first, then validation, then test."""
-    for name, languages in splits.items():
-        for language, split in languages.items():
-            for row in split.rows:
-                yield name, language, row
-
-
 def count_leakage(splits: Splits, leakage_texts: TextsOf) -> dict[str, int]:
     """Return, for each `split/language`, the rows whose texts train holds too, by `loose_key`.
 
@@ -87,7 +79,7 @@ def check_duplicates(
     leakage_texts = leakage_texts or texts_of
     first: dict[tuple[str, str, str, Key], str] = {}  # where a key of a kind first stands
     spoken: dict[Key, dict[str, str]] = {}  # loose key -> language -> where
-    for name, language, row in walk(splits):
+    for name, language, row in iterate_rows(splits):
         texts, leaks, where = texts_of(row), leakage_texts(row), row["where"]
         keys = {"1": exact_key(leaks), "2": loose_key(leaks)}
         core = keys["2"]
@@ -118,7 +110,7 @@ def check_duplicates(
 
 def _check_near(splits: Splits, texts_of: TextsOf) -> Iterator[Finding]:
     by_language: dict[str, dict[Key, tuple[str, Row]]] = {}
-    for name, language, row in walk(splits):
+    for name, language, row in iterate_rows(splits):
         by_language.setdefault(language, {}).setdefault(loose_key(texts_of(row)), (name, row))
     for items in by_language.values():
         places = list(items.values())

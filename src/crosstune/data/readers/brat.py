@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 FORMS = ("relation", "tagging")

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import DataError
 
 

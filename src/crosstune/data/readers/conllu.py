@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 COLUMNS = {"upos": 3, "xpos": 4, "feats": 5, "deprel": 7}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 

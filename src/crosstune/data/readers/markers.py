@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from crosstune.data.readers.files import lines_of, read_file
 from crosstune.data.readers.tables import read_columns
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 MARK = re.compile(r"</?e[12]>")

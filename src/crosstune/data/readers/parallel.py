@@ -10,7 +10,7 @@ from typing import Any
 
 from crosstune.data.readers.files import lines_of, read_file
 from crosstune.data.readers.tables import Record, is_jsonl, read_records
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crosstune.data.readers.files import read_file
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import DataError
 
 NAMES = {str: "a string", list: "a list", dict: "an object", int: "an integer", bool: "a boolean"}

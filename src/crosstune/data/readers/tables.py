@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 csv.field_size_limit(2**31 - 1)  # a whole article may stand in one field

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from crosstune.data.readers.files import read_file
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import DataError
 
 

@@ -1,7 +1,7 @@
 """Plain text: one paragraph a line."""
 
 from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 
 
 def read_text(source: str, *, encoding: str = "utf-8") -> Split:
