@@ -14,23 +14,22 @@ from typing import Any
 from crosstune.data.quality.duplicates import Key, exact_key, loose_key
 from crosstune.data.quality.rules import Finding, make_finding, shorten
 from crosstune.data.splits import Split, Splits, iterate_rows
-from crosstune.data.tag_schemes import detect_scheme, find_scheme_faults
+from crosstune.data.tag_schemes import SPAN_TAG, detect_scheme, find_scheme_faults
+from crosstune.languages import BIDI_CONTROLS, ZERO_WIDTH
 
 Row = dict[str, Any]
 TextsOf = Callable[[Row], list[str]]
 RARE = 10  # rows of train below which a label is hardly learned
-_ZERO_WIDTH = "\u00ad\u180e\u200b-\u200f\u2060-\u2064"
-_BIDI = "\u202a-\u202e\u2066-\u2069"
 _ODD = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ufeff\ud800-\udfff"
-    f"{_ZERO_WIDTH}{_BIDI}]|\r(?!\n|\\Z)"
+    f"{ZERO_WIDTH}{BIDI_CONTROLS}]|\r(?!\n|\\Z)"
 )
 _CHARACTER_RULES = {
     "C101": re.compile("\x00"),
     "C103": re.compile("\ufffd"),
     "C104": re.compile("\ufeff"),
-    "C105": re.compile(f"[{_BIDI}]"),
-    "C106": re.compile(f"[{_ZERO_WIDTH}]"),
+    "C105": re.compile(f"[{BIDI_CONTROLS}]"),
+    "C106": re.compile(f"[{ZERO_WIDTH}]"),
     "C108": re.compile("[\ud800-\udfff]"),
     "C102": re.compile("(?s)."),
 }
@@ -48,7 +47,6 @@ _READER_RULES = {
 }
 _ROW_RULES = {"T103": r"is not at \d", "R104": r"is empty", "T101": r""}
 _UNDECODED = re.compile("[\udc80-\udcff]")
-_SPAN_TAG = re.compile(r"O|[BIESM](-.+)?")
 
 
 def check_characters(text: str, place_of: Callable[[int, int], str]) -> Iterator[Finding]:
@@ -170,7 +168,7 @@ def check_tags(splits: Splits) -> Iterator[Finding]:
     """Yield tags of spans that break the scheme that the data set is written in."""
     rows = [row for _, _, row in iterate_rows(splits) if "tags" in row]
     marked = Counter(tag for row in rows for tag in row["tags"] if tag != "O")
-    of_spans = sum(count for tag, count in marked.items() if _SPAN_TAG.fullmatch(tag))
+    of_spans = sum(count for tag, count in marked.items() if SPAN_TAG.fullmatch(tag))
     if not marked or of_spans < 0.9 * marked.total():
         return
     scheme = detect_scheme(row["tags"] for row in rows)

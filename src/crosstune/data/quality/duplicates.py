@@ -16,6 +16,7 @@ from typing import Any
 
 from crosstune.data.quality.rules import Finding, make_finding
 from crosstune.data.splits import Splits, iterate_rows
+from crosstune.languages import BIDI_CONTROLS, ZERO_WIDTH
 
 Row = dict[str, Any]
 TextsOf = Callable[[Row], list[str]]
@@ -29,7 +30,7 @@ _COMPARED = {  # with which splits a row is compared, and the last digits of the
     "validation": {"train": "03", "validation": "01"},
     "test": {"train": "02", "validation": "04", "test": "01"},
 }
-_UNSEEN = re.compile(r"[\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+")
+_INVISIBLE = re.compile(rf"[\s\u2065\ufeff{ZERO_WIDTH}{BIDI_CONTROLS}]+")
 
 
 def exact_key(texts: Sequence[str]) -> Key:
@@ -47,7 +48,9 @@ def loose_key(texts: Sequence[str]) -> Key:
     >>> loose_key(["ＡＢＣ  Straße"])
     ('abcstrasse',)
     """
-    return tuple(_UNSEEN.sub("", unicodedata.normalize("NFKC", text).casefold()) for text in texts)
+    return tuple(
+        _INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold()) for text in texts
+    )
 
 
 def count_leakage(splits: Splits, leakage_texts: TextsOf) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from crosstune.data.readers.files import lines_of, read_file
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
+from crosstune.languages import HAN
 
 FORMS = ("relation", "tagging")
 ENTITY = re.compile(
@@ -23,7 +24,6 @@ ENTITY = re.compile(
 )
 RELATION = re.compile(r"R[^\t]*\t([^\t ]+) [^\t :]+:([^\t ]+) [^\t :]+:([^\t ]+)\s*")
 EQUIVALENCE = re.compile(r"\*\t([^\t ]+)((?: [^\t ]+){2,})\s*")
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 WORD = re.compile(rf"[{HAN}]|[^\W{HAN}]+|[^\w\s]")
 
 log = logging.getLogger(__name__)
