@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from crosstune.config.schema import TaskType
-from crosstune.data.readers.markers import unmark
+from crosstune.data.readers.relations import unmark
 from crosstune.errors import ConfigError, DataError
 from crosstune.languages import LANGUAGES, SPACELESS_SCRIPTS, check_language
 
