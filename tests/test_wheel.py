@@ -17,6 +17,9 @@ def test_a_wheel_carries_conf_and_composes_a_run_elsewhere(tmp_path: Path) -> No
         archive.extractall(tmp_path / "site")
     conf = {path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")}
     assert all((tmp_path / "site" / "crosstune" / path).is_file() for path in conf)
+    grammars = "src/crosstune/data/synthetic/grammars"
+    names = {path.name for path in (tmp_path / "site" / grammars.removeprefix("src/")).iterdir()}
+    assert names == {path.name for path in (ROOT / grammars).iterdir()}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shown = "import crosstune.config.paths as c; print(c.__file__); print(c.find_conf())"

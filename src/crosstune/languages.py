@@ -272,3 +272,14 @@ def _near_codes(code: str) -> list[str]:
     else:
         near = [by_name[name] for name in get_close_matches(word, by_name, n=3, cutoff=0.7)]
     return [f"{found} ({LANGUAGES[found].name})" for found in dict.fromkeys(near)]
+
+
+# Sets of characters, written as the inside of a character class of a regular expression.
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # ideographs
+KANA = "\u3040-\u30ff"
+UNSPACED = KANA + HAN  # no space separates words of these
+ZERO_WIDTH = "\u00ad\u180e\u200b-\u200f\u2060-\u2064"
+BIDI_CONTROLS = "\u202a-\u202e\u2066-\u2069"
+
+# ISO 15924 scripts whose words no space separates.
+SPACELESS_SCRIPTS = {"Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt", "Yiii"}

@@ -10,7 +10,7 @@ import yaml
 from crosstune.cli.main import main
 from crosstune.config.compose import compose_config, compose_run, to_dict
 from crosstune.config.paths import find_conf
-from crosstune.data.splits import merge
+from crosstune.data.splits import merge_languages
 from crosstune.data.synthetic.stand_in import generate_splits
 from crosstune.reporting.arms import flatten
 from crosstune.reporting.published.layout import read_target
@@ -35,7 +35,11 @@ def runs_of(name):
 def places_of(run):
     """Return what a run fills: (model, method, data, train language, language, split, metric)."""
     splits = generate_splits(run.data)
-    metrics = TASKS[run.data.kind].from_rows(merge(splits["train"]).rows, **run.data.task).metrics
+    metrics = (
+        TASKS[run.data.kind]
+        .from_rows(merge_languages(splits["train"]).rows, **run.data.task)
+        .metrics
+    )
     names = (run.model.name, run.method.name, run.data.name, run.data.trained_on)
     return {
         (*names, language, split, metric)

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from crosstune.config.schema import Data, TaskType
-from crosstune.data.split import Split
-from crosstune.data.splits import digests_of, find_unseen, merge, read_each, read_splits
+from crosstune.data.splits import Split, collect_digests, find_unseen, merge_languages, read_splits
 from crosstune.errors import ConfigError, DataError
 
 READER = {"_target_": "crosstune.data.readers.read_table", "text": "text", "label": "label"}
@@ -90,14 +89,8 @@ def test_the_faults_of_all_splits_are_told_at_once(data, write):
     assert where == ["ragged.tsv:2", "ragged.tsv:3", "nowhere.tsv"]
 
 
-def test_what_can_be_read_is_read_beside_the_faults(data):
-    splits, faults = read_each(replace(data, test="nowhere.tsv"), [])
-    assert len(splits["train"]["es"].rows) == 2
-    assert faults == ["nowhere.tsv: no such file"]
-
-
 def test_the_digests_of_all_files_are_together(data):
-    digests = digests_of(read_splits(data, []))
+    digests = collect_digests(read_splits(data, []))
     assert list(digests) == [data.train, data.validation, data.test]
     assert len(set(digests.values())) == 3
 
@@ -125,7 +118,7 @@ def test_further_languages_are_trained_on_with_the_main_one(data):
     joint = replace(data, further_languages=["zh"], train=sources, validation=sources)
     splits = read_splits(joint, [])
     assert list(splits["train"]) == list(splits["validation"])[::-1] == ["es", "zh"]
-    merged = merge(splits["train"])
+    merged = merge_languages(splits["train"])
     assert [row["language"] for row in merged.rows] == ["es", "es", "zh", "zh"]
     assert sorted(merged.digests) == sorted(sources.values())
 

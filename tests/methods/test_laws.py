@@ -27,7 +27,7 @@ from torch import nn
 from crosstune.config.paths import find_conf
 from crosstune.config.schema import Data, Method, Model, ModelOrigin, Optimizer, TaskType
 from crosstune.config.schema import Trainer as Loop
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, CrosstuneError
 from crosstune.logs import silence_libraries
 from crosstune.methods import adapt, callbacks_of, compact

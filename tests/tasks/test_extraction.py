@@ -14,7 +14,7 @@ from transformers import BertTokenizer, PreTrainedTokenizerFast
 from crosstune.config.compose import compose_run
 from crosstune.config.schema import Data, Model, ModelOrigin, TaskType
 from crosstune.data.readers import read_squad
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.models.load import load_tokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crosstune.data.quality.duplicates import check_duplicates, count_leakage
+from crosstune.data.quality.duplicates import count_leakage, find_duplicates
 from crosstune.data.readers import read_brat, read_relation_table, read_semeval
 from crosstune.data.windows import UNSEEN
 from crosstune.errors import ConfigError, DataError
@@ -75,7 +75,7 @@ def test_another_pair_of_a_text_is_another_item_but_leaks_the_same():
 def test_the_sentences_that_semeval_has_in_train_and_test_are_found():
     folder = SHARED / "en" / "semeval2010_task8"
     splits = {name: {"en": read_semeval(str(folder / f"{name}.txt"))} for name in ("train", "test")}
-    found = Counter(f.rule for f in check_duplicates(splits, TASK.texts_of, TASK.leakage_texts))
+    found = Counter(f.rule for f in find_duplicates(splits, TASK.texts_of, TASK.leakage_texts))
     assert (found["D102"], found["D202"]) == (16, 1)  # one more but for case
     assert count_leakage(splits, TASK.leakage_texts) == {"test/en": 17}
     assert found["D101"] == 0, "the 25 sentences that train repeats have another pair each"

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from crosstune.config.schema import Data, TaskType
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.tasks.classification import Classification
 from crosstune.training.datamodule import FineTuningData
 

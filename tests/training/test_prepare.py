@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from crosstune.config.schema import Data, TaskType
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 from crosstune.training.prepare import choose_rows
 

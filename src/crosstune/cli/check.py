@@ -19,18 +19,17 @@ import numpy as np
 from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Data, ModelOrigin, Run, UnseenLabels
 from crosstune.data.quality import checks
-from crosstune.data.quality.duplicates import check_duplicates, count_leakage
+from crosstune.data.quality.duplicates import count_leakage, find_duplicates
 from crosstune.data.quality.rules import (
     RULES,
     Finding,
-    drop_allowed,
+    downgrade_allowed,
     make_finding,
     render_json,
     render_text,
 )
 from crosstune.data.readers.tables import is_jsonl
-from crosstune.data.split import Split
-from crosstune.data.splits import SPLITS, Given, Splits, parts_of
+from crosstune.data.splits import SPLITS, ReaderArguments, Split, Splits, iterate_sources
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.models.load import load_tokenizer
 from crosstune.runs.fingerprint import resolve_model
@@ -87,7 +86,7 @@ def examine(run: Run, tokenize: bool = False) -> Report:
     sources: dict[str, str] = {}
     partial: list[str] = []
     findings: list[Finding] = []
-    for name, language, given in parts_of(data, _given(data)):
+    for name, language, given in iterate_sources(data, _given(data)):
         source = sources[f"{name}/{language}"] = given["source"]
         split, faults, whole = _read(data, run.allow, given)
         findings += faults
@@ -114,7 +113,7 @@ def examine(run: Run, tokenize: bool = False) -> Report:
     }
     missing = [name for name in SPLITS if name not in splits]
     return Report(
-        data.name, counts, missing, partial, leakage, drop_allowed(findings, data.allowed)
+        data.name, counts, missing, partial, leakage, downgrade_allowed(findings, data.allowed)
     )
 
 
@@ -132,7 +131,9 @@ def _given(data: Data) -> list[str]:
     return names
 
 
-def _read(data: Data, allow: Sequence[str], given: Given) -> tuple[Split, list[Finding], bool]:
+def _read(
+    data: Data, allow: Sequence[str], given: ReaderArguments
+) -> tuple[Split, list[Finding], bool]:
     """Return the rows of a source, what is wrong with its text, and whether all was read."""
     encoding, source = str(data.reader.get("encoding", "utf-8")), given["source"]
     try:
@@ -140,7 +141,7 @@ def _read(data: Data, allow: Sequence[str], given: Given) -> tuple[Split, list[F
     except DataError as error:
         text, findings = _scan(source, encoding)
         if text is None:
-            faults = [checks.from_reader(source, fault) for fault in error.faults]
+            faults = [checks.classify_reader_fault(source, fault) for fault in error.faults]
             return Split([], {}), faults, False
         split, faults = _read_sound_lines(data, allow, source, text)
         return split, findings + faults, False
@@ -151,7 +152,8 @@ def _read(data: Data, allow: Sequence[str], given: Given) -> tuple[Split, list[F
         for finding in _scan(file, encoding)[1]
     ]
     if not any(Path(file).is_file() and not _is_json(file) for file in split.digests):
-        findings += checks.check_values(split.rows)  # JSON spells characters out; a hub has no file
+        # JSON escapes characters; a hub has no file
+        findings += checks.find_odd_values(split.rows)
     return split, findings, True
 
 
@@ -163,7 +165,7 @@ def _scan(file: str, encoding: str) -> tuple[str | None, list[Finding]]:
         text = raw.decode(encoding, "surrogateescape").removeprefix("\ufeff")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return None, []  # the reader tells what the matter is
-    return checks.check_text(file, text, encoding)
+    return checks.inspect_text(file, text, encoding)
 
 
 def _read_sound_lines(
@@ -193,7 +195,7 @@ def _read_sound_lines(
             try:
                 split = instantiate(data.reader, "data.reader", allow, source=str(path))
             except DataError as error:
-                faults = [checks.from_reader(source, original(f)) for f in error.faults]
+                faults = [checks.classify_reader_fault(source, original(f)) for f in error.faults]
             else:
                 rows = [{**row, "where": original(row["where"])} for row in split.rows]
                 return Split(rows, {source: hashlib.sha256(content).hexdigest()}), findings
@@ -234,13 +236,13 @@ def _examine_rows(
     splits: Splits, task: Task, data: Data, sources: dict[str, str]
 ) -> Iterator[Finding]:
     texts_of, labels_of = task.texts_of, task.labels_of
-    yield from checks.check_rows(splits, task.faults_of, texts_of)
-    yield from checks.check_ids(splits)
-    yield from checks.check_labels(splits, labels_of, data.unseen_labels is UnseenLabels.miss)
-    yield from checks.check_conflicts(splits, texts_of, labels_of)
-    yield from checks.check_tags(splits)
-    yield from checks.check_balance(splits, labels_of, sources)
-    yield from check_duplicates(splits, texts_of, task.leakage_texts)
+    yield from checks.find_row_faults(splits, task.faults_of, texts_of)
+    yield from checks.find_repeated_ids(splits)
+    yield from checks.find_label_faults(splits, labels_of, data.unseen_labels is UnseenLabels.miss)
+    yield from checks.find_label_conflicts(splits, texts_of, labels_of)
+    yield from checks.find_tag_faults(splits)
+    yield from checks.find_imbalance(splits, labels_of, sources)
+    yield from find_duplicates(splits, texts_of, task.leakage_texts)
 
 
 def _examine_tokens(

@@ -1,21 +1,31 @@
-"""The splits of a data set: read in all their languages, and what must hold between them.
+"""The splits of a data set: rows in canonical columns, read in each of the languages.
 
-Imports nothing heavy, so that a study can be planned and its data checked at once. Faults inside
-one file are the readers' own. Called by `run.py`, `sweep.py` and `crosstune check`.
+Imports nothing heavy, so that planning a study and checking its data start at once. The readers
+report faults within one file; what must hold between splits is checked here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Data
-from crosstune.data.split import Split
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.languages import check_language
 
 SPLITS = ("train", "validation", "test")
-Given = dict[str, str]  # `source`, and `name` where a data set on the hub has one for each language
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a reader returns: rows in canonical columns, and the digests of what was read."""
+
+    rows: list[dict[str, Any]]
+    digests: dict[str, str]  # file or source name -> sha256 hex of its content
+
+
 Splits = dict[str, dict[str, Split]]  # "train" | "validation" | "test" -> language -> split
+ReaderArguments = dict[str, str]  # `source`, and `name` where the hub has one for each language
 
 
 def read_splits(data: Data, allow: Sequence[str]) -> Splits:
@@ -23,34 +33,29 @@ def read_splits(data: Data, allow: Sequence[str]) -> Splits:
 
     Raises:
         ConfigError: a split is not a source or {language: source}, or lacks the language of train.
-        DataError: a file is malformed or a split is empty.
+        DataError: a file is malformed or a split is empty; all faults of all files.
     """
-    splits, faults = read_each(data, allow)
+    splits: Splits = {}
+    faults: list[str] = []
+    for name, language, arguments in iterate_sources(data):
+        try:
+            split = instantiate(data.reader, "data.reader", allow, **arguments)
+        except DataError as error:
+            faults += error.faults
+            continue
+        rows = [{**row, "language": language} for row in split.rows]
+        splits.setdefault(name, {})[language] = Split(rows, split.digests)
+        if not rows:
+            faults.append(f"{arguments['source']}: no rows in it (data.{name}, {language})")
     if faults:
         raise DataError(faults)
     return splits
 
 
-def read_each(data: Data, allow: Sequence[str]) -> tuple[Splits, list[str]]:
-    """Read what can be read of every split, with every fault of what cannot."""
-    splits: Splits = {}
-    faults: list[str] = []
-    for name, language, given in parts_of(data):
-        languages = splits.setdefault(name, {})
-        try:
-            split = instantiate(data.reader, "data.reader", allow, **given)
-        except DataError as error:
-            faults += error.faults
-            continue
-        rows = [{**row, "language": language} for row in split.rows]
-        languages[language] = Split(rows, split.digests)
-        if not rows:
-            faults.append(f"{given['source']}: no rows in it (data.{name}, {language})")
-    return splits, faults
-
-
-def parts_of(data: Data, names: Sequence[str] = SPLITS) -> Iterator[tuple[str, str, Given]]:
-    """Yield split, language and what the reader is given, for all parts of the splits named.
+def iterate_sources(
+    data: Data, names: Sequence[str] = SPLITS
+) -> Iterator[tuple[str, str, ReaderArguments]]:
+    """Yield split, language and the reader's arguments for each file or part to be read.
 
     Raises:
         ConfigError: a split is not a source or {language: source}, or lacks the language of train.
@@ -59,21 +64,19 @@ def parts_of(data: Data, names: Sequence[str] = SPLITS) -> Iterator[tuple[str, s
         value = getattr(data, name)
         if value is None and name == "test":
             continue
-        sources = _sources(name, value, data)
+        sources = _resolve_sources(name, value, data)
         for language in data.train_languages if name == "train" else sources:
             part = {} if data.languages is None else {"name": data.languages[language]}
             yield name, language, {"source": sources[language], **part}
 
 
-def merge(languages: dict[str, Split]) -> Split:
-    """Return the splits of several languages as one, in the order given."""
-    digests = {
-        file: digest for split in languages.values() for file, digest in split.digests.items()
-    }
-    return Split([row for split in languages.values() for row in split.rows], digests)
+def merge_languages(languages: dict[str, Split]) -> Split:
+    """Return the splits of several languages as one, in the order of the dictionary."""
+    rows = [row for split in languages.values() for row in split.rows]
+    return Split(rows, collect_digests({"": languages}))
 
 
-def digests_of(splits: Splits) -> dict[str, str]:
+def collect_digests(splits: Splits) -> dict[str, str]:
     """Return file -> sha256 over all splits."""
     return {
         file: digest
@@ -83,45 +86,42 @@ def digests_of(splits: Splits) -> dict[str, str]:
     }
 
 
+def iterate_rows(splits: Splits) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield split, language and row of all rows; train first, then validation, then test."""
+    for name, languages in splits.items():
+        for language, split in languages.items():
+            for row in split.rows:
+                yield name, language, row
+
+
 def find_faults(splits: Splits, faults_of: Callable[[dict[str, Any]], list[str]]) -> list[str]:
-    """Return every fault that a task kind finds in single rows, with its place."""
-    return [
-        f"{row['where']}: {fault}"
-        for languages in splits.values()
-        for split in languages.values()
-        for row in split.rows
-        for fault in faults_of(row)
-    ]
+    """Return every fault that a task finds in single rows, with file and line."""
+    rows = (row for _, _, row in iterate_rows(splits))
+    return [f"{row['where']}: {fault}" for row in rows for fault in faults_of(row)]
 
 
 def find_unseen(
     splits: Splits, labels: Sequence[str], labels_of: Callable[[dict[str, Any]], list[str]]
 ) -> dict[str, list[str]]:
-    """Return, for each `split/language`, a fault for every label that train never shows."""
+    """Return, by `split/language`, a fault for every label that never occurs in train."""
     known = set(labels)
     unseen: dict[str, list[str]] = {}
-    for name in ("validation", "test"):
-        for language, split in splits.get(name, {}).items():
-            faults = [
-                f"{row['where']}: label {label!r} never occurs in train"
-                for row in split.rows
-                for label in labels_of(row)
-                if label not in known
-            ]
-            if faults:
-                unseen[f"{name}/{language}"] = faults
+    for name, language, row in iterate_rows(splits):
+        for label in labels_of(row) if name != "train" else ():
+            if label not in known:
+                fault = f"{row['where']}: label {label!r} never occurs in train"
+                unseen.setdefault(f"{name}/{language}", []).append(fault)
     return unseen
 
 
-def _sources(name: str, value: Any, data: Data) -> dict[str, str]:
-    """Return the source of a split for each language that it is read in."""
+def _resolve_sources(name: str, value: Any, data: Data) -> dict[str, str]:
+    """Return the source of a split by language."""
     needed = data.train_languages
-    if isinstance(value, str):
-        everywhere = name == "test" and data.languages is not None
-        sources = dict.fromkeys(data.languages or needed, value) if everywhere else {}
-        sources = sources or dict.fromkeys(needed if data.languages else [data.language], value)
-    else:
-        sources = value
+    sources = value
+    if isinstance(value, str) and not data.languages:
+        sources = {data.language: value}
+    elif isinstance(value, str):
+        sources = dict.fromkeys(data.languages if name == "test" else needed, value)
     if not isinstance(sources, dict) or not all(isinstance(s, str) for s in sources.values()):
         raise ConfigError(
             f"data.{name}={value!r}: give one source (a file) or a source for each language, "

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from crosstune.config.schema import TaskType
-from crosstune.data.readers.markers import unmark
+from crosstune.data.readers.relations import unmark
 from crosstune.errors import ConfigError, DataError
-from crosstune.languages import LANGUAGES, check_language
+from crosstune.languages import LANGUAGES, SPACELESS_SCRIPTS, check_language
 
-SPACELESS = {"Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt", "Yiii"}
 Row = dict[str, Any]
 
 
@@ -60,7 +59,7 @@ def is_spaced(language: str) -> bool:
     code, *rest = language.split("-")
     script = next((part for part in rest if len(part) == 4 and part.istitle()), None)
     known = LANGUAGES.get(code)
-    return (script or (known.script if known else "")) not in SPACELESS
+    return (script or (known.script if known else "")) not in SPACELESS_SCRIPTS
 
 
 def locate_words(words: Sequence[str], spaced: bool) -> list[int]:

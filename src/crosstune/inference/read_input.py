@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crosstune.config.schema import Data, TaskType
-from crosstune.data.readers.conll import read_conll
-from crosstune.data.readers.conllu import read_conllu
+from crosstune.data.readers.conll import read_conll, read_conllu
+from crosstune.data.readers.files import read_text
 from crosstune.data.readers.squad import read_squad
 from crosstune.data.readers.tables import read_columns
-from crosstune.data.readers.text import read_text
 from crosstune.errors import ConfigError, DataError
 from crosstune.inference.complete_rows import check_kind, complete_rows
 from crosstune.languages import check_language

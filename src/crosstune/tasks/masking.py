@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from crosstune.languages import UNSPACED
+
 MASKINGS = ("subword", "whole_word", "span")
 SPAN_WORDS = 10  # the longest span
 SPAN_P = 0.2  # of the geometric distribution of span lengths
-# ideographs and kana: scripts that put no spaces between words
-UNSPACED = re.compile(
-    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
+UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
 
 class Part(NamedTuple):
@@ -45,7 +44,11 @@ def join_words(text: str) -> tuple[str, list[int]]:
     """
     joined, begins = "", []
     for word in text.split():
-        spaced = joined and not UNSPACED.match(joined[-1]) and not UNSPACED.match(word[0])
+        spaced = (
+            joined
+            and not UNSPACED_CHARACTER.match(joined[-1])
+            and not UNSPACED_CHARACTER.match(word[0])
+        )
         joined += " " if spaced else ""
         begins.append(len(joined))
         joined += word
@@ -76,7 +79,7 @@ def number_words(
         word = said if begins is None else bisect_right(begins, start)
         fresh = word != last_word
         if begins is None and before:  # a bare word mark goes with what it marks
-            parted = UNSPACED.match(inside[:1]) or UNSPACED.match(before[-1])
+            parted = UNSPACED_CHARACTER.match(inside[:1]) or UNSPACED_CHARACTER.match(before[-1])
             fresh = fresh or parted is not None
         if inside and start < reached:
             fresh = False  # a further byte of the same character

@@ -7,7 +7,6 @@ with context on both sides; no word is dropped. A single word of more than half 
 first sub-words; such sentences are counted.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -17,7 +16,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune.data.tag_schemes import MARKS, convert_scheme, detect_scheme, may_follow, read_spans
+from crosstune.data.tag_schemes import (
+    MARKS,
+    SPAN_TAG,
+    WORD_TAG,
+    convert_scheme,
+    detect_scheme,
+    may_follow,
+    read_spans,
+)
 from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.crf import (
@@ -36,8 +43,6 @@ from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.subwords import bare_marks, carrier_word, special_pieces, split_words, windows
 from crosstune.tasks.task import Task
 
-SPAN_TAG = re.compile(r"O|[BIESM](-.+)?")
-WORD_TAG = re.compile(r"[BIESM]")
 SCHEMES = ("spans", "tags", "words")
 
 

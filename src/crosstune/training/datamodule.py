@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from crosstune.config.schema import Batching, Data
-from crosstune.data.split import Split
-from crosstune.data.splits import Splits, merge
+from crosstune.data.splits import Split, Splits, merge_languages
 from crosstune.data.windows import EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.tasks import Task
@@ -61,7 +60,7 @@ class FineTuningData(pl.LightningDataModule):
         self.whole = False  # a training batch is one part: the model skips its padding itself
         train = splits["train"]
         stages = {
-            "+".join(stage): merge({language: train[language] for language in stage})
+            "+".join(stage): merge_languages({language: train[language] for language in stage})
             for stage in data.stages
         }
         splits = {**splits, "train": stages}

@@ -15,8 +15,7 @@ import numpy as np
 from crosstune.config.instantiate import check_target
 from crosstune.config.schema import Data, Run, UnseenLabels
 from crosstune.data.quality.duplicates import count_leakage
-from crosstune.data.split import Split
-from crosstune.data.splits import Splits, find_faults, find_unseen, merge
+from crosstune.data.splits import Split, Splits, find_faults, find_unseen, merge_languages
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.runs.fingerprint import compute_run_id, resolve_defaults
@@ -44,7 +43,7 @@ class Prepared(NamedTuple):
 
     def training_texts(self) -> tuple[Iterator[str], str]:
         """Return the texts that a tokenizer may learn from, and a name of their content."""
-        split = merge(self.splits["train"])
+        split = merge_languages(self.splits["train"])
         texts = [text for row in split.rows for text in self.task.texts_of(row)]
         return iter(texts), hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
@@ -125,7 +124,7 @@ def _check_spoken(run: Run, splits: Splits) -> None:
 def _build_task(data: Data, splits: Splits) -> Task:
     kind = TASKS[data.kind]
     try:
-        return kind.from_rows(merge(splits["train"]).rows, **data.task)
+        return kind.from_rows(merge_languages(splits["train"]).rows, **data.task)
     except TypeError as error:
         raise ConfigError(f"data.task={data.task}: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from crosstune.config.compose import to_dict
-from crosstune.data.splits import digests_of
+from crosstune.data.splits import collect_digests
 from crosstune.runs.fingerprint import RESULT_FORMAT, digest_language_adapters, digest_weights
 from crosstune.runs.record import describe_environment, utc_now
 from crosstune.training.datamodule import FineTuningData
@@ -30,7 +30,7 @@ def run_facts(prepared: Prepared, started: str) -> dict[str, Any]:
         "result_format": RESULT_FORMAT,
         "unseen_labels": prepared.unseen,
         "leakage": prepared.leakage,
-        "data_sha256": digests_of(prepared.splits),
+        "data_sha256": collect_digests(prepared.splits),
         "model_sha256": digest_weights(run.model),
         "language_adapters_sha256": digest_language_adapters(run.method),
         "environment": describe_environment(torch.get_num_threads()),

@@ -5,22 +5,22 @@ import json
 import pytest
 
 from crosstune.data.quality.checks import (
-    check_balance,
-    check_characters,
-    check_conflicts,
-    check_ids,
-    check_labels,
-    check_rows,
-    check_tags,
-    check_text,
-    check_values,
-    from_reader,
-    is_slip,
+    classify_reader_fault,
+    find_imbalance,
+    find_label_conflicts,
+    find_label_faults,
+    find_odd_characters,
+    find_odd_values,
+    find_repeated_ids,
+    find_row_faults,
+    find_tag_faults,
+    inspect_text,
+    is_typo,
 )
 from crosstune.data.quality.rules import (
+    MAX_SHOWN,
     RULES,
-    SHOWN,
-    drop_allowed,
+    downgrade_allowed,
     escape,
     make_finding,
     render_json,
@@ -29,7 +29,7 @@ from crosstune.data.quality.rules import (
     shorten,
     sort_findings,
 )
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 
 
 def splits_of(**rows):
@@ -87,7 +87,7 @@ def told(findings):
 )
 def test_an_odd_character_is_told_with_line_and_column(character, rule):
     text = f"uno\ndos {character}x\n"
-    found = list(check_characters(text, lambda line, column: f"a:{line}:{column}"))
+    found = list(find_odd_characters(text, lambda line, column: f"a:{line}:{column}"))
     assert told(found) == [(rule, "a:2:5")]
 
 
@@ -95,18 +95,18 @@ def test_an_odd_character_is_told_with_line_and_column(character, rule):
     "text", ["uno\tdos\n", "uno\r\n", "uno\r", "niño 你好 😀", "\u2028\u2029", "\u00a0\u3000", "ｗ"]
 )
 def test_common_characters_are_not_odd(text):
-    assert list(check_characters(text, lambda line, column: "")) == []
+    assert list(find_odd_characters(text, lambda line, column: "")) == []
 
 
 def test_a_line_tells_each_rule_once():
     text = "\x01\x02\0\x03\n\x04"
-    places = told(check_characters(text, lambda line, column: str(line)))
+    places = told(find_odd_characters(text, lambda line, column: str(line)))
     assert places == [("C102", "1"), ("C101", "1"), ("C102", "2")]
 
 
 def test_an_undecoded_byte_is_told_once_a_line_and_leaves_a_question_mark():
     decoded = b"x\xff\xfe\ny\xf1".decode("utf-8", "surrogateescape")
-    text, findings = check_text("a", decoded, "utf-8")
+    text, findings = inspect_text("a", decoded, "utf-8")
     assert text == "x??\ny?"
     assert [(f.place, f.message) for f in findings] == [
         ("a:1", "byte 0xff is not UTF-8"),
@@ -116,7 +116,7 @@ def test_an_undecoded_byte_is_told_once_a_line_and_leaves_a_question_mark():
 
 def test_values_of_rows_are_looked_into_to_the_bottom():
     rows = [{"id": "1", "where": "a:3", "answers": [{"text": "x\0", "start": 3}]}]
-    assert told(check_values(rows)) == [("C101", "a:3")]
+    assert told(find_odd_values(rows)) == [("C101", "a:3")]
 
 
 # --- readers and rows
@@ -139,12 +139,12 @@ def test_values_of_rows_are_looked_into_to_the_bottom():
     ],
 )
 def test_what_a_reader_says_gets_its_rule_and_place(fault, rule, place):
-    assert told([from_reader("a.tsv", fault)]) == [(rule, place)]
+    assert told([classify_reader_fault("a.tsv", fault)]) == [(rule, place)]
 
 
 def test_a_row_tells_the_faults_of_its_task_and_its_empty_texts():
     splits = splits_of(train=[{"text": "x", "bad": ["odd"]}, {"text": " ", "bad": []}])
-    findings = check_rows(splits, lambda row: row["bad"], texts_of)
+    findings = find_row_faults(splits, lambda row: row["bad"], texts_of)
     assert told(findings) == [("T101", "train:1"), ("R104", "train:2")]
 
 
@@ -153,23 +153,23 @@ def test_a_row_tells_the_faults_of_its_task_and_its_empty_texts():
 
 def test_an_id_twice_in_a_split_is_told():
     splits = splits_of(train=[{"id": "x"}, {"id": "y"}, {"id": "x"}])
-    assert told(check_ids(splits)) == [("I101", "train:3")]
+    assert told(find_repeated_ids(splits)) == [("I101", "train:3")]
 
 
 def test_an_id_of_train_in_the_test_is_told_by_language():
     row = {"id": "x"}
     splits = splits_of(train=[row], validation=[{"id": "z"}], test=[row], test_zh=[row])
-    assert told(check_ids(splits)) == [("I102", "test:1"), ("D403", "test_zh:1")]
+    assert told(find_repeated_ids(splits)) == [("I102", "test:1"), ("D403", "test_zh:1")]
 
 
 def test_ids_that_count_rows_say_nothing():
     rows = labelled("a", "b", "a")
-    assert told(check_ids(splits_of(train=rows, test=rows, test_zh=rows))) == []
+    assert told(find_repeated_ids(splits_of(train=rows, test=rows, test_zh=rows))) == []
 
 
 def test_numbers_that_do_not_count_up_are_ids():
     splits = splits_of(train=[{"id": "7"}, {"id": "3"}], test=[{"id": "9"}, {"id": "7"}])
-    assert told(check_ids(splits)) == [("I102", "test:2")]
+    assert told(find_repeated_ids(splits)) == [("I102", "test:2")]
 
 
 # --- labels
@@ -198,37 +198,37 @@ def test_numbers_that_do_not_count_up_are_ids():
     ],
 )
 def test_a_slip_is_known_by_its_letters_and_its_rarity(label, count, other, other_count, expected):
-    assert is_slip(label, count, other, other_count) is expected
+    assert is_typo(label, count, other, other_count) is expected
 
 
 def test_of_two_labels_that_are_equally_frequent_one_is_the_slip():
-    assert is_slip("a", 3, "A", 3) is not is_slip("A", 3, "a", 3)
+    assert is_typo("a", 3, "A", 3) is not is_typo("A", 3, "a", 3)
 
 
 def test_a_slip_is_told_once_with_what_was_meant():
     splits = splits_of(
         train=labelled(*["positive"] * 60, *["negative"] * 60), test=labelled("positve", "positve")
     )
-    slips = [f for f in check_labels(splits, labels_of, mild=True) if f.rule == "L102"]
+    slips = [f for f in find_label_faults(splits, labels_of, lenient=True) if f.rule == "L102"]
     assert told(slips) == [("L102", "test:1")]
     assert "is 'positive' meant?" in slips[0].message
 
 
-@pytest.mark.parametrize(("mild", "severity"), [(False, "error"), (True, "warning")])
-def test_a_label_that_train_lacks_is_told_at_each_row(mild, severity):
+@pytest.mark.parametrize(("lenient", "severity"), [(False, "error"), (True, "warning")])
+def test_a_label_that_train_lacks_is_told_at_each_row(lenient, severity):
     splits = splits_of(train=labelled("a", "b"), test=labelled("a", "c", "c"))
-    findings = list(check_labels(splits, labels_of, mild))
+    findings = list(find_label_faults(splits, labels_of, lenient))
     assert told(findings) == [("L101", "test:2"), ("L101", "test:3")]
     assert {f.severity for f in findings} == {severity}
 
 
 def test_without_train_no_label_is_unseen():
-    assert told(check_labels(splits_of(test=labelled("a")), labels_of, mild=False)) == []
+    assert told(find_label_faults(splits_of(test=labelled("a")), labels_of, lenient=False)) == []
 
 
 def test_a_text_with_other_labels_is_told_with_both():
     rows = [{"text": "uno", "label": "a"}, {"text": "uno ", "label": "b"}]
-    (finding,) = check_conflicts(splits_of(train=rows), texts_of, labels_of)
+    (finding,) = find_label_conflicts(splits_of(train=rows), texts_of, labels_of)
     assert (finding.rule, finding.place, finding.message) == (
         "L103",
         "train:2",
@@ -238,7 +238,7 @@ def test_a_text_with_other_labels_is_told_with_both():
 
 def test_balance_counts_rows_and_tells_rare_and_untested_labels():
     splits = splits_of(train=labelled(*"aaaaaaaaaaaab"), test=labelled("a"))
-    findings = check_balance(splits, labels_of, {"train/es": "T", "test/es": "E"})
+    findings = find_imbalance(splits, labels_of, {"train/es": "T", "test/es": "E"})
     assert [(f.rule, f.place, f.message) for f in findings] == [
         ("B101", "T", "train/es: a 12, b 1"),
         ("B102", "T", "1 rows of train carry 'b'"),
@@ -256,19 +256,19 @@ def tagged(*sequences):
 
 def test_a_tag_that_breaks_the_scheme_is_told_with_its_word():
     splits = splits_of(train=tagged("B-PER I-PER O", "B-LOC O"), test=tagged("O I-PER"))
-    (finding,) = check_tags(splits)
+    (finding,) = find_tag_faults(splits)
     assert (finding.rule, finding.severity, finding.place) == ("G101", "warning", "test:1")
     assert finding.message.startswith("word 2: I-PER after O")
 
 
 def test_a_rare_tag_of_no_scheme_is_told():
     splits = splits_of(train=tagged(*["B-PER I-PER O"] * 20, "X-PER O"))
-    assert told(check_tags(splits)) == [("G101", "train:21")]
+    assert told(find_tag_faults(splits)) == [("G101", "train:21")]
 
 
 @pytest.mark.parametrize("sequence", ["NOUN VERB", "O O", "n v M", ""])
 def test_tags_that_mark_no_spans_have_no_scheme(sequence):
-    assert told(check_tags(splits_of(train=tagged(sequence)))) == []
+    assert told(find_tag_faults(splits_of(train=tagged(sequence)))) == []
 
 
 # --- findings
@@ -321,7 +321,7 @@ def test_findings_come_gravest_first_then_by_rule_and_line_and_once():
 def test_twenty_places_of_a_rule_are_shown_unless_all_are_asked_for():
     findings = [make_finding("R103", f"a:{n}", "x") for n in range(25)]
     short, long = render_text(findings, False), render_text(findings, True)
-    assert short.count("a:") == SHOWN == 20
+    assert short.count("a:") == MAX_SHOWN == 20
     assert "… and 5 more; all=true shows them" in short
     assert long.count("a:") == 25
 
@@ -332,8 +332,8 @@ def test_an_allowed_rule_is_a_note_by_id_or_by_name():
         make_finding("D202", "a:2", ""),
         make_finding("R103", "a:3", ""),
     ]
-    by_id = [f.severity for f in drop_allowed(findings, ["D102"])]
-    by_name = [f.severity for f in drop_allowed(findings, ["leakage"])]
+    by_id = [f.severity for f in downgrade_allowed(findings, ["D102"])]
+    by_name = [f.severity for f in downgrade_allowed(findings, ["leakage"])]
     assert by_id == ["note", "error", "error"]
     assert by_name == ["note", "note", "error"]
 

@@ -6,13 +6,13 @@ from itertools import combinations
 import pytest
 
 from crosstune.data.quality.duplicates import (
-    check_duplicates,
     count_leakage,
-    exact_key,
+    find_duplicates,
     find_near,
-    loose_key,
+    make_exact_key,
+    make_loose_key,
 )
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 
 LONG = "la habitación era amplia y el desayuno estaba muy bueno"
 
@@ -36,7 +36,7 @@ def texts_of(row):
 
 def duplicates(**texts):
     """Return rule, place and message of every duplicate."""
-    found = check_duplicates(splits_of(**texts), texts_of)
+    found = find_duplicates(splits_of(**texts), texts_of)
     return [(f.rule, f.place, f.message) for f in found]
 
 
@@ -48,7 +48,7 @@ def duplicates(**texts):
     [("una  noche ", "una noche"), ("nin\u0303o", "niño"), ("a\u3000b", "a b"), ("a\tb", "a b")],
 )
 def test_spaces_and_canonical_form_do_not_make_an_exact_difference(one, other):
-    assert exact_key([one]) == exact_key([other])
+    assert make_exact_key([one]) == make_exact_key([other])
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,17 @@ def test_spaces_and_canonical_form_do_not_make_an_exact_difference(one, other):
     ],
 )
 def test_case_width_space_and_compatibility_make_an_exact_difference_only(one, other):
-    assert exact_key([one]) != exact_key([other])
-    assert loose_key([one]) == loose_key([other])
+    assert make_exact_key([one]) != make_exact_key([other])
+    assert make_loose_key([one]) == make_loose_key([other])
 
 
 @pytest.mark.parametrize(("one", "other"), [("si", "sí"), ("no!", "no"), ("國", "国")])
 def test_accents_punctuation_and_script_variants_count(one, other):
-    assert loose_key([one]) != loose_key([other])
+    assert make_loose_key([one]) != make_loose_key([other])
 
 
 def test_texts_of_an_item_do_not_run_together():
-    assert loose_key(["ab", "c"]) != loose_key(["a", "bc"])
+    assert make_loose_key(["ab", "c"]) != make_loose_key(["a", "bc"])
 
 
 # --- where they stand
@@ -201,7 +201,7 @@ PAIRS = {
 
 def pairs(**compare):
     """Return rule and place of the duplicates of marked texts."""
-    found = check_duplicates(splits_of(**PAIRS), lambda row: row["texts"][:1], **compare)
+    found = find_duplicates(splits_of(**PAIRS), lambda row: row["texts"][:1], **compare)
     return [(f.rule, f.place) for f in found]
 
 

@@ -11,8 +11,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from crosstune.data.synthetic import demo
-from crosstune.data.synthetic import grammar as demo_grammars
+from crosstune.data.synthetic import demo, grammar
 from crosstune.data.synthetic.demo import read_demo_entities, read_demo_sentiment, read_demo_text
 from crosstune.errors import ConfigError
 
@@ -35,8 +34,7 @@ def patch(monkeypatch):
 
 
 def forget_draws():
-    demo._draw_sentiment.cache_clear()
-    demo._draw_entities.cache_clear()
+    demo._generate.cache_clear()
 
 
 def content(row):
@@ -211,8 +209,8 @@ def test_bags_of_words_do_not_solve_the_sentiment(language):
 
 @each_language
 def test_bags_of_words_solve_opinions_without_structure(language, patch):
-    patch.setattr(demo_grammars, "_SHAPES", {"plain": 1})
-    patch.setattr(demo_grammars, "_NEGATED", 0)
+    patch.setattr(grammar, "_SHAPES", {"plain": 1})
+    patch.setattr(grammar, "_NEGATED", 0)
     train, test = read_all(read_demo_sentiment, language, ENDS)
     assert order_free_accuracy(train, test, language) > 0.9
 
@@ -226,7 +224,7 @@ def test_looking_names_up_does_not_solve_the_entities(language):
 @each_language
 def test_looking_names_up_solves_names_of_one_type_each(language, patch):
     names = {"per": "甲乙", "loc": "丙丁", "org": "戊己", "club": "庚辛"}
-    patch.setattr(demo_grammars, "_draw_name", lambda rng, tables, slot, *_: names[slot])
+    patch.setattr(grammar, "_draw_name", lambda rng, tables, slot, *_: names[slot])
     train, test = read_all(read_demo_entities, language, ENDS, {"train": 200, "test": 60})
     assert lookup_f1(train, test) > 0.95
 

@@ -10,7 +10,7 @@ from crosstune.config.compose import compose_run
 from crosstune.config.paths import find_conf
 from crosstune.config.schema import Data, TaskType, UnseenLabels
 from crosstune.data.quality.duplicates import count_leakage
-from crosstune.data.splits import find_faults, find_unseen, merge
+from crosstune.data.splits import find_faults, find_unseen, merge_languages
 from crosstune.data.synthetic.stand_in import ROWS, generate_splits, read_data
 from crosstune.errors import DataError
 from crosstune.tasks import TASKS
@@ -47,7 +47,7 @@ def data_of(name, *more):
 
 def faults_of(data, splits):
     """Return what is wrong with the splits of a data set."""
-    task = TASKS[data.kind].from_rows(merge(splits["train"]).rows, **data.task)
+    task = TASKS[data.kind].from_rows(merge_languages(splits["train"]).rows, **data.task)
     faults = find_faults(splits, task.faults_of)
     faults += [
         f for found in find_unseen(splits, task.labels, task.labels_of).values() for f in found

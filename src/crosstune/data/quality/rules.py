@@ -1,21 +1,20 @@
-"""What `crosstune check` can find: the table of its rules, one finding, and how findings print.
+"""The rules of `crosstune check`: their table, one finding, and how findings are printed.
 
-Text of data is hostile: whatever a finding quotes is short, and what a terminal would obey is
-spelled out. Imports nothing heavy, because the help of the command line shows the table. The
-rules are applied in `data/checks.py`.
+Text of data is hostile: a finding quotes little of it, and escapes what a terminal would obey.
+Imports nothing heavy, because the help of the command line prints the table.
 """
 
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-SHOWN = 20  # places of a rule that are printed unless all are asked for
-_LONGEST = 60  # characters of a value that are quoted
+MAX_SHOWN = 20  # findings of a rule that are printed, unless all are requested
+MAX_VALUE = 60  # characters of a value that are quoted
 
 
 class Rule(NamedTuple):
@@ -24,7 +23,7 @@ class Rule(NamedTuple):
     name: str  # several rules may share one
     severity: Severity
     sentence: str
-    mend: str  # what to do about it
+    remedy: str
 
 
 _DROP = "remove one of the two, or move it into the same split"
@@ -38,90 +37,90 @@ RULES = {
     "C102": Rule("control", "warning", "a control character", _WRITE),
     "C103": Rule("replacement", "warning", "U+FFFD: a character was lost", _WRITE),
     "C104": Rule("bom", "warning", "a byte order mark inside the text", "remove it"),
-    "C105": Rule("bidi", "warning", "a control of writing direction", "remove it"),
-    "C106": Rule("invisible", "note", "a character without width", "remove it"),
-    "C107": Rule("line-ends", "note", "both CRLF and LF end lines", "save it with one of them"),
+    "C105": Rule("bidi", "warning", "a control character for writing direction", "remove it"),
+    "C106": Rule("invisible", "note", "a zero-width character", "remove it"),
+    "C107": Rule("line-ends", "note", "mixed CRLF and LF line ends", "save it with one of the two"),
     "C108": Rule("surrogate", "error", "half of a character (a lone surrogate)", _WRITE),
     "R101": Rule("unreadable", "error", "a file that cannot be read", "check its path and format"),
     "R102": Rule(
         "encoding",
         "error",
-        "bytes that the encoding does not know",
+        "bytes that are invalid in the encoding",
         "save it as UTF-8 or name its encoding, as in +data.reader.encoding=gb18030",
     ),
     "R103": Rule("ragged", "error", "a row with too few or too many columns", _ROW),
     "R104": Rule("empty", "error", "an empty text, label, word, tag or line", "fill or remove it"),
-    "R105": Rule("syntax", "error", "malformed JSON or CSV", "write it with a library"),
-    "R106": Rule("header", "error", "a column missing or named twice", "name the right columns"),
-    "R107": Rule("value", "error", "a value of the wrong type", "write one text or number there"),
+    "R105": Rule("syntax", "error", "malformed JSON or CSV", "write it with a JSON or CSV library"),
+    "R106": Rule("header", "error", "a column missing or named twice", "correct the column names"),
+    "R107": Rule("value", "error", "a value of the wrong type", "write a single text or number"),
     "R108": Rule("no-rows", "error", "a split without rows", "give a file with rows"),
-    "R109": Rule("format", "error", "anything else that the reader refuses", _ROW),
+    "R109": Rule("format", "error", "anything else that the reader rejects", _ROW),
     "T101": Rule("row", "error", "a row that the task cannot use", _ROW),
-    "T102": Rule("task", "error", "rows of which no task can be made", "check the label column"),
-    "T103": Rule("offset", "error", "an answer that is not where its offset says", _ROW),
-    "I101": Rule("id", "error", "an id that stands in its split before", "give each row its own"),
-    "I102": Rule("id-across", "warning", "an id that train has too", "check that the rows differ"),
+    "T102": Rule("task", "error", "rows that do not define a task", "check the label column"),
+    "T103": Rule("offset", "error", "an answer that is not at its offset", _ROW),
+    "I101": Rule("id", "error", "an id that occurs earlier in its split", "make the ids unique"),
+    "I102": Rule("id-across", "warning", "an id that occurs in train", "check if the rows differ"),
     "L101": Rule(
         "unseen",
         "error",
-        "a label that train never shows; a warning if data.unseen_labels=miss",
+        "a label that never occurs in train; a warning if data.unseen_labels=miss",
         "add such rows to train, or data.unseen_labels=miss scores them as missed",
     ),
-    "L102": Rule("typo", "warning", "a rare label that is nearly another one", "make them equal"),
-    "L103": Rule("conflict", "warning", "a text that has other labels before", "settle on one"),
-    "G101": Rule("scheme", "warning", "a tag that the tag scheme does not allow there", _ROW),
-    "B101": Rule("balance", "note", "labels and the rows that carry each", ""),
-    "B102": Rule("rare", "warning", "a label of fewer than 10 rows in train", "add rows, or merge"),
-    "B103": Rule("untested", "warning", "a label of train that the test lacks", "add rows to test"),
-    "D101": Rule("repeated", "warning", "a text that stands in its split before", _KEEP),
-    "D102": Rule("leakage", "error", "a test text that stands in train", _DROP),
-    "D103": Rule("leakage", "error", "a validation text that stands in train", _DROP),
-    "D104": Rule("overlap", "warning", "a test text that stands in validation", _DROP),
-    "D201": Rule("repeated", "note", "D101 but for case, space, width, Unicode form", _KEEP),
-    "D202": Rule("leakage", "error", "D102 but for case, space, width, Unicode form", _DROP),
-    "D203": Rule("leakage", "error", "D103 but for case, space, width, Unicode form", _DROP),
-    "D204": Rule("overlap", "warning", "D104 but for case, space, width, Unicode form", _DROP),
-    "D301": Rule("near", "note", "a text that is nearly one of its split", _LOOK),
-    "D302": Rule("near-leakage", "warning", "a test text that is nearly one of train", _LOOK),
-    "D303": Rule("near-leakage", "warning", "a validation text that is nearly one of train", _LOOK),
-    "D304": Rule("near", "note", "a test text that is nearly one of validation", _LOOK),
-    "D401": Rule("part", "note", "one text of several that train has too", "split by that text"),
-    "D402": Rule("translation", "note", "a text that another language has too", _LOOK),
-    "D403": Rule("translation", "note", "an id that train has in another language", _LOOK),
-    "K101": Rule("tokens", "note", "sub-words, items cut, unknown pieces", ""),
-    "K102": Rule("cut", "warning", "over 5 % of items cut", "raise data.max_tokens"),
-    "K103": Rule("unknown", "warning", "over 1 % unknown pieces", "take another model"),
+    "L102": Rule("typo", "warning", "a rare label that resembles another one", "make them equal"),
+    "L103": Rule("conflict", "warning", "a text that has other labels earlier", "decide on one"),
+    "G101": Rule("scheme", "warning", "a tag that the tag scheme does not allow here", _ROW),
+    "B101": Rule("balance", "note", "the number of rows of each label", ""),
+    "B102": Rule("rare", "warning", "a label with under 10 rows in train", "add rows, or merge"),
+    "B103": Rule("untested", "warning", "a label of train that test lacks", "add rows to test"),
+    "D101": Rule("repeated", "warning", "a text that occurs earlier in its split", _KEEP),
+    "D102": Rule("leakage", "error", "a test text that occurs in train", _DROP),
+    "D103": Rule("leakage", "error", "a validation text that occurs in train", _DROP),
+    "D104": Rule("overlap", "warning", "a test text that occurs in validation", _DROP),
+    "D201": Rule("repeated", "note", "D101 except for case, space, width, Unicode form", _KEEP),
+    "D202": Rule("leakage", "error", "D102 except for case, space, width, Unicode form", _DROP),
+    "D203": Rule("leakage", "error", "D103 except for case, space, width, Unicode form", _DROP),
+    "D204": Rule("overlap", "warning", "D104 except for case, space, width, Unicode form", _DROP),
+    "D301": Rule("near", "note", "a text close to one of its split", _LOOK),
+    "D302": Rule("near-leakage", "warning", "a test text close to one of train", _LOOK),
+    "D303": Rule("near-leakage", "warning", "a validation text close to one of train", _LOOK),
+    "D304": Rule("near", "note", "a test text close to one of validation", _LOOK),
+    "D401": Rule("part", "note", "an item with one text that is in train", "split by that text"),
+    "D402": Rule("translation", "note", "a text that also occurs in another language", _LOOK),
+    "D403": Rule("translation", "note", "an id that occurs in train in another language", _LOOK),
+    "K101": Rule("tokens", "note", "subwords, truncated items, unknown subwords", ""),
+    "K102": Rule("cut", "warning", "over 5 % of items truncated", "raise data.max_tokens"),
+    "K103": Rule("unknown", "warning", "over 1 % of subwords unknown", "choose another model"),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found in the data; made by `make_finding`."""
+    """One fault of the data, in texts that are safe to print; create it by `make_finding`."""
 
     rule: str
     severity: Severity
-    place: str  # file:line[:column], or a file or split where no line is to blame
-    value: str  # what stands there, shortened and escaped
-    message: str  # what is wrong, and how to mend it
+    place: str  # file:line[:column], or a file or split if no line is to blame
+    value: str  # the text at that place, shortened
+    message: str
 
 
 def make_finding(
-    rule: str, place: str, message: str, value: str = "", mild: bool = False
+    rule: str, where: str, message: str, value: str = "", lenient: bool = False
 ) -> Finding:
-    """Return a finding whose texts can be printed anywhere; `mild` makes an error a warning."""
+    """Return a finding with escaped texts; `lenient` makes an error a warning."""
     severity = RULES[rule].severity
-    if mild and severity == "error":
+    if lenient and severity == "error":
         severity = "warning"
-    return Finding(rule, severity, escape(place), shorten(value), escape(message))
+    return Finding(rule, severity, escape(where), shorten(value), escape(message))
 
 
 def escape(text: str) -> str:
-    r"""Return the text with everything that is not plainly printable spelled out.
+    r"""Return the text with all unprintable characters as escape sequences.
 
     >>> escape("a\x1b[31m\u202eb 你好")
     'a\\x1b[31m\\u202eb 你好'
     """
-    return "".join(c if c.isprintable() else _spell(ord(c)) for c in text)
+    return "".join(c if c.isprintable() else _escape_character(ord(c)) for c in text)
 
 
 def shorten(text: str) -> str:
@@ -130,18 +129,18 @@ def shorten(text: str) -> str:
     >>> len(shorten("x" * 1000))
     60
     """
-    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    short = text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"
     return escape(short)
 
 
-def drop_allowed(findings: Sequence[Finding], allowed: Sequence[str]) -> list[Finding]:
-    """Return the findings, those of the allowed rules (by id or name) as notes.
+def downgrade_allowed(findings: Sequence[Finding], allowed: Sequence[str]) -> list[Finding]:
+    """Return the findings with those of the allowed rules (by id or name) as notes.
 
-    >>> [f.severity for f in drop_allowed([make_finding("D102", "a:1", "")], ["leakage"])]
+    >>> [f.severity for f in downgrade_allowed([make_finding("D102", "a:1", "")], ["leakage"])]
     ['note']
     """
     return [
-        Finding(f.rule, "note", f.place, f.value, f"{f.message} (allowed)")
+        replace(f, severity="note", message=f"{f.message} (allowed)")
         if f.rule in allowed or RULES[f.rule].name in allowed
         else f
         for f in findings
@@ -149,20 +148,20 @@ def drop_allowed(findings: Sequence[Finding], allowed: Sequence[str]) -> list[Fi
 
 
 def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """Return each finding once: the gravest first, then by rule, file and line."""
-    return sorted(dict.fromkeys(findings), key=_rank)
+    """Return the distinct findings by severity, rule, file and line."""
+    return sorted(dict.fromkeys(findings), key=_make_sort_key)
 
 
 def render_text(findings: Sequence[Finding], everything: bool) -> str:
-    """Return findings for people: under each rule its number of places and the first of them."""
+    """Return findings as text: by rule, their number and the first of them, or `everything`."""
     lines: list[str] = []
     groups: dict[tuple[Severity, str], list[Finding]] = {}
     for finding in sort_findings(findings):
         groups.setdefault((finding.severity, finding.rule), []).append(finding)
     for (severity, rule), group in groups.items():
         name, _, sentence, _ = RULES[rule]
-        lines.append(f"{severity} {rule} ({name}), {len(group)}: {sentence}{_hint(rule)}")
-        shown = group if everything else group[:SHOWN]
+        lines.append(f"{severity} {rule} ({name}), {len(group)}: {sentence}{_render_remedy(rule)}")
+        shown = group if everything else group[:MAX_SHOWN]
         lines += [f"  {f.place}: {f.message}{f'  [{f.value}]' if f.value else ''}" for f in shown]
         if len(shown) < len(group):
             lines.append(f"  … and {len(group) - len(shown)} more; all=true shows them")
@@ -172,32 +171,32 @@ def render_text(findings: Sequence[Finding], everything: bool) -> str:
 
 
 def render_json(facts: dict[str, Any], findings: Sequence[Finding]) -> str:
-    """Return one JSON object: the facts, every finding, and how many there are of each rule."""
+    """Return one JSON object: the facts, every finding, and the number of findings by rule."""
     ordered = sort_findings(findings)
     counts = Counter(finding.rule for finding in ordered)
-    listed = [{**asdict(f), "message": f"{f.message}{_hint(f.rule)}"} for f in ordered]
+    listed = [{**asdict(f), "message": f"{f.message}{_render_remedy(f.rule)}"} for f in ordered]
     return json.dumps({**facts, "findings": listed, "counts": dict(counts)})
 
 
 def render_rules() -> str:
-    """Return the table of all rules, one a line."""
+    """Return the table of all rules, one per line."""
     return "\n".join(
         f"  {rule}  {severity:8} {name:13} {sentence}"
         for rule, (name, severity, sentence, _) in RULES.items()
     )
 
 
-def _hint(rule: str) -> str:
-    return f"; to mend: {RULES[rule].mend}" if RULES[rule].mend else ""
+def _render_remedy(rule: str) -> str:
+    return f"; to fix: {RULES[rule].remedy}" if RULES[rule].remedy else ""
 
 
-def _spell(code: int) -> str:
+def _escape_character(code: int) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _rank(finding: Finding) -> tuple[Any, ...]:
+def _make_sort_key(finding: Finding) -> tuple[Any, ...]:
     file, *numbers = re.split(r":(?=\d+(?::|$))", finding.place)
     lines = [int(n) for n in numbers if n.isdigit()]
     return (SEVERITIES.index(finding.severity), finding.rule, file, lines, finding.message)

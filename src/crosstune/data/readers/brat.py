@@ -1,8 +1,7 @@
-"""BRAT stand-off: a text file and a file of entities and relations over its characters.
+"""BRAT stand-off: a text file, and a file of entities and relations over its characters.
 
-Reads T (entities), R (relations) and * (equivalences) lines; attributes, normalisations and notes
-say nothing of relations or spans and are passed over, events are refused. One line of the text is
-one sentence. Gives rows of relations or of tags. https://brat.nlplab.org/standoff.html
+Reads T (entities), R (relations) and * (equivalences) lines; skips attributes, normalisations and
+notes, refuses events. One line of the text is one sentence. https://brat.nlplab.org/standoff.html
 """
 
 import logging
@@ -13,9 +12,10 @@ from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
-from crosstune.errors import ConfigError, DataError
+from crosstune.data.readers.files import iterate_lines, make_split, read_file
+from crosstune.data.splits import Split
+from crosstune.errors import ConfigError
+from crosstune.languages import HAN
 
 FORMS = ("relation", "tagging")
 ENTITY = re.compile(
@@ -23,14 +23,13 @@ ENTITY = re.compile(
 )
 RELATION = re.compile(r"R[^\t]*\t([^\t ]+) [^\t :]+:([^\t ]+) [^\t :]+:([^\t ]+)\s*")
 EQUIVALENCE = re.compile(r"\*\t([^\t ]+)((?: [^\t ]+){2,})\s*")
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 WORD = re.compile(rf"[{HAN}]|[^\W{HAN}]+|[^\w\s]")
 
 log = logging.getLogger(__name__)
 
 
 class Entity(NamedTuple):
-    """An entity over the characters [start, end) of its file; `gaps`: in parts, text between."""
+    """An entity over the characters [start, end) of its file; `gaps`: it has text between parts."""
 
     type: str
     start: int
@@ -39,7 +38,7 @@ class Entity(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A relation between two entities, by their names, and its line in the annotations."""
+    """A relation between two entities, given by name, and its line in the annotations."""
 
     label: str
     head: str
@@ -48,7 +47,7 @@ class Link(NamedTuple):
 
 
 class Document:
-    """One text with its annotations; `faults` tells what is wrong with them."""
+    """One text with its annotations, and the faults in them."""
 
     def __init__(self, stem: str, encoding: str):
         self.text_file, self.file = f"{stem}.txt", f"{stem}.ann"
@@ -59,34 +58,35 @@ class Document:
         self.entities: dict[str, Entity] = {}
         self.links: list[Link] = []
         self.faults: list[str] = []
-        for number, line in lines_of(annotations):
-            if fault := self._read_line(number, line):
+        for number, line in iterate_lines(annotations):
+            if fault := self._parse_line(number, line):
                 self.faults.append(f"{self.file}:{number}: {fault}")
         for link in self.links:
             for name in (link.head, link.tail):
                 if name not in self.entities:
                     self.faults.append(f"{self.file}:{link.line}: no entity {name!r}")
 
-    def _read_line(self, number: int, line: str) -> str | None:
+    def _parse_line(self, number: int, line: str) -> str | None:
+        """Add the annotation of a line; return what is wrong with it."""
         if line[:1] == "T":
-            return self._read_entity(line)
-        if found := RELATION.fullmatch(line):
-            label, head, tail = found.groups()
+            return self._parse_entity(line)
+        if match := RELATION.fullmatch(line):
+            label, head, tail = match.groups()
             self.links.append(Link(label, head, tail, number))
-        elif found := EQUIVALENCE.fullmatch(line):  # it holds both ways
-            pairs = permutations(found.group(2).split(), 2)
-            self.links += [Link(found.group(1), head, tail, number) for head, tail in pairs]
+        elif match := EQUIVALENCE.fullmatch(line):  # it holds both ways
+            pairs = permutations(match.group(2).split(), 2)
+            self.links += [Link(match.group(1), head, tail, number) for head, tail in pairs]
         elif line[:1] == "E":
             return "an event; only entities, relations and equivalences are read"
         elif line.strip() and line[0] not in "AMN#":
             return f"{line[:40]!r} is no annotation of BRAT, or a malformed one"
         return None
 
-    def _read_entity(self, line: str) -> str | None:
-        found = ENTITY.fullmatch(line)
-        if not found:
+    def _parse_entity(self, line: str) -> str | None:
+        match = ENTITY.fullmatch(line)
+        if not match:
             return f"{line[:40]!r} is not an entity: name, tab, type and offsets, tab, text"
-        name, kind, offsets, form = found.groups()
+        name, entity_type, offsets, form = match.groups()
         parts = [tuple(map(int, part.split())) for part in offsets.split(";")]
         if any(not a < b <= len(self.text) for a, b in parts) or parts != sorted(parts):
             return f"{name} has offsets {offsets} in a text of {len(self.text)} characters"
@@ -96,17 +96,23 @@ class Document:
         if name in self.entities:
             return f"{name} is the name of an earlier entity"
         gaps = any(self.text[a[1] : b[0]].strip() for a, b in pairwise(parts))
-        self.entities[name] = Entity(kind, parts[0][0], parts[-1][1], gaps)
+        self.entities[name] = Entity(entity_type, parts[0][0], parts[-1][1], gaps)
         return None
 
-    def line_of(self, place: int) -> int:
+    def find_line(self, offset: int) -> int:
         """Return the line, from 0, of a character."""
-        return bisect_right(self.starts, place) - 1
+        return bisect_right(self.starts, offset) - 1
 
-    def lines(self, first: int, last: int) -> tuple[str, int]:
-        """Return the text of some lines and where it starts."""
+    def slice_lines(self, first: int, last: int) -> tuple[str, int]:
+        """Return the text of the lines `first` to `last` and its offset."""
         end = [*self.starts, len(self.text) + 1][last + 1] - 1
         return self.text[self.starts[first] : end].removesuffix("\r"), self.starts[first]
+
+    def warn_of_gaps(self) -> None:
+        """Log how many entities are in parts."""
+        if gaps := sum(entity.gaps for entity in self.entities.values()):
+            message = "%s: %d of %d entities are in parts, read with the text between"
+            log.warning(message, self.file, gaps, len(self.entities))
 
 
 def read_brat(
@@ -115,13 +121,14 @@ def read_brat(
     """Read BRAT annotations: a folder of .txt and .ann files, or the path of one pair, no suffix.
 
     `as_="relation"` gives a row for each annotated pair, with the line of text that holds it (or
-    the lines, if it spans some); an equivalence gives one for each order of its members.
+    the lines, if it spans several); an equivalence gives one for each order of its members.
     `negative` is the label of rows for all other ordered pairs of entities within one line. An
-    entity in parts is read as all from its first character to its last, and such are counted.
+    entity in parts is read from its first character to its last; a warning counts such entities.
 
     `as_="tagging"` gives a row of words and BIO tags for each line; a word is a run of letters and
     digits, one Chinese character, or one other sign, and belongs to an entity that it touches. Of
-    entities that overlap the longest is kept; the others, and such as cross lines, are counted.
+    overlapping entities the longest is used; a warning counts the entities that are dropped for
+    that, or because they cross lines.
 
     Raises:
         DataError: a file is missing, an offset does not fit the text, a name is unknown or given
@@ -132,21 +139,22 @@ def read_brat(
         raise ConfigError(f"data.reader.as_={as_}. Allowed: {', '.join(FORMS)}.")
     if negative is not None and as_ != "relation":
         raise ConfigError(f"data.reader.negative={negative}: tags have no pairs; leave it out.")
-    documents = [Document(stem, encoding) for stem in _stems(source)]
-    if faults := [fault for document in documents for fault in document.faults]:
-        raise DataError(faults)
-    found = [
-        row
-        for document in documents
-        for row in (
-            _relation_rows(document, negative) if as_ == "relation" else _tag_rows(document)
-        )
-    ]
-    rows = [{"id": str(number), **row} for number, row in enumerate(found)]
-    return Split(rows, {file: d for document in documents for file, d in document.digests.items()})
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    digests: dict[str, str] = {}
+    for stem in _list_stems(source):
+        document = Document(stem, encoding)
+        faults += document.faults
+        digests |= document.digests
+        if not faults:
+            document.warn_of_gaps()
+            relation = as_ == "relation"
+            columns = _make_relations(document, negative) if relation else _make_tags(document)
+            rows += [{"id": str(number), **row} for number, row in enumerate(columns, len(rows))]
+    return make_split(rows, faults, digests)
 
 
-def _stems(source: str) -> list[str]:
+def _list_stems(source: str) -> list[str]:
     folder = Path(source)
     if not folder.is_dir():
         return [source]
@@ -154,45 +162,43 @@ def _stems(source: str) -> list[str]:
     return sorted({file.with_suffix("").as_posix() for file in files})
 
 
-def _relation_rows(document: Document, negative: str | None) -> Iterator[dict[str, Any]]:
-    _tell_gaps(document)
+def _make_relations(document: Document, negative: str | None) -> Iterator[dict[str, Any]]:
     entities = document.entities
     linked = {(link.head, link.tail) for link in document.links}
     for link in document.links:
         pair = entities[link.head], entities[link.tail]
         where = f"{document.file}:{link.line}"
-        yield {**_pair_in_text(document, *pair), "label": link.label, "where": where}
+        yield {**_locate_pair(document, *pair), "label": link.label, "where": where}
     if negative is None:
         return
     lines: dict[int, list[str]] = {}
     for name, entity in entities.items():
-        first, last = document.line_of(entity.start), document.line_of(entity.end - 1)
+        first, last = document.find_line(entity.start), document.find_line(entity.end - 1)
         if first == last:
             lines.setdefault(first, []).append(name)
     for line, names in sorted(lines.items()):
         for pair in permutations(names, 2):
             if pair not in linked:
-                row = _pair_in_text(document, entities[pair[0]], entities[pair[1]])
+                row = _locate_pair(document, entities[pair[0]], entities[pair[1]])
                 yield {**row, "label": negative, "where": f"{document.text_file}:{line + 1}"}
 
 
-def _pair_in_text(document: Document, head: Entity, tail: Entity) -> dict[str, Any]:
-    first = document.line_of(min(head.start, tail.start))
-    text, start = document.lines(first, document.line_of(max(head.end, tail.end) - 1))
+def _locate_pair(document: Document, head: Entity, tail: Entity) -> dict[str, Any]:
+    first = document.find_line(min(head.start, tail.start))
+    text, start = document.slice_lines(first, document.find_line(max(head.end, tail.end) - 1))
     spans = [[entity.start - start, entity.end - start] for entity in (head, tail)]
     return {"text": text, "head": spans[0], "tail": spans[1]}
 
 
-def _tag_rows(document: Document) -> Iterator[dict[str, Any]]:
-    _tell_gaps(document)
+def _make_tags(document: Document) -> Iterator[dict[str, Any]]:
     by_length = sorted(document.entities.values(), key=lambda e: (e.start - e.end, e.start))
     lines: dict[int, list[Entity]] = {}
     for entity in by_length:
-        lines.setdefault(document.line_of(entity.start), []).append(entity)
+        lines.setdefault(document.find_line(entity.start), []).append(entity)
     dropped = 0
     for line in range(len(document.starts)):
-        text, start = document.lines(line, line)
-        words = [(found.start() + start, found.end() + start) for found in WORD.finditer(text)]
+        text, start = document.slice_lines(line, line)
+        words = [(m.start() + start, m.end() + start) for m in WORD.finditer(text)]
         if not words:
             continue
         tags = ["O"] * len(words)
@@ -209,11 +215,5 @@ def _tag_rows(document: Document) -> Iterator[dict[str, Any]]:
     dropped += sum(map(len, lines.values()))
     if dropped:
         total = len(document.entities)
-        sentence = "%s: %d of %d entities dropped: they overlap a longer one or cross lines"
-        log.warning(sentence, document.file, dropped, total)
-
-
-def _tell_gaps(document: Document) -> None:
-    if gaps := sum(entity.gaps for entity in document.entities.values()):
-        sentence = "%s: %d of %d entities are in parts, read with what stands between"
-        log.warning(sentence, document.file, gaps, len(document.entities))
+        message = "%s: %d of %d entities dropped: they overlap a longer one or cross lines"
+        log.warning(message, document.file, dropped, total)

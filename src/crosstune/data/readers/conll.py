@@ -1,11 +1,18 @@
-"""CoNLL columns: one word a line, a blank line between sentences."""
+"""Words in columns or in lines: CoNLL, CoNLL-U and segmented text."""
 
 import re
+from collections.abc import Sequence
+from itertools import dropwhile
 from typing import Any
 
-from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
-from crosstune.errors import DataError
+from crosstune.data.readers.files import iterate_blocks, iterate_lines, make_split, read_file
+from crosstune.data.splits import Split
+from crosstune.errors import ConfigError, DataError
+
+CONLLU_COLUMNS = {"upos": 3, "xpos": 4, "feats": 5, "deprel": 7}
+CONLLU_WIDTH = 10
+CONLLU_ID = re.compile(r"([0-9]+)(?:-([0-9]+)|\.([0-9]+))?")
+BLANKS = re.compile("[ \t\u3000]+")
 
 
 def read_conll(
@@ -20,61 +27,63 @@ def read_conll(
     """Read CoNLL columns (gzip allowed): one word a line, a blank line between sentences.
 
     `word` and `tag` are numbers of columns, from 0, or from -1 at the right end; with `tag` null
-    the words are read without tags. With `strip_digit` each word ends in a digit that says where
-    in a larger word it stands (Weibo's "科0"), and loses it. With `skip_empty` a row without a
-    word, but with the tag O, is left out (the Chinese files of xSID have some).
+    the words are read without tags. `strip_digit` removes the digit at the end of each word that
+    gives its position in a larger word (Weibo's "科0"). `skip_empty` leaves out a row without a
+    word but with the tag O (the Chinese files of xSID have some).
 
-    Columns are parted by tabs where the first row holds one, else by spaces. Lines that
-    start with `#` and hold no further column before a sentence are comments; `-DOCSTART-` rows
-    are document marks, not sentences.
+    Columns are separated by tabs if the first row holds one, else by spaces. Lines that start with
+    `#` and hold no further column before a sentence are comments; `-DOCSTART-` rows are document
+    marks, not sentences.
 
     Raises:
         DataError: the file is missing or not UTF-8, a row is ragged, a word or tag is empty, or the
-            digit to strip is not there.
+            digit to strip is missing.
     """
     content, digest = read_file(source, encoding)
     lines = [
         (number, "" if line.startswith("-DOCSTART-") else line)
-        for number, line in lines_of(content)
+        for number, line in iterate_lines(content)
     ]
-    filled = [text for _, text in lines if text.strip()]
-    plain = (text for text in filled if "\t" in text or not text.startswith("#"))
-    first = next(plain, filled[0] if filled else "")
-    tabs = "\t" in first
-    width = len(_columns(first, tabs))
-    faults: list[str] = []
+    tabs, width = _detect_layout([line for _, line in lines if line.strip()])
     columns = [word] if tag is None else [word, tag]
-    if first and not (all(-width <= c < width for c in columns) and width >= len(columns)):
+    if width and not (all(-width <= c < width for c in columns) and width >= len(columns)):
         raise DataError(
             [f"{source}: {width} columns, but the word is column {word} and the tag column {tag}"]
         )
     rows: list[dict[str, Any]] = []
-    row: dict[str, Any] = {}
-    for number, line in [*lines, (0, "")]:
-        if not line.strip():
-            rows += [row] if row else []
-            row = {}
-            continue
-        if not row and _is_comment(line, tabs):
-            continue
-        cells = _columns(line, tabs)
-        empty = len(cells) == width and not cells[word].strip()
-        if skip_empty and empty and (tag is None or cells[tag] == "O"):
-            continue
-        if fault := _fault_in(cells, width, columns, strip_digit):
-            faults.append(f"{source}:{number}: {fault}")
-            continue
-        row = row or {"id": str(len(rows)), "words": [], "tags": [], "where": f"{source}:{number}"}
-        row["words"].append(cells[word][:-1] if strip_digit else cells[word])
-        if tag is not None:
-            row["tags"].append(cells[tag].strip())
-    if faults:
-        raise DataError(faults)
-    return Split(rows, {source: digest})
+    faults: list[str] = []
+    for block in iterate_blocks(lines):
+        row: dict[str, Any] = {}
+        for number, line in block:
+            if not row and _is_comment(line, tabs):
+                continue
+            where = f"{source}:{number}"
+            cells = _split_columns(line, tabs)
+            empty = len(cells) == width and not cells[word].strip()
+            if skip_empty and empty and (tag is None or cells[tag] == "O"):
+                continue
+            if fault := _find_row_fault(cells, width, columns, strip_digit):
+                faults.append(f"{where}: {fault}")
+                continue
+            row = row or {"id": str(len(rows)), "words": [], "tags": [], "where": where}
+            row["words"].append(cells[word][:-1] if strip_digit else cells[word])
+            if tag is not None:
+                row["tags"].append(cells[tag].strip())
+        rows += [row] if row else []
+    return make_split(rows, faults, {source: digest})
 
 
-def _columns(line: str, tabs: bool) -> list[str]:
-    # str.split would also part a word at a no-break space or an ideographic one
+def _detect_layout(lines: list[str]) -> tuple[bool, int]:
+    """Return whether tabs separate the columns, and how many columns there are."""
+    if not lines:
+        return False, 0
+    first = next((line for line in lines if "\t" in line or not line.startswith("#")), lines[0])
+    tabs = "\t" in first
+    return tabs, len(_split_columns(first, tabs))
+
+
+def _split_columns(line: str, tabs: bool) -> list[str]:
+    # str.split would also split a word at a no-break space or an ideographic one
     return line.split("\t") if tabs else re.split("[ \t]+", line.strip(" \t"))
 
 
@@ -84,7 +93,7 @@ def _is_comment(line: str, tabs: bool) -> bool:
     return line.startswith("# ") and (" = " in line or line.startswith(("# newdoc", "# newpar")))
 
 
-def _fault_in(cells: list[str], width: int, columns: list[int], digit: bool) -> str | None:
+def _find_row_fault(cells: list[str], width: int, columns: list[int], digit: bool) -> str | None:
     if len(cells) != width:
         return f"{len(cells)} columns where the first row has {width}"
     word = columns[0]
@@ -93,3 +102,97 @@ def _fault_in(cells: list[str], width: int, columns: list[int], digit: bool) -> 
     if digit and not re.fullmatch(".+[0-9]", cells[word], re.DOTALL):
         return f"{cells[word]!r} is no word and a digit (data.reader.strip_digit)"
     return None
+
+
+def read_conllu(
+    source: str, *, column: str = "upos", characters: bool = False, encoding: str = "utf-8"
+) -> Split:
+    """Read CoNLL-U (gzip allowed): the syntactic words, each with its value in one column.
+
+    `column` is upos, xpos, feats or deprel; trees are not read. Words are the lines whose id is a
+    whole number: the line of a contraction (1-2, Spanish "del") is skipped in favour of the words
+    inside it ("de", "el"), and so is an empty node (1.1), which stands for no text. With
+    `characters` the words are characters instead, tagged B, M, E or S by their position in a word;
+    no column is read. https://universaldependencies.org/format.html
+
+    Raises:
+        ConfigError: there is no such column.
+        DataError: the file is missing or not UTF-8, a row has not ten columns, the ids of a
+            sentence do not count up from 1, or a word or its value is missing (`_`; in feats it
+            means that there is none).
+    """
+    if column not in CONLLU_COLUMNS:
+        raise ConfigError(f"data.reader.column={column}. Allowed: {', '.join(CONLLU_COLUMNS)}.")
+    content, digest = read_file(source, encoding)
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for block in iterate_blocks(iterate_lines(content)):
+        lines = list(dropwhile(lambda line: line[1].startswith("#"), block))
+        words: list[str] = []
+        tags: list[str] = []
+        last_id = 0
+        for number, line in lines:
+            cells = line.split("\t")
+            fault = _find_conllu_fault(cells, last_id, None if characters else column)
+            if fault:
+                faults.append(f"{source}:{number}: {fault}")
+            if cells[0].isdecimal():
+                last_id = int(cells[0])
+                if not fault:
+                    words.append(cells[1])
+                    tags.append(cells[CONLLU_COLUMNS[column]])
+        if words:
+            columns = split_characters(words) if characters else {"words": words, "tags": tags}
+            rows.append({"id": str(len(rows)), **columns, "where": f"{source}:{lines[0][0]}"})
+    return make_split(rows, faults, {source: digest})
+
+
+def _find_conllu_fault(cells: list[str], last_id: int, column: str | None) -> str | None:
+    if len(cells) != CONLLU_WIDTH:
+        return f"{len(cells)} columns where CoNLL-U has {CONLLU_WIDTH}"
+    match = CONLLU_ID.fullmatch(cells[0])
+    if match is None:
+        return f"{cells[0]!r} is no id of CoNLL-U"
+    first, end, empty_node = int(match[1]), match[2], match[3]
+    if first != (last_id if empty_node else last_id + 1) or (end and int(end) < first):
+        if last_id:
+            return f"the id {cells[0]} after the word {last_id}"
+        return f"a first id {cells[0]}"
+    if end or empty_node:
+        return None
+    if not cells[1].strip():
+        return "an empty word"
+    if column:
+        value = cells[CONLLU_COLUMNS[column]]
+        if not value.strip() or (value == "_" and column != "feats"):
+            return f"no {column} ({value})"
+    return None
+
+
+def read_segmented(source: str, *, encoding: str = "utf-8") -> Split:
+    """Read segmented text (gzip allowed): one sentence a line, its words separated by blanks.
+
+    Blanks are spaces, tabs and ideographic spaces, one or more. The words of a row are characters,
+    tagged B, M, E or S by their position in a word. Empty lines are skipped.
+
+    Raises:
+        DataError: the file is missing or not UTF-8.
+    """
+    content, digest = read_file(source, encoding)
+    rows: list[dict[str, Any]] = []
+    for number, line in iterate_lines(content):
+        if words := [word for word in BLANKS.split(line) if word]:
+            where = f"{source}:{number}"
+            rows.append({"id": str(len(rows)), **split_characters(words), "where": where})
+    return Split(rows, {source: digest})
+
+
+def split_characters(words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the characters of words without blanks, and the tag B, M, E or S of each.
+
+    >>> split_characters(["小明", "住"])
+    {'words': ['小', '明', '住'], 'tags': ['B', 'E', 'S']}
+    """
+    words = [BLANKS.sub("", word) for word in words]
+    tags = ["S" if len(w) == 1 else "B" + "M" * (len(w) - 2) + "E" for w in words if w]
+    return {"words": list("".join(words)), "tags": list("".join(tags))}

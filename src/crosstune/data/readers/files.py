@@ -1,20 +1,40 @@
-"""Files to text: UTF-8 unless another encoding is named, gzip allowed, digested.
+"""Text files: decoding, lines and blocks, the faults in them, and plain text as rows.
 
-Every reader of this folder begins here. Nothing is guessed or replaced: a byte that the encoding
-does not know is a fault with its line.
+The encoding is UTF-8 unless the configuration names another; gzip is allowed. No byte is guessed
+or replaced: one that the encoding does not know is a fault with its line.
 """
 
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
+
+Line = tuple[int, str]  # number from 1, and text without its line end
+
+
+def read_text(source: str, *, encoding: str = "utf-8") -> Split:
+    """Read plain text (gzip allowed), one paragraph a line; blank lines are left out.
+
+    Raises:
+        DataError: the file is missing or not UTF-8.
+    """
+    content, digest = read_file(source, encoding)
+    rows = [
+        {"id": str(number), "text": line.strip(), "where": f"{source}:{number}"}
+        for number, line in iterate_lines(content)
+        if line.strip()
+    ]
+    return Split(rows, {source: digest})
 
 
 def read_file(source: str, encoding: str = "utf-8") -> tuple[str, str]:
-    """Return a file's text, a byte order mark removed, and the sha256 of its bytes.
+    """Return a file's text without a byte order mark, and the sha256 of its uncompressed bytes.
 
     Raises:
         ConfigError: no such encoding.
@@ -43,8 +63,41 @@ def read_file(source: str, encoding: str = "utf-8") -> tuple[str, str]:
     return text, hashlib.sha256(raw).hexdigest()
 
 
-def lines_of(content: str) -> Iterator[tuple[int, str]]:
-    """Yield line numbers from 1 and lines; only line feeds end a line, a final CR is dropped."""
+def iterate_lines(content: str) -> Iterator[Line]:
+    """Yield numbered lines; only line feeds end a line, and a final carriage return is dropped."""
     # str.splitlines also breaks at characters that stand inside texts
     for number, line in enumerate(content.split("\n"), start=1):
         yield number, line.removesuffix("\r")
+
+
+def iterate_blocks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Yield the runs of lines between blank ones."""
+    block: list[Line] = []
+    for number, line in [*lines, (0, "")]:
+        if line.strip():
+            block.append((number, line))
+        elif block:
+            yield block
+            block = []
+
+
+@contextmanager
+def collect_faults(faults: list[str], where: str) -> Iterator[None]:
+    """Append the error that parsing a row raises to `faults`: a KeyError as a missing key."""
+    try:
+        yield
+    except KeyError as error:
+        faults.append(f"{where}: no key {error}")
+    except (TypeError, ValueError) as error:
+        faults.append(f"{where}: {error}")
+
+
+def make_split(rows: list[dict[str, Any]], faults: list[str], digests: dict[str, str]) -> Split:
+    """Return what a reader returns.
+
+    Raises:
+        DataError: there are faults.
+    """
+    if faults:
+        raise DataError(faults)
+    return Split(rows, digests)

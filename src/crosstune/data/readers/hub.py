@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, at a pinned commit, or copies of them in a local folder."""
+"""Data sets of the Hugging Face hub at a pinned commit, or their copies in a local folder."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crosstune.data.split import Split
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 
@@ -34,7 +34,7 @@ def read_hub(
             f"data.reader.revision={revision}: name the 40-digit commit of {path}, so that the "
             "data cannot change under the study."
         )
-    import datasets  # heavy, and only this reader needs it
+    import datasets  # slow to import, and only this reader needs it
 
     try:
         table: Any = datasets.load_dataset(
@@ -47,7 +47,7 @@ def read_hub(
     missing = [theirs for theirs in columns.values() if theirs not in table.column_names]
     if missing:
         raise ConfigError(f"{path} has no column {missing[0]}. Allowed: {table.column_names}.")
-    decode = {ours: _decoder(table.features[theirs]) for ours, theirs in columns.items()}
+    decode = {ours: _make_decoder(table.features[theirs]) for ours, theirs in columns.items()}
     rows = [
         {
             "id": str(number),
@@ -61,7 +61,7 @@ def read_hub(
     return Split(rows, {f"{path}/{name or 'default'}/{source}": digest})
 
 
-def _decoder(feature: Any) -> Callable[[Any], Any]:
+def _make_decoder(feature: Any) -> Callable[[Any], Any]:
     inner = getattr(feature, "feature", feature)  # a list of class labels holds its feature
     if hasattr(inner, "int2str"):
         if inner is feature:

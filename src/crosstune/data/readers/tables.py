@@ -1,99 +1,25 @@
 """Tables: TSV, CSV, JSONL and Parquet, one item a row.
 
-`read_columns` and `read_records` are what other readers of this folder use for their own columns.
+Readers with columns of their own build on `parse_table` and `read_columns`.
 """
 
 import csv
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from crosstune.data.readers.files import lines_of, read_file
-from crosstune.data.split import Split
+from crosstune.data.readers.files import iterate_lines, make_split, read_file
+from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
-csv.field_size_limit(2**31 - 1)  # a whole article may stand in one field
+csv.field_size_limit(2**31 - 1)  # one field may hold a whole article
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
-Record = tuple[int, dict[str, Any] | str]  # line, and its values by column, or its fault
-
-
-def read_records(
-    source: str, encoding: str = "utf-8", header: Sequence[str] | None = None
-) -> tuple[Iterator[Record], str]:
-    """Return the rows of a TSV, CSV, JSONL (gzip allowed) or Parquet file, and its sha256.
-
-    Rows come by column, a malformed one as a sentence on its fault in place of its values.
-    `header` names the columns of a TSV or CSV file that has no header of its own; with it, a
-    file that ends in .txt is TSV.
-
-    Raises:
-        ConfigError: the file's suffix is none of the four, or its rows name their own columns.
-        DataError: the file cannot be read.
-    """
-    kind = Path(source.removesuffix(".gz")).suffix
-    kind = ".tsv" if kind == ".txt" and header is not None else kind
-    parquet = kind == ".parquet" and not source.endswith(".gz")
-    if kind not in SUFFIXES and not parquet:
-        allowed = ", ".join(SUFFIXES)
-        raise ConfigError(f"{source}: a table ends in one of {allowed} (or .gz), or in .parquet.")
-    if header is not None and kind in (".jsonl", ".parquet"):
-        raise ConfigError(f"data.reader.header={list(header)}: {source} names its own columns.")
-    if parquet:
-        return _read_parquet(source)
-    content, digest = read_file(source, encoding)
-    if kind == ".jsonl":
-        return _read_jsonl(content), digest
-    return (_read_tsv if kind == ".tsv" else _read_csv)(content, list(header or [])), digest
-
-
-def is_jsonl(source: str) -> bool:
-    """Say whether each row of a table names its own columns."""
-    return source.removesuffix(".gz").endswith(".jsonl")
-
-
-def read_columns(
-    source: str,
-    wanted: Mapping[str, str],
-    header: Sequence[str] | None = None,
-    encoding: str = "utf-8",
-    sets: Collection[str] = (),
-    option: str = "data",
-) -> Split:
-    """Read some columns of a table as rows of texts, with `id` and `where`.
-
-    `wanted` maps our columns to those of the file; those in `sets` may be empty, or hold a list of
-    texts. `option` is the configuration key that faults name in front of our column.
-
-    Raises:
-        DataError: the file is missing or not in its encoding, a column is missing, a row is
-            ragged, or a value is empty, no single value or no text.
-        ConfigError: as `read_records`.
-    """
-    records, digest = read_records(source, encoding, header)
-    rows: list[dict[str, Any]] = []
-    faults: list[str] = []
-    for line, found in records:
-        where = f"{source}:{line}"
-        if isinstance(found, str):
-            faults.append(f"{where}: {found}")
-            if found.startswith("the header"):
-                break
-            continue
-        values = {ours: found.get(theirs) for ours, theirs in wanted.items()}
-        fault = _fault_in(values, wanted, found, sets, option)
-        if fault:
-            faults.append(f"{where}: {fault}")
-        if fault and fault.startswith("no column") and not is_jsonl(source):
-            break  # the header lacks it: every row would say the same
-        texts = {ours: _as_text(value) for ours, value in values.items()}
-        rows.append({"id": str(len(rows)), **texts, "where": where})
-    if faults:
-        raise DataError(faults)
-    return Split(rows, {source: digest})
+Values = dict[str, Any]  # by column
+TableRecord = tuple[int, Values | str]  # line, and its values or its fault
 
 
 def read_table(
@@ -108,15 +34,15 @@ def read_table(
     """Read a TSV, CSV, JSONL (gzip allowed) or Parquet file: one labelled text a row.
 
     TSV has no quoting, so a double quote is a character like any other; CSV is quoted as in
-    RFC 4180; JSONL has one object a line; rows of Parquet are placed by their number from 1.
-    `header` names the columns of a TSV (then .txt, too) or CSV file without a header of its own.
+    RFC 4180; JSONL has one object a line; rows of Parquet are numbered from 1.
+    `header` names the columns of a TSV (then also .txt) or CSV file without a header of its own.
 
     Raises:
         DataError: the file is missing or not UTF-8, a column is missing, a row is ragged, or a
             text or label is empty.
         ConfigError: the file's suffix is none of the four, or its rows name their own columns.
     """
-    return read_columns(source, _columns(text, text_pair, label), header, encoding)
+    return read_columns(source, _name_columns(text, text_pair, label), header, encoding)
 
 
 def read_label_sets(
@@ -128,25 +54,155 @@ def read_label_sets(
     header: list[str] | None = None,
     encoding: str = "utf-8",
 ) -> Split:
-    """Read a table as `read_table` does, where an empty label cell says that there is no label.
+    """Read a table as `read_table` does, where an empty label cell means that there is no label.
 
-    The labels of JSONL and Parquet may be a list, too.
+    The labels of JSONL and Parquet may also be a list.
 
     Raises:
         DataError: as `read_table`, but for empty labels.
         ConfigError: as `read_table`.
     """
-    columns = _columns(text, text_pair, label)
+    columns = _name_columns(text, text_pair, label)
     return read_columns(source, columns, header, encoding, sets=("label",))
 
 
-def _columns(text: str, text_pair: str | None, label: str) -> dict[str, str]:
+def _name_columns(text: str, text_pair: str | None, label: str) -> dict[str, str]:
     columns = {"text": text, "text_pair": text_pair, "label": label}
     return {ours: theirs for ours, theirs in columns.items() if theirs is not None}
 
 
-def _read_parquet(source: str) -> tuple[Iterator[Record], str]:
-    import pyarrow  # heavy, and only this format needs it
+def read_columns(
+    source: str,
+    columns: Mapping[str, str],
+    header: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    sets: Collection[str] = (),
+    option: str = "data",
+) -> Split:
+    """Read some columns of a table as rows of texts, with `id` and `where`.
+
+    `columns` maps our columns to those of the file; those in `sets` may be empty, or hold a list
+    of texts. `option` is the configuration key that faults name in front of our column.
+
+    Raises:
+        DataError: the file is missing or not in its encoding, a column is missing, a row is
+            ragged, or a value is empty, no single value or no text.
+        ConfigError: as `read_table_records`.
+    """
+
+    def parse(values: Values) -> tuple[Values, list[str]]:
+        faults = (
+            _find_cell_fault(value, columns[ours], f"{option}.{ours}", ours in sets)
+            for ours, value in values.items()
+        )
+        fault = next(filter(None, faults), None)
+        texts = {ours: _convert_to_text(value) for ours, value in values.items()}
+        return texts, [fault] if fault else []
+
+    return parse_table(source, columns, parse, header, encoding, option)
+
+
+def _find_cell_fault(value: Any, column: str, key: str, is_set: bool) -> str | None:
+    is_list = is_set and isinstance(value, list)
+    for item in value if is_list else [value]:
+        if isinstance(item, list | dict | bytes):
+            return f"column {column!r} holds a {type(item).__name__}, not one value"
+        if _is_empty(item) and (is_list or not is_set):
+            return f"column {column!r} ({key}) is empty"
+        try:
+            str(item).encode()
+        except UnicodeEncodeError:
+            return f"column {column!r} holds half of a character (a lone surrogate)"
+    return None
+
+
+def _convert_to_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_convert_to_text(item) for item in value]
+    return "" if _is_empty(value) else str(value)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value != value or not str(value).strip()  # JSON's NaN
+
+
+def parse_table(
+    source: str,
+    columns: Mapping[str, str],
+    parse: Callable[[Values], tuple[Values, list[str]]],
+    header: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    option: str = "data",
+) -> Split:
+    """Read a table with a function that turns the values of `columns` into a row and its faults.
+
+    Raises:
+        DataError: the file is missing or not in its encoding, a column is missing, a row is
+            ragged, or `parse` returns faults.
+        ConfigError: as `read_table_records`.
+    """
+    records, digest = read_table_records(source, encoding, header)
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for line, record in records:
+        where = f"{source}:{line}"
+        if isinstance(record, str):
+            faults.append(f"{where}: {record}")
+            if record.startswith("the header"):
+                break
+            continue
+        missing = next((ours for ours, theirs in columns.items() if theirs not in record), None)
+        if missing:
+            available = ", ".join(record)
+            faults.append(
+                f"{where}: no column {columns[missing]!r} ({option}.{missing}). "
+                f"The columns are: {available}"
+            )
+            if not is_jsonl(source):
+                break  # the header lacks it: every row would report the same
+            continue
+        values, row_faults = parse({ours: record[theirs] for ours, theirs in columns.items()})
+        faults += [f"{where}: {fault}" for fault in row_faults]
+        rows.append({"id": str(len(rows)), **values, "where": where})
+    return make_split(rows, faults, {source: digest})
+
+
+def read_table_records(
+    source: str, encoding: str = "utf-8", header: Sequence[str] | None = None
+) -> tuple[Iterator[TableRecord], str]:
+    """Return the rows of a TSV, CSV, JSONL (gzip allowed) or Parquet file, and its sha256.
+
+    A malformed row is a message about its fault in place of its values. `header` names the columns
+    of a TSV or CSV file that has no header of its own; with it, a file that ends in .txt is TSV.
+
+    Raises:
+        ConfigError: the file's suffix is none of the four, or its rows name their own columns.
+        DataError: the file cannot be read.
+    """
+    suffix = Path(source.removesuffix(".gz")).suffix
+    suffix = ".tsv" if suffix == ".txt" and header is not None else suffix
+    parquet = suffix == ".parquet" and not source.endswith(".gz")
+    if suffix not in SUFFIXES and not parquet:
+        allowed = ", ".join(SUFFIXES)
+        raise ConfigError(f"{source}: a table ends in one of {allowed} (or .gz), or in .parquet.")
+    if header is not None and suffix in (".jsonl", ".parquet"):
+        raise ConfigError(f"data.reader.header={list(header)}: {source} names its own columns.")
+    if parquet:
+        return _read_parquet(source)
+    content, digest = read_file(source, encoding)
+    if suffix == ".jsonl":
+        return parse_json_lines(content), digest
+    parse = _parse_tsv if suffix == ".tsv" else _parse_csv
+    return parse(content, list(header or [])), digest
+
+
+def is_jsonl(source: str) -> bool:
+    """Return whether each row of a table names its own columns."""
+    return source.removesuffix(".gz").endswith(".jsonl")
+
+
+def _read_parquet(source: str) -> tuple[Iterator[TableRecord], str]:
+    import pyarrow  # slow to import, and only this format needs it
     from pyarrow import parquet
 
     try:
@@ -156,24 +212,23 @@ def _read_parquet(source: str) -> tuple[Iterator[Record], str]:
         missing = isinstance(error, FileNotFoundError)
         reason = "no such file" if missing else f"no readable Parquet ({error})"
         raise DataError([f"{source}: {reason}"]) from error
-    batches = (batch.to_pylist() for batch in table.to_batches())
-    rows = (row for batch in batches for row in batch)
+    rows = (row for batch in table.to_batches() for row in batch.to_pylist())
     return enumerate(rows, start=1), hashlib.sha256(raw).hexdigest()
 
 
-def _read_tsv(content: str, header: list[str]) -> Iterator[Record]:
-    lines = list(lines_of(content))
+def _parse_tsv(content: str, header: list[str]) -> Iterator[TableRecord]:
+    lines = list(iterate_lines(content))
     rest = lines if header else lines[1:]
     header = header or lines[0][1].split("\t")
     for number, line in rest:
         if line:
-            yield number, _row(header, line.split("\t"))
+            yield number, _make_record(header, line.split("\t"))
         elif number < len(lines):
             yield number, "an empty line"
 
 
-def _read_csv(content: str, header: list[str]) -> Iterator[Record]:
-    reader = csv.reader([line + "\n" for _, line in lines_of(content)], strict=True)
+def _parse_csv(content: str, header: list[str]) -> Iterator[TableRecord]:
+    reader = csv.reader([line + "\n" for _, line in iterate_lines(content)], strict=True)
     while True:
         line = reader.line_num + 1  # where the row starts: a quoted field may hold line feeds
         try:
@@ -186,62 +241,30 @@ def _read_csv(content: str, header: list[str]) -> Iterator[Record]:
         if not header:
             header = cells
         elif cells:
-            yield line, _row(header, cells)
+            yield line, _make_record(header, cells)
 
 
-def _read_jsonl(content: str) -> Iterator[Record]:
-    for number, line in lines_of(content):
+def parse_json_lines(content: str) -> Iterator[TableRecord]:
+    """Yield the objects of JSONL, or a message about the fault of a line; skip blank lines."""
+    for number, line in iterate_lines(content):
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            value = json.loads(line)
         except json.JSONDecodeError as error:
             yield number, f"malformed JSON at column {error.colno} ({error.msg})"
-            continue
-        yield number, found if isinstance(found, dict) else "not a JSON object"
+        except (ValueError, RecursionError) as error:  # an integer too long, or nested too deep
+            yield number, f"malformed JSON ({error})"
+        else:
+            yield number, value if isinstance(value, dict) else "not a JSON object"
 
 
-def _row(header: list[str], cells: list[str]) -> dict[str, str] | str:
+def _make_record(header: list[str], cells: list[str]) -> dict[str, str] | str:
     if len(cells) != len(header):
         return f"{len(cells)} columns where the header has {len(header)}"
-    row = dict(zip(header, cells, strict=True))
-    if len(row) < len(header):
-        twice = [name for name in row if name and header.count(name) > 1]
-        if twice:
-            return f"the header names the column {twice[0]!r} twice"
-    return row
-
-
-def _fault_in(
-    values: Mapping[str, Any],
-    wanted: Mapping[str, str],
-    found: Mapping[str, Any],
-    sets: Collection[str],
-    option: str,
-) -> str | None:
-    for ours, theirs in wanted.items():
-        if theirs not in found:
-            return f"no column {theirs!r} ({option}.{ours}). The columns are: {', '.join(found)}"
-        value = values[ours]
-        listed = ours in sets and isinstance(value, list)
-        for each in value if listed else [value]:
-            if isinstance(each, list | dict | bytes):
-                return f"column {theirs!r} holds a {type(each).__name__}, not one value"
-            if _is_empty(each) and (listed or ours not in sets):
-                return f"column {theirs!r} ({option}.{ours}) is empty"
-            try:
-                str(each).encode()
-            except UnicodeEncodeError:
-                return f"column {theirs!r} holds half of a character (a lone surrogate)"
-    return None
-
-
-def _as_text(value: Any) -> Any:
-    """Return a value as a text, a list as a list of texts."""
-    if isinstance(value, list):
-        return [_as_text(each) for each in value]
-    return "" if _is_empty(value) else str(value)
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value != value or not str(value).strip()  # JSON's NaN
+    record = dict(zip(header, cells, strict=True))
+    if len(record) < len(header):
+        repeated = [name for name in record if name and header.count(name) > 1]
+        if repeated:
+            return f"the header names the column {repeated[0]!r} twice"
+    return record

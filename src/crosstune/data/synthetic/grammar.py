@@ -1,121 +1,133 @@
-"""What the demo's grammars are made of, and how one sentence is drawn from them.
+"""The grammars of the demo: how `grammars/*.json` is loaded and how a sentence is drawn from it.
 
-The words and sentence patterns stand in `demo_en`, `demo_es` and `demo_zh`; which sentences go
-into which split is decided in `demo`, the only caller.
-
-Every opinion pattern is written once, for either label: `good` and `bad`, `pro` and `con` change
-places when the label does. So each pattern and each opinion word occurs as often under one label
-as under the other, and only word order, negation and scope tell which one it is.
+Each opinion pattern serves both labels: `good` and `bad`, `pro` and `con` swap with the label.
+Patterns and opinion words are therefore equally frequent under either label, and only word order,
+negation and scope tell the labels apart.
 """
 
+import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 Polarity = str  # "good" or "bad"
 OPPOSITE: dict[Polarity, Polarity] = {"good": "bad", "bad": "good"}
-ENTITY_SLOTS = {"per": "PER", "loc": "LOC", "org": "ORG", "club": "ORG"}
+ENTITY_TYPES = {"per": "PER", "loc": "LOC", "org": "ORG", "club": "ORG"}  # of the slots
 
-_SHAPES = {"plain": 0.7, "overturned": 0.25, "scoped": 0.05}  # shares of `Opinions` patterns
-_NEGATED = 0.12  # share of clauses that deny the opposite ("was not bland" for "was tasty")
-_FELT = 0.25  # share of clauses in the first person ("I liked the food")
-_OPENED = 0.25  # share of sentences with an opening, where it is not needed for the length
+_SHAPES = {"plain": 0.7, "overturned": 0.25, "scoped": 0.05}  # probability of each pattern list
+_NEGATED = 0.12  # share of clauses that negate the opposite ("was not bland" for "was tasty")
+_FIRST_PERSON = 0.25  # share of clauses in the first person ("I liked the food")
+_OPENED = 0.25  # share of sentences with an opening that their length does not require
 _NAMELESS = 0.2  # share of sentences without an entity
-_SHARED = 0.5  # share of names that are a person, a place or an organisation by context alone
+_SHARED = 0.5  # share of names that only the context marks as person, location or organisation
+_GRAMMARS = Path(__file__).parent / "grammars"
 
 
 @dataclass(frozen=True)
 class Aspect:
-    """What an opinion can be about; the adjectives agree with it and are parted by blanks."""
+    """A noun phrase that an opinion can be about, with the adjectives that agree with it."""
 
     name: str
     agreement: str  # key of `Opinions.agreements`
-    good: str
-    bad: str
+    adjectives: Mapping[Polarity, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Aspects that go together in one review, and the phrases for the place they belong to."""
+    """Aspects that can appear in one review, and the phrases that name what is reviewed."""
 
     words: Mapping[str, str]
-    aspects: tuple[Aspect, ...]
+    aspects: Sequence[Aspect]
 
 
 @dataclass(frozen=True)
 class Opinions:
     """Patterns of one language whose label follows from their structure."""
 
-    domains: tuple[Domain, ...]
+    domains: Sequence[Domain]
+    adjectives: Mapping[str, Mapping[Polarity, Sequence[str]]]  # by agreement; fit every aspect
     agreements: Mapping[str, Mapping[str, str]]  # verb forms and pronouns of a noun phrase
-    affirmed: tuple[str, ...]  # clauses that say {adjective} of {np}
-    negated: tuple[str, ...]  # clauses that deny it
-    feelings: Mapping[Polarity, tuple[tuple[str, str], ...]]  # (affirmed, negated)
-    fillers: Mapping[str, tuple[str, ...]]
-    plain: tuple[str, ...]  # every clause points the same way
-    overturned: tuple[str, ...]  # the last opinion wins
-    scoped: tuple[str, ...]  # a marker decides which opinion wins, wherever it stands
+    affirmed: Sequence[str]  # clauses that state {adjective} of {np}
+    negated: Sequence[str]  # clauses that negate it
+    feelings: Mapping[Polarity, Sequence[Sequence[str]]]  # pairs: affirmed, negated
+    fillers: Mapping[str, Sequence[str]]
+    plain: Sequence[str]  # every clause has the same polarity
+    overturned: Sequence[str]  # the last opinion decides
+    scoped: Sequence[str]  # a marker decides which opinion counts, whatever the order
     opened: str  # the whole text, with an opening
     closed: str  # the whole text, without one
-    lengths: tuple[int, int]  # fewest and most words; characters where words are not spaced
-    verdicts: Mapping[Polarity, tuple[str, ...]]  # these and the next only in text without labels
+    lengths: tuple[int, int]  # minimum and maximum, in units of `Grammar.split_units`
+    verdicts: Mapping[Polarity, Sequence[str]]  # `verdicts` and `scored`: unlabelled text only
     scored: Mapping[Polarity, str]
 
 
 @dataclass(frozen=True)
-class Names:
-    """Names that every split may use, and names that the training split never shows."""
-
-    known: tuple[str, ...]
-    held_out: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Mentions:
-    """Patterns of one language in which the context tells the type of a name."""
+    """Patterns of one language in which the context decides the type of a name."""
 
-    names: Mapping[str, Names]  # one entry per entity slot, and "shared"
-    fillers: Mapping[str, tuple[str, ...]]
-    patterns: tuple[str, ...]
-    nameless: tuple[str, ...]
+    names: Mapping[str, Mapping[str, Sequence[str]]]  # slot or "shared" -> "known", "held_out"
+    fillers: Mapping[str, Sequence[str]]
+    patterns: Sequence[str]
+    nameless: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """Everything the demo can say in one language."""
+    """The vocabulary and patterns of one language."""
 
     opinions: Opinions
     mentions: Mentions
-    spaced: bool  # whether blanks part the words
+    spaced: bool  # whether the language separates words by spaces
 
-    def cut(self, text: str) -> list[str]:
-        """Cut text into the units that lengths and tags count: words, or characters in Chinese."""
+    def split_units(self, text: str) -> list[str]:
+        """Split a text into the units that are counted and tagged: words, or Chinese characters."""
         return text.split() if self.spaced else list(text)
 
 
+@cache
+def load_grammar(language: str) -> Grammar:
+    """Load the grammar of a language; there must be a file for it."""
+    tables = json.loads((_GRAMMARS / f"{language}.json").read_text("utf-8"))
+    opinions = tables["opinions"]
+    opinions["domains"] = [
+        Domain(
+            domain["words"], [_make_aspect(a, opinions["adjectives"]) for a in domain["aspects"]]
+        )
+        for domain in opinions["domains"]
+    ]
+    return Grammar(Opinions(**opinions), Mentions(**tables["mentions"]), tables["spaced"])
+
+
+def _make_aspect(aspect: dict[str, str], general: dict[str, Any]) -> Aspect:
+    agreement = aspect["agreement"]
+    adjectives = {p: [*general[agreement][p], aspect[p]] for p in OPPOSITE}
+    return Aspect(aspect["name"], agreement, adjectives)
+
+
 def draw_opinion(rng: random.Random, grammar: Grammar, polarity: Polarity) -> tuple[str, str]:
-    """Draw an opinion: its sentence without any opening, and the text as it stands in a row."""
+    """Draw an opinion; return the sentence without any opening, and the text of the row."""
     tables = grammar.opinions
     domain = rng.choice(tables.domains)
     aspects = rng.sample(domain.aspects, 3)
     words = {slot: rng.choice(options) for slot, options in tables.fillers.items()}
     words |= {**domain.words, **_describe(rng, tables, aspects[0], polarity)}
     for number, aspect in enumerate(aspects, start=1):
-        words[f"pro{number}"] = _draw_clause(rng, tables, aspect, polarity, _FELT)
-        words[f"con{number}"] = _draw_clause(rng, tables, aspect, OPPOSITE[polarity], _FELT)
+        words[f"pro{number}"] = _draw_clause(rng, tables, aspect, polarity, _FIRST_PERSON)
+        words[f"con{number}"] = _draw_clause(rng, tables, aspect, OPPOSITE[polarity], _FIRST_PERSON)
     words["fact"] = _draw_clause(rng, tables, aspects[0], polarity, 0)
     words["lie"] = _draw_clause(rng, tables, aspects[0], OPPOSITE[polarity], 0)
     shape = rng.choices(list(_SHAPES), list(_SHAPES.values()))[0]
-    patterns = {"plain": tables.plain, "overturned": tables.overturned, "scoped": tables.scoped}
-    body = rng.choice(patterns[shape]).format_map(words)
-    closed, opened = (
-        _capitalise(whole.format_map(words | {"body": body}))
-        for whole in (tables.closed, tables.opened)
-    )
-    fewest, most = tables.lengths
-    wanted = rng.random() < _OPENED and len(grammar.cut(opened)) <= most
-    return closed, opened if wanted or len(grammar.cut(closed)) < fewest else closed
+    words["body"] = rng.choice(getattr(tables, shape)).format_map(words)
+    closed = _capitalise(tables.closed.format_map(words))
+    opened = _capitalise(tables.opened.format_map(words))
+    minimum, maximum = tables.lengths
+    open_anyway = rng.random() < _OPENED and len(grammar.split_units(opened)) <= maximum
+    too_short = len(grammar.split_units(closed)) < minimum
+    return closed, opened if open_anyway or too_short else closed
 
 
 def draw_verdict(rng: random.Random, grammar: Grammar, polarity: Polarity) -> str:
@@ -130,8 +142,7 @@ def draw_review(rng: random.Random, grammar: Grammar) -> str:
     for aspect in rng.sample(rng.choice(tables.domains).aspects, 3):
         polarity = rng.choice(list(OPPOSITE))
         words = _describe(rng, tables, aspect, polarity)
-        both = rng.sample(_adjectives(aspect, polarity), 2)
-        words |= dict(zip(("good", "other"), both, strict=True))
+        words["good"], words["other"] = rng.sample(aspect.adjectives[polarity], 2)
         parts.append(tables.scored[polarity].format_map(words))
     return _capitalise((" " if grammar.spaced else "").join(parts))
 
@@ -139,49 +150,45 @@ def draw_review(rng: random.Random, grammar: Grammar) -> str:
 def draw_mention(
     rng: random.Random, grammar: Grammar, held_out: float
 ) -> tuple[list[str], list[str]]:
-    """Draw a sentence as its words and their IOB2 tags.
+    """Draw a sentence with named entities; return its words and their IOB2 tags.
 
-    `held_out` is the share of names taken from those that the training split never shows.
+    `held_out` is the share of names drawn from those that never occur in the training split.
     """
     tables = grammar.mentions
     pattern = rng.choice(tables.nameless if rng.random() < _NAMELESS else tables.patterns)
     words: list[str] = []
     tags: list[str] = []
     used: set[tuple[str, str]] = set()
-    for piece in re.findall(r"\{\w+\}|[^{}\s]+", pattern):
-        slot = piece.strip("{}")
-        kind = ENTITY_SLOTS.get(slot) if piece != slot else None
-        if kind:
-            name = _draw_name(rng, tables, slot, held_out, used)
-            used.add((kind, name))
-            piece = name
-        elif piece != slot:
-            piece = rng.choice(tables.fillers[slot])
-        units = grammar.cut(piece)
+    for slot, text in re.findall(r"\{(\w+)\}|([^{}\s]+)", pattern):
+        entity = ENTITY_TYPES.get(slot)
+        if entity:
+            text = _draw_name(rng, tables, slot, held_out, used)
+            used.add((entity, text))
+        elif slot:
+            text = rng.choice(tables.fillers[slot])
+        units = grammar.split_units(text)
         words += units
-        tags += [f"B-{kind}", *[f"I-{kind}"] * (len(units) - 1)] if kind else ["O"] * len(units)
+        inside = [f"I-{entity}"] * (len(units) - 1)
+        tags += [f"B-{entity}", *inside] if entity else ["O"] * len(units)
     words[0] = words[0][0].upper() + words[0][1:]
     return words, tags
 
 
 def join_words(words: list[str], grammar: Grammar) -> str:
-    """Join the words of a sentence as they are written.
-
-    Punctuation stands close to the word before it; without spaces, everything does.
-    """
+    """Join words into a sentence, without a space before punctuation."""
     text = (" " if grammar.spaced else "").join(words)
     return re.sub(r" ([,.;:?!])", r"\1", text)
 
 
 def _draw_clause(
-    rng: random.Random, tables: Opinions, aspect: Aspect, polarity: Polarity, felt: float
+    rng: random.Random, tables: Opinions, aspect: Aspect, polarity: Polarity, first_person: float
 ) -> str:
-    """Draw a clause that speaks for `polarity`, by saying so or by denying the opposite."""
+    """Draw a clause of a polarity, stated directly or as the negation of the opposite."""
     negated = rng.random() < _NEGATED
-    said = OPPOSITE[polarity] if negated else polarity
-    words = _describe(rng, tables, aspect, said)
-    if rng.random() < felt:
-        return rng.choice(tables.feelings[said])[negated].format_map(words)
+    stated = OPPOSITE[polarity] if negated else polarity
+    words = _describe(rng, tables, aspect, stated)
+    if rng.random() < first_person:
+        return rng.choice(tables.feelings[stated])[negated].format_map(words)
     clauses = tables.negated if negated else tables.affirmed
     return rng.choice(clauses).format_map(words | {"adjective": words["good"]})
 
@@ -189,25 +196,21 @@ def _draw_clause(
 def _describe(
     rng: random.Random, tables: Opinions, aspect: Aspect, polarity: Polarity
 ) -> dict[str, str]:
-    """Return an aspect's words, with `good` standing for whatever `polarity` asks for."""
+    """Return an aspect's words; `good` is an adjective of `polarity`, `bad` one of the opposite."""
     return {
         **tables.agreements[aspect.agreement],
         "np": aspect.name,
-        "good": rng.choice(_adjectives(aspect, polarity)),
-        "bad": rng.choice(_adjectives(aspect, OPPOSITE[polarity])),
+        "good": rng.choice(aspect.adjectives[polarity]),
+        "bad": rng.choice(aspect.adjectives[OPPOSITE[polarity]]),
     }
-
-
-def _adjectives(aspect: Aspect, polarity: Polarity) -> list[str]:
-    return (aspect.good if polarity == "good" else aspect.bad).split()
 
 
 def _draw_name(
     rng: random.Random, tables: Mentions, slot: str, held_out: float, used: set[tuple[str, str]]
 ) -> str:
     names = tables.names["shared" if rng.random() < _SHARED else slot]
-    pool = names.held_out if rng.random() < held_out else names.known
-    return rng.choice([name for name in pool if (ENTITY_SLOTS[slot], name) not in used])
+    pool = names["held_out" if rng.random() < held_out else "known"]
+    return rng.choice([name for name in pool if (ENTITY_TYPES[slot], name) not in used])
 
 
 def _capitalise(text: str) -> str:

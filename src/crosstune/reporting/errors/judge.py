@@ -11,8 +11,9 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from crosstune.data.tag_schemes import Span, read_spans
+from crosstune.data.tag_schemes import SPAN_TAG, Span, read_spans
 from crosstune.errors import DataError
+from crosstune.languages import UNSPACED
 from crosstune.reporting.statistics import count_found
 
 Outcome = tuple[str, str]  # gold label or type, and what became of it
@@ -27,10 +28,8 @@ ANSWER_OUTCOMES = (
     "should have been empty",
     "should not have been empty",
 )
-_SPAN_TAG = re.compile(r"O|[BIESM](-.+)?", re.DOTALL)
 # Chinese and Japanese write no spaces, so there a character stands for a word.
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNIT = re.compile(rf"[{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+")
+_UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 def highlight_spans(tags: Iterable[str]) -> bool:
@@ -39,7 +38,7 @@ def highlight_spans(tags: Iterable[str]) -> bool:
     >>> highlight_spans(["O", "B-PER"]), mark_spans(["NOUN", "O"])
     (True, False)
     """
-    return all(_SPAN_TAG.fullmatch(tag) for tag in tags)
+    return all(SPAN_TAG.fullmatch(tag) for tag in tags)
 
 
 def judge(form: str, gold: Any, prediction: Any) -> tuple[list[Outcome], bool]:

@@ -26,10 +26,10 @@ ARTICLES = {
     "es": r"\b(?:un|una|unos|unas|el|la|los|las)\b",
     "vi": r"\b(?:của|là|cái|chiếc|những)\b",
 }
-UNSPACED = ("ja", "yue", "zh")  # MLQA has Chinese alone of these
+SPLIT_AT_IDEOGRAPHS = ("ja", "yue", "zh")  # of these MLQA has only Chinese
 # the script of CMRC 2018 lists a doubled ellipsis among single characters, so "…" stays
 CMRC_MARKS = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-IDEOGRAPH = re.compile("[\u4e00-\u9fa5]")
+IDEOGRAPH = re.compile("[\u4e00-\u9fa5]")  # the range in the scripts of MLQA and CMRC 2018
 
 Form = tuple[str, list[str]]  # what exact match compares, and the tokens of F1
 
@@ -61,7 +61,7 @@ def read_mlqa_form(text: str, language: str) -> Form:
     language = language.partition("-")[0]
     if language in ARTICLES:
         kept = re.sub(ARTICLES[language], " ", kept)
-    tokens = (IDEOGRAPH.sub(r" \g<0> ", kept) if language in UNSPACED else kept).split()
+    tokens = (IDEOGRAPH.sub(r" \g<0> ", kept) if language in SPLIT_AT_IDEOGRAPHS else kept).split()
     return " ".join(tokens), tokens
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from crosstune.languages import UNSPACED
+
 ROUGE = ("rouge1", "rouge2", "rougeL")
 OVERLAPS = ("bleu", "chrf", *ROUGE)
-# kana and ideographs part no words; the last range holds the ideographs outside the first plane
-UNSPACED = r"([\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+SINGLE_WORDS = rf"([\u3005-\u3007{UNSPACED}])"  # the marks 々〆〇 stand for ideographs
 
 
 class UnicodeWords:
@@ -33,7 +34,7 @@ class UnicodeWords:
         """Return the words of a text."""
         whole = unicodedata.normalize("NFC", text.lower())
         kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in whole)
-        return re.sub(UNSPACED, r" \1 ", kept).split()
+        return re.sub(SINGLE_WORDS, r" \1 ", kept).split()
 
 
 def report_overlap(
