@@ -12,7 +12,7 @@ from typing import Any
 from crosstune.config.schema import TaskType
 from crosstune.data.readers.markers import unmark
 from crosstune.errors import ConfigError, DataError
-from crosstune.languages import LANGUAGES, check_language
+from crosstune.languages import check_language, script_of
 
 SPACELESS = {"Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt", "Yiii"}
 Row = dict[str, Any]
@@ -57,10 +57,7 @@ def is_spaced(language: str) -> bool:
     >>> is_spaced("es"), is_spaced("zh"), is_spaced("zh-Hant-TW"), is_spaced("es-x-medical")
     (True, False, False, True)
     """
-    code, *rest = language.split("-")
-    script = next((part for part in rest if len(part) == 4 and part.istitle()), None)
-    known = LANGUAGES.get(code)
-    return (script or (known.script if known else "")) not in SPACELESS
+    return script_of(language) not in SPACELESS
 
 
 def locate_words(words: Sequence[str], spaced: bool) -> list[int]:
