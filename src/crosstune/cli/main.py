@@ -251,7 +251,7 @@ def tune(arguments: list[str]) -> int:
     from crosstune.sweeps.tune import tune as tune_arms
 
     path, choices = tune_arms(jobs, int(trials))
-    print(*(choice.told for choice in choices), path, sep="\n")
+    print(*(choice.summary for choice in choices), path, sep="\n")
     return 0
 
 
