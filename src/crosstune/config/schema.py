@@ -123,7 +123,7 @@ class Data:
     target: str | None = option(None, "column of the text to generate")
     task: dict[str, Any] = option({}, "options of the task type")
     unseen_labels: UnseenLabels = option(
-        UnseenLabels.error, "validation and test labels that train lacks: refuse or count as missed"
+        UnseenLabels.error, "labels that train lacks: an error, or counted as missed"
     )
     allowed: list[str] = option(
         [], "rules that `crosstune check` tolerates, by id or name", changes_result=False
@@ -170,7 +170,7 @@ class Model:
     """One model: a hub checkpoint, a local folder, or random weights from a config."""
 
     name: str = option(MISSING, "name of the model in records and tables")
-    origin: ModelOrigin = option(MISSING, "where the weights come from")
+    origin: ModelOrigin = option(MISSING, "where the weights come from: scratch, local or hub")
     path: str | None = option(
         None, "origin=local: folder of a transformers model, a run or a study", is_path=True
     )
@@ -183,7 +183,7 @@ class Model:
         None, "lower-case the text, where the checkpoint's tokenizer does not say"
     )
     tokenizer: TokenizerType = option(
-        TokenizerType.bpe, "origin=scratch: algorithm; trained on the training text"
+        TokenizerType.bpe, "origin=scratch: tokenizer trained on the training text"
     )
     vocab_size: int | None = option(None, "origin=scratch: maximal vocabulary size", minimum=300)
     extend_vocab: int | None = option(
@@ -220,7 +220,9 @@ class Optimizer:
 
     algorithm: dict[str, Any] = option(MISSING, "_target_ of a torch optimizer and its options")
     learning_rate: float = option(MISSING, "peak learning rate", minimum=0)
-    weight_decay: float = option(0.01, "of matrices; never of biases and norms", minimum=0)
+    weight_decay: float = option(
+        0.01, "weight decay of matrices; biases and norms have none", minimum=0
+    )
     schedule: str = option("linear", "learning rate schedule: a transformers.SchedulerType")
     warmup_ratio: float = option(0.1, "share of all steps spent on warm-up", minimum=0, maximum=1)
 
@@ -233,7 +235,7 @@ class Trainer:
     devices: int = option(1, "number of devices", changes_result=False, minimum=1)
     strategy: str = option(
         "auto",
-        "others shard the weights or start their own processes, and would save incomplete runs",
+        "strategy; others shard weights or start their own processes, and save incomplete runs",
         changes_result=False,
         allowed=("auto", "ddp"),
     )
@@ -258,7 +260,7 @@ class Logger:
     """The mirror of a run; metrics.jsonl and record.json are written in any case."""
 
     tracker: Tracker = option(Tracker.wandb, "where to mirror the run", changes_result=False)
-    mode: WandbMode = option(WandbMode.offline, "of Weights & Biases", changes_result=False)
+    mode: WandbMode = option(WandbMode.offline, "mode of Weights & Biases", changes_result=False)
     project: str = option("crosstune", "project at Weights & Biases", changes_result=False)
 
 
