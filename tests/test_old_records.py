@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from crosstune.cli import main as cli
+from crosstune.config.compose import read_config
+from crosstune.data.splits import read_splits
+from crosstune.runs.fingerprint import compute_run_id
 
 FIXTURES = Path(__file__).parent / "fixtures" / "records_0_1"
 
@@ -15,6 +18,13 @@ FIXTURES = Path(__file__).parent / "fixtures" / "records_0_1"
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     return shutil.copytree(FIXTURES, tmp_path / "outputs")
+
+
+def test_an_old_run_keeps_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FIXTURES)
+    (config,) = Path("old_files").glob("*/config.yaml")
+    run = read_config(config)
+    assert compute_run_id(run, read_splits(run.data, [])) == config.parent.name
 
 
 def crosstune(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

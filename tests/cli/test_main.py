@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from crosstune.cli.main import main
+from crosstune.config.schema import OPTIONS
 
 PAIR = "text\tlabel\nbueno\tyes\nmalo\tno\n"
 
@@ -200,6 +201,13 @@ def test_a_folder_of_ones_own_adds_options(files: list[str], tmp_path: Path) -> 
     done = crosstune("train", *files, *options, cwd=tmp_path)
     assert done.returncode == 0
     assert "name: mine" in done.stdout
+
+
+def test_the_help_of_train_names_every_option_with_its_sentence() -> None:
+    printed = " ".join(crosstune("train", "--help").stdout.split())
+    for key, facts in OPTIONS.items():
+        assert f" {key}=" in printed
+        assert " ".join(facts.sentence.split()) in printed
 
 
 @pytest.mark.parametrize("verb", ["train", "status", "report", "check", "predict", "export"])

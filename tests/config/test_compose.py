@@ -201,10 +201,6 @@ def test_a_value_that_cannot_be_is_refused(override, words):
     assert words in refusal(override)
 
 
-def test_batches_of_like_length_have_no_budget():
-    assert "take one of both" in refusal("data.batching=bucketed", "data.batch_tokens=512")
-
-
 # --- a folder of the user's, and what it may not do
 
 

@@ -77,12 +77,26 @@ def test_runs_that_differ_in_the_seed_alone_share_the_plain_name(study):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"logger.tracker": "wandb"}, {"trainer.log_every_n_steps": 7}, {"data.train": "x"}]
+    "settings",
+    [
+        {"logger.tracker": "wandb"},
+        {"trainer.log_every_n_steps": 7},
+        {"trainer.checkpoint_every_seconds": 7},
+        {"trainer.devices": 2},
+        {"data.train": "x"},
+        {"data.batching": "uniform"},  # what every run does, since the option is gone
+    ],
 )
 def test_what_cannot_change_a_result_is_in_no_label(study, settings):
     study.add(seed=1)
     study.add(seed=2, settings=settings)
     assert labels(study) == ["lora"]
+
+
+def test_a_retired_option_with_another_value_is_another_arm(study):
+    study.add(seed=1)
+    study.add(seed=2, settings={"data.batching": "bucketed"})
+    assert len(labels(study)) == 2
 
 
 def test_a_setting_absent_and_a_setting_null_are_the_same(study):

@@ -18,9 +18,6 @@ SETTINGS = {
     "trainer.patience": 2,
     "trainer.precision": "bf16",
     "trainer.accumulate_grad_batches": 2,
-    "trainer.accelerator": "gpu",
-    "trainer.devices": 2,
-    "trainer.strategy": "ddp",
     "optimizer.schedule": "cosine",
     "optimizer.warmup_ratio": 0.2,
     "optimizer.weight_decay": 0.2,
@@ -59,6 +56,16 @@ def test_two_methods_that_differ_in_a_setting_are_two_tables_and_are_named(study
     (first, second) = groups(study)
     assert first.startswith(f"{key}=")
     assert second == f"{key}={value}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("trainer.accelerator", "gpu"), ("trainer.devices", 2), ("trainer.strategy", "ddp")],
+)
+def test_two_methods_that_differ_in_what_cannot_change_a_result_are_one_table(study, key, value):
+    study.add(method="full")
+    study.add(method="lora", settings={key: value})
+    assert (flags(study), groups(study)) == ([], {"": ["full", "lora"]})
 
 
 @pytest.mark.parametrize(("key", "value"), SURROUNDINGS.items())

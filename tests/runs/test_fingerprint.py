@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crosstune.config.compose import to_dict
+from crosstune.config.compose import compose_run, to_dict
 from crosstune.config.schema import (
     Data,
     Logger,
@@ -65,6 +65,24 @@ def name_of(run):
 
 def change(run, group, **changes):
     return replace(run, **{group: replace(getattr(run, group), **changes)})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "run_id"),
+    [
+        (["data=demo_sentiment", "data.language=es"], "8a75ff7fc33e"),
+        (
+            [
+                *("data=demo_entities", "data.language=zh", "data.batch_tokens=512"),
+                *("data.root=/x", "method=lora", "optimizer=sgd", "seed=3", "experiment=x"),
+                *("trainer=gpu", "trainer.precision=bf16", "trainer.patience=2", "logger=none"),
+            ],
+            "a0f356aecec7",
+        ),
+    ],
+)
+def test_a_run_keeps_the_id_of_version_0_1(overrides, run_id):
+    assert name_of(resolve_defaults(compose_run(overrides))) == run_id
 
 
 def test_a_name_is_twelve_hex_digits_and_always_the_same(make):

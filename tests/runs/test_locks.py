@@ -16,8 +16,8 @@ from tests.tiny import tiny_run
 
 HOLDER = """
 import sys, time, pathlib
-from crosstune.runs.locks import hold
-with hold(pathlib.Path(sys.argv[1])):
+from crosstune.runs.locks import hold_run_lock
+with hold_run_lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

@@ -114,21 +114,6 @@ def test_a_run_s_own_values_are_tried_first_and_rates_lie_half_a_power_of_ten_ap
     assert rates == [0.001, 0.0032, 0.00032, 0.01, 0.0001]
 
 
-def test_a_method_s_own_search_is_drawn_from_the_grid_without_repetition(tmp_path):
-    words = ("method=lora", "++method.search={method.peft.r: [2, 4]}")
-    run = tiny_run(tmp_path, "classification", *words)
-    tried = make_trials(run, 6)
-    assert len({json.dumps(values) for values in tried}) == 6
-    assert tried[0] == {RATE: run.optimizer.learning_rate, "method.peft.r": 8}
-    assert {values["method.peft.r"] for values in make_trials(run, 1000)} == {2, 4, 8}
-
-
-def test_a_search_for_a_key_that_the_run_lacks_is_refused(tmp_path):
-    run = tiny_run(tmp_path, "classification", "++method.search={method.peft.rank: [2]}")
-    with pytest.raises(ConfigError, match=r"the run has no method\.peft\.rank"):
-        make_trials(run, 3)
-
-
 def test_a_trial_without_a_score_counts_but_is_never_chosen():
     tried = [{"values": {"a": 1}}, {"values": {"a": 2}, "validation": 0.0}]
     choice = choose_best({}, 1, tried)
@@ -153,7 +138,7 @@ def test_the_command_tells_the_choice_of_each_arm(tuned, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["crosstune", "tune", *words, *sweep])
     assert main() == 0
     told = capsys.readouterr().out.splitlines()
-    assert told == [*(c.told for c in choices), str(outputs / "adhoc.tuning" / "chosen.json")]
+    assert told == [*(c.summary for c in choices), str(outputs / "adhoc.tuning" / "chosen.json")]
     assert "lora · mini · demo_sentiment · es: optimizer.learning_rate=" in told[1]
 
 

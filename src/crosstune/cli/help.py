@@ -1,7 +1,11 @@
-"""What `crosstune --help` and `crosstune <verb> --help` print.
+"""The texts of `crosstune --help` and `crosstune <verb> --help`.
 
-Texts alone, so that help comes at once. Called by `cli.py`.
+Options and rules are printed from the tables that define them.
 """
+
+import json
+import textwrap
+from enum import Enum
 
 from crosstune.config.paths import find_conf
 
@@ -15,37 +19,35 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   crosstune predict run=DIR [...]       apply a finished run to new text
   crosstune export run=DIR output=DIR   write what plain transformers and peft load
   crosstune serve run=DIR[,DIR...]      answer over HTTP, with several adapters on one base
-  crosstune <verb> --help               more on a verb
+  crosstune <verb> --help               more about a verb
   --debug                               show the traceback of an error
 
 Exit codes: 0 done, 1 the work failed or the data is faulty, 2 the command is wrong.
 """
 
-TRAIN_HELP = """crosstune train [-m] [overrides]
+_TRAIN = """crosstune train [-m] [overrides]
 
 Groups (group=NAME; a folder given with --config-dir adds more):
 {groups}
-Every run understands:
-  experiment=NAME seed=1 outputs=outputs trainer.max_epochs=3 trainer.max_steps=N
-  data.batch_size=32 data.max_tokens=128 data.limit=N optimizer.learning_rate=5e-5
-  data.batch_tokens=N                   sub-words a batch in place of texts: as quick, scores alike
-  data.batching=bucketed                texts of like length share a batch: quicker, scores worse
-  retry=true                            try again what failed, diverged or is stale
 Your own files:
   data=files_classification data.train=F data.validation=F data.test=F
       data.text=COLUMN data.label=COLUMN data.language=es [data.text_pair=COLUMN]
   data=files_tagging data.train=F data.validation=F data.test=F data.language=es
   any split by language: 'data.test={{es: F, zh: G}}'
 Sweep: crosstune train -m method=full,lora seed=1,2,3 …     See a run's options: --cfg job
-  hydra/launcher=pool                   runs side by side, one a GPU, or hydra.launcher.jobs=N
+  hydra/launcher=pool                   runs side by side, one per GPU, or hydra.launcher.jobs=N
   hydra/launcher=fused                  runs that differ in numbers alone trained in one pass
   hydra/launcher=submitit_slurm         a cluster (pip install 'crosstune[slurm]')
   hydra/sweeper=optuna                  a search (pip install 'crosstune[optuna]')
-"""
 
-OTHER_HELP = {
-    "status": "crosstune status experiment=NAME [outputs=outputs]\n\nPlanned, finished, failed "
-    "and missing runs of a study.",
+Options of every run, with their defaults, which a group's file may change (???: that file or the
+command line sets it):
+{options}"""
+
+_OTHER_VERBS = {
+    "status": """crosstune status experiment=NAME [outputs=outputs]
+
+Planned, finished, failed and missing runs of a study.""",
     "report": """crosstune report experiment=NAME [outputs=outputs] [table=NAME] [baseline=full]
                  [seeds_to_print=5] [seeds_to_claim=10] [wandb=online|offline]
 
@@ -53,57 +55,88 @@ Prints the table of a study and writes it as Markdown, LaTeX, CSV and one HTML p
 outputs/NAME/report, with each arm's difference to the baseline, a method or an arm. table=NAME
 fills a printed table (conf/table) and sets the published numbers beside ours. wandb=online sends
 the table to Weights & Biases too.""",
-    "check": "crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]\n\nReports "
-    "every fault of a data set with file:line; exit 1 if one is an error. Splits that are\nnot "
-    "given are not examined. With model=NAME the cuts and unknown pieces of its tokenizer are\n"
-    "measured. all=true lists every place of a rule, --json prints one JSON object.\n"
-    "'data.allowed=[leakage,R103]' makes notes of rules, by name or id.\n\nRules:\n",
+    "check": """crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]
+
+Reports every fault of a data set with file:line; exit 1 if one is an error. Splits that are
+not given are not examined. model=NAME measures how many inputs its tokenizer truncates and how many
+of their subwords are unknown. all=true lists every occurrence, --json prints one JSON object.
+'data.allowed=[leakage,R103]' turns rules, by name or id, into notes.
+
+Rules:
+""",
     "tune": """crosstune tune experiment=NAME [trials=5] [overrides as for train -m]
 
-Searches for every arm of a study (all but the seeds) with the same number of trials: learning rates
-half a power of ten apart around the method's own, and what its `search` names. Validation decides,
-the test is never opened. Trials are runs of NAME.tuning; `crosstune train -m … tuned=true` takes
-what was chosen and records it.""",
+Searches the learning rate of every arm of a study (all but the seeds) with the same number of
+trials, half a power of ten apart around the run's own. Validation decides, the test data is never
+read. Trials are runs of NAME.tuning; `crosstune train -m … tuned=true` takes the chosen values and
+records them.""",
     "predict": """crosstune predict run=DIR input=FILE output=FILE [language=es]
 
 Applies a finished run (outputs/<experiment>/<run_id>, or the folder of a study with one) to a file,
-in the language that the run trained on unless another is named. Labels in the file are not read.
+in the language that the run trained on unless another is given. Labels in the file are ignored.
 
-Input, by the kind of the run (any may end in .gz):
-  one text a line: .txt            texts, words; in tagging, words are parted at spaces, and at each
-                                   character in languages written without
+Input, by the task type of the run (any file may end in .gz):
+  one text per line: .txt          texts, words; in tagging, words are split at spaces, and at each
+                                   character in languages written without spaces
   the run's own columns            .tsv .csv .jsonl .parquet: texts, pairs, texts with <e1> and <e2>
-  a word a line                    .conll .bio .tsv .conllu: the run's column of words, tags or none
-  SQuAD                            .json, answers or none
-Output: .jsonl, .tsv (texts escaped as in JSON), .parquet, and for tags .conll. A record an item:
+  one word per line                .conll .bio .tsv .conllu: the run's column of words, with or
+                                   without tags
+  SQuAD                            .json, with or without answers
+Output: .jsonl, .tsv (texts escaped as in JSON), .parquet, and for tags .conll. One record per item:
   id, prediction, score (as in predictions.parquet), probability, probabilities of the labels or of
   each word's tag, spans with label, start and end (characters of the text), start of an answer.""",
     "export": """crosstune export run=DIR output=DIR
 
 Writes the model of a finished run, its tokenizer and a model card (README.md) to a new folder that
-plain transformers and peft load; the card says how. A peft adapter stays one, beside its base
-model unless a model hub has that. BitFit, which peft lacks, is merged into the weights. What plain
-transformers has no module for, such as a conditional random field, is refused.""",
+plain transformers and peft load; the card says how. A peft adapter is exported as one, beside its
+base model unless a model hub has that. BitFit, which peft lacks, is merged into the weights. What
+plain transformers has no module for, such as a conditional random field, is refused.""",
     "serve": """crosstune serve run=DIR[,DIR...] [host=127.0.0.1] [port=8000]
 
-Answers over HTTP with finished runs whose adapters share one base, which is held once; each request
-names its run. A run of full fine-tuning is served alone. Needs: pip install 'crosstune[serve]'
+Serves finished runs over HTTP. Their adapters share one base model, which is loaded once; each
+request names its run. A run of full fine-tuning is served alone.
+Needs: pip install 'crosstune[serve]'
   POST /predict   {"run": NAME, "language": "es", "items": [...]}; an item has text, text and
-                  text_pair, words, or context and question, as its run needs, and maybe an id.
+                  text_pair, words, or context and question, as its run needs, and optionally an id.
                   Answers are those of crosstune predict. Requests of more than 128 items, 20,000
-                  characters an item or 1,000,000 bytes are refused.
-  GET /runs       names and fields of the runs        GET /health   what works, in which versions
-  GET /docs       pages to try it, with nothing from elsewhere; GET /openapi.json
-There is no password: another host than 127.0.0.1 lets in whoever reaches it. port=0 takes a free
-one. The address is printed; Ctrl-C ends it.""",
+                  characters per item or 1,000,000 bytes are refused.
+  GET /runs       names and fields of the runs        GET /health   status and versions
+  GET /docs       pages to try it, without outside resources; GET /openapi.json
+There is no password: a host other than 127.0.0.1 is open to anyone who can reach it. port=0 takes a
+free port. The address is printed; Ctrl-C stops the server.""",
 }
 
 
-def list_groups() -> str:
-    """Return the options of each group of choices, a line a group."""
-    groups = [
+def render_help(verb: str) -> str:
+    """Return the help of a verb."""
+    if verb == "train":
+        return _TRAIN.format(groups=_list_groups(), options=_list_options())
+    if verb == "check":
+        from crosstune.data.quality.rules import render_rules
+
+        return _OTHER_VERBS[verb] + render_rules()
+    return _OTHER_VERBS[verb]
+
+
+def _list_groups() -> str:
+    return "".join(
         f"  {folder.name:10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
         for folder in sorted(find_conf().iterdir())
-        if folder.is_dir() and folder.name not in ("published", "table")  # facts, no choices
-    ]
-    return "".join(groups)
+        if folder.is_dir() and folder.name not in ("published", "table")  # facts, not choices
+    )
+
+
+def _list_options() -> str:
+    from crosstune.config.schema import OPTIONS
+
+    lines: list[str] = []
+    for key, facts in OPTIONS.items():
+        default, choices = facts.default, facts.allowed
+        if isinstance(default, Enum):
+            choices = tuple(member.name for member in type(default))
+            default = default.name
+        value = default if isinstance(default, str) else json.dumps(default)
+        text = f"  {key}={value}".ljust(39) + f" {facts.sentence}"
+        text += f" ({', '.join(choices)})" if choices else ""
+        lines.append(textwrap.fill(text, 100, subsequent_indent=" " * 40))
+    return "\n".join(lines)

@@ -1,26 +1,25 @@
-"""`crosstune <verb>`: parses the verb and imports the rest only then.
+"""Entry point of `crosstune`: one function per verb, which imports what it needs when it runs.
 
-Errors of the user's making end as one paragraph on stderr: exit 2 for a wrong command or
-configuration, 1 for failed work or faulty data. `--debug` shows the traceback.
+Users' errors are printed as one paragraph on stderr; `--debug` shows the traceback. Exit codes: 2
+for a wrong command or configuration, 1 for failed work or faulty data.
 """
 
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from crosstune.cli.arguments import flags_first, parse_options
-from crosstune.cli.help import HELP, OTHER_HELP, TRAIN_HELP, list_groups
+from crosstune.cli.arguments import parse_options
+from crosstune.cli.help import HELP, render_help
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.startup import defer_garbage_collection
 
 
 def main() -> int:
     """Run the verb of the command line and return the exit code."""
-    # threads that wait for work sleep instead of spinning: where another process shares the cores,
-    # a spinning thread made a training step four times as long; torch reads this when it loads
+    # Waiting threads sleep instead of spinning: spinning made a training step take four times as
+    # long where another process shares the cores. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
@@ -33,7 +32,7 @@ def main() -> int:
         if verb not in VERBS:
             raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
         if {"-h", "--help"} & set(rest):
-            print(_help(verb))
+            print(render_help(verb))
             return 0
         return VERBS[verb](rest)
     except CrosstuneError as error:
@@ -42,86 +41,19 @@ def main() -> int:
         print(f"crosstune {verb}: {error}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning makes an exit of its own of Ctrl-C
+        # Lightning turns Ctrl-C into a SystemExit
         if not isinstance(error.__context__ or error, KeyboardInterrupt):
             raise
-        told = "interrupted; the same command goes on from here."
-        print(f"crosstune {verb}: {told}", file=sys.stderr)
+        message = "interrupted; the same command goes on from here."
+        print(f"crosstune {verb}: {message}", file=sys.stderr)
         return 130
 
 
 def train(arguments: list[str]) -> int:
     """Train one run, or a sweep of runs; print the folder of each."""
-    import hydra
+    from crosstune.cli.train import train as train_runs
 
-    from crosstune.config.compose import COMPOSE_ERRORS, explain_compose_error
-    from crosstune.config.paths import find_conf
-
-    _prepare_process()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of Hydra's own printing
-    sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
-    jobs = Jobs(sweeping)
-    sys.argv = ["crosstune train", *flags_first(arguments)]
-    try:
-        hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")(jobs.do)()
-    except COMPOSE_ERRORS as error:
-        raise explain_compose_error(error) from error
-    if jobs.errors and not sweeping:
-        raise jobs.errors[0]
-    failed = [error.exit_code for error in jobs.errors if error.exit_code]
-    if failed:  # what another process does is none of these
-        print(f"crosstune train: {len(failed)} of {jobs.count} runs failed.", file=sys.stderr)
-    return min(failed, default=0)
-
-
-class Jobs:
-    """What Hydra calls for every run: in this process, or in one that a launcher started."""
-
-    def __init__(self, sweeping: bool):
-        self.sweeping = sweeping
-        self.count = 0
-        self.errors: list[CrosstuneError] = []
-
-    def do(self, config: Any) -> float | None:
-        """Do a run, print its folder and return its headline score; None: it failed."""
-        from hydra.core.hydra_config import HydraConfig
-
-        from crosstune.config.compose import to_run
-
-        _prepare_process()
-        self.count += 1
-        try:
-            run = to_run(config, HydraConfig.get().overrides.task)
-            with defer_garbage_collection() if self.count == 1 else nullcontext():
-                from crosstune.sweeps.job import run_job as do_run
-
-            folder, headline = do_run(run)
-        except CrosstuneError as error:
-            self._keep(error, HydraConfig.get())
-            return None
-        print(folder, flush=True)
-        return headline
-
-    def _keep(self, error: CrosstuneError, chosen: Any) -> None:
-        """Keep an error for the end of the sweep, or raise it for another process or a search."""
-        plugins = (str(chosen.launcher._target_), str(chosen.sweeper._target_))
-        ours = plugins[0].endswith("BasicLauncher") and plugins[1].endswith("BasicSweeper")
-        if self.sweeping and not ours:
-            told = CrosstuneError(str(error))  # others of ours do not survive the way back
-            told.exit_code = error.exit_code
-            raise told from error
-        self.errors.append(error)
-        if self.sweeping:
-            print(f"crosstune train: {error}", file=sys.stderr)
-
-
-def _prepare_process() -> None:
-    """Make this process know the schema, and tell what it does."""
-    from crosstune.config.compose import register_schema
-    from crosstune.logs import log_to_terminal
-
-    register_schema()
-    log_to_terminal()
+    return train_runs(arguments)
 
 
 def status(arguments: list[str]) -> int:
@@ -129,14 +61,14 @@ def status(arguments: list[str]) -> int:
     options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
     from crosstune.sweeps.status import render_status, study_status
 
-    found = study_status(Path(options["outputs"]), options["experiment"])
-    print(render_status(options["experiment"], found))
+    state = study_status(Path(options["outputs"]), options["experiment"])
+    print(render_status(options["experiment"], state))
     return 0
 
 
-@defer_garbage_collection()  # looking for garbage among its records took an eighth of its time
+@defer_garbage_collection()  # collecting garbage among the records took an eighth of the time
 def report(arguments: list[str]) -> int:
-    """Print and write the table of a study."""
+    """Write the report of a study and print its table."""
     allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
     allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
     options = parse_options(arguments, allowed)
@@ -149,7 +81,7 @@ def report(arguments: list[str]) -> int:
     outputs, experiment = Path(options["outputs"]), options["experiment"]
     seeds = (options["seeds_to_print"], options["seeds_to_claim"])
     target = read_target(find_conf(), options["table"]) if options["table"] else None
-    wanted = ReportOptions(read_comparison(options["baseline"], *seeds), target)
+    report_options = ReportOptions(read_comparison(options["baseline"], *seeds), target)
     command = " ".join(["crosstune report", *arguments])
     planned = read_plan(outputs / experiment)
     if not planned and is_recipe(experiment):
@@ -158,19 +90,19 @@ def report(arguments: list[str]) -> int:
         planned = plan_of_recipe(experiment)
     elif not (outputs / experiment).is_dir():
         raise unknown_study(outputs, experiment)
-    made = write_report(
-        outputs, experiment, find_missing(planned, outputs / experiment), command, wanted
-    )
-    print_report(made)
+    missing = find_missing(planned, outputs / experiment)
+    written = write_report(outputs, experiment, missing, command, report_options)
+    print_report(written)
     if mode := options["wandb"]:
         from crosstune.training.loggers import mirror_table
 
-        mirror_table(experiment, made.tables[0].headers, made.tables[0].rows, made.folder, mode)
+        table = written.tables[0]
+        mirror_table(experiment, table.headers, table.rows, written.folder, mode)
     return 0
 
 
 def predict(arguments: list[str]) -> int:
-    """Apply a finished run to a file; print where the answers are."""
+    """Apply a finished run to a file; print the path of the predictions."""
     options = parse_options(arguments, {"run": None, "input": None, "output": None, "language": ""})
     from crosstune.inference.predict import predict as predict_file
     from crosstune.logs import log_to_terminal, silence_libraries
@@ -197,7 +129,7 @@ def export(arguments: list[str]) -> int:
 
 
 def serve(arguments: list[str]) -> int:
-    """Answer over HTTP until interrupted; print the address."""
+    """Serve finished runs over HTTP until interrupted; print the address."""
     options = parse_options(arguments, {"run": None, "host": "127.0.0.1", "port": "8000"})
     if not options["port"].isdigit() or int(options["port"]) > 65535:
         raise ConfigError(f"port={options['port']}: must be a whole number from 0 to 65535.")
@@ -213,7 +145,7 @@ def serve(arguments: list[str]) -> int:
 
     log_to_terminal()
     paths = [Path(path) for path in options["run"].split(",")]
-    with suppress(KeyboardInterrupt):  # how it is meant to end
+    with suppress(KeyboardInterrupt):  # the intended way to end
         serve_runs(paths, options["host"], int(options["port"]))
     return 0
 
@@ -224,26 +156,26 @@ def check(arguments: list[str]) -> int:
 
     from crosstune.config.compose import compose_config, compose_run
 
-    own = [argument for argument in arguments if argument in ("--json", "all=true")]
-    overrides = [argument for argument in arguments if argument not in own]
+    flags = [argument for argument in arguments if argument in ("--json", "all=true")]
+    overrides = [argument for argument in arguments if argument not in flags]
     data = compose_config(overrides).data
-    splits = [name for name in ("train", "validation", "test") if OmegaConf.is_missing(data, name)]
-    run = compose_run([*overrides, *(f"data.{name}=null" for name in splits)])
+    absent = [name for name in ("train", "validation", "test") if OmegaConf.is_missing(data, name)]
+    run = compose_run([*overrides, *(f"data.{name}=null" for name in absent)])
     from crosstune.cli.check import examine
 
     report = examine(run, tokenize=any(word.startswith("model=") for word in overrides))
-    print(report.as_json() if "--json" in own else report.as_text("all=true" in own))
+    print(report.as_json() if "--json" in flags else report.as_text("all=true" in flags))
     return 1 if report.faulty else 0
 
 
 def tune(arguments: list[str]) -> int:
-    """Search for every arm of a study; print what was chosen."""
+    """Search the learning rate of every arm of a study; print the choices."""
     from crosstune.logs import log_to_terminal
     from crosstune.sweeps.status import expand_overrides
 
-    own = [word for word in arguments if word.startswith("trials=")]
-    overrides = [word for word in arguments if word not in (*own, "-m", "--multirun")]
-    trials = (own or ["trials=5"])[-1].removeprefix("trials=")
+    budgets = [word for word in arguments if word.startswith("trials=")]
+    overrides = [word for word in arguments if word not in (*budgets, "-m", "--multirun")]
+    trials = (budgets or ["trials=5"])[-1].removeprefix("trials=")
     if not trials.isdigit():
         raise ConfigError(f"trials={trials}: must be a whole number, at least 1.")
     jobs = expand_overrides(overrides)
@@ -251,7 +183,7 @@ def tune(arguments: list[str]) -> int:
     from crosstune.sweeps.tune import tune as tune_arms
 
     path, choices = tune_arms(jobs, int(trials))
-    print(*(choice.told for choice in choices), path, sep="\n")
+    print(*(choice.summary for choice in choices), path, sep="\n")
     return 0
 
 
@@ -265,13 +197,3 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "export": export,
     "serve": serve,
 }
-
-
-def _help(verb: str) -> str:
-    if verb == "check":
-        from crosstune.data.quality.rules import render_rules
-
-        return OTHER_HELP[verb] + render_rules()
-    if verb != "train":
-        return OTHER_HELP[verb]
-    return TRAIN_HELP.format(groups=list_groups()).rstrip()

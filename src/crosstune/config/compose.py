@@ -1,7 +1,7 @@
-"""From `conf/` and the command line to a typed `Run`; the only file below the CLI that knows Hydra.
+"""Composes `conf/` and the command line into a typed `Run`, with Hydra.
 
 `compose_run` and `to_run` turn what Hydra composed into dataclasses and refuse what the schema does
-not hold. `explain_compose_error` turns the errors of Hydra and OmegaConf into one paragraph.
+not have. `explain_compose_error` turns errors of Hydra and OmegaConf into one paragraph.
 """
 
 import copy
@@ -29,16 +29,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from crosstune.config.paths import find_conf
-from crosstune.config.schema import Run
+from crosstune.config.schema import RETIRED_OPTIONS, Run
 from crosstune.config.validate import check_values
 from crosstune.errors import ConfigError, suggest
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
-EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin's name -> our extra
+EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin -> our extra
 
 
 def scale_learning_rate(learning_rate: float, factor: float) -> float:
-    """Return the product, free of binary dust.
+    """Return the product, rounded to 12 significant digits.
 
     >>> scale_learning_rate(5e-5, 6)
     0.0003
@@ -47,11 +47,12 @@ def scale_learning_rate(learning_rate: float, factor: float) -> float:
 
 
 def choose_by_name(name: str, values: dict[str, Any], otherwise: Any) -> Any:
-    """Return the value that stands under a name, in a study whose runs need different ones.
+    """Return the value of a name: what runs of one study that need different values interpolate.
 
     In YAML: `max_epochs: "${by:${data.name},{wikiann: 10},3}"`.
 
-    >>> choose_by_name("wikiann", {"wikiann": 10}, 3), by("xquad", {"wikiann": 10}, 3)
+    >>> values = {"wikiann": 10}
+    >>> choose_by_name("wikiann", values, 3), choose_by_name("xquad", values, 3)
     (10, 3)
     """
     return values.get(name, otherwise)
@@ -59,16 +60,16 @@ def choose_by_name(name: str, values: dict[str, Any], otherwise: Any) -> Any:
 
 @cache
 def register_schema() -> None:
-    """Make the typed root known to Hydra under the name that conf/train.yaml starts with."""
+    """Register the schema and our resolvers; conf/train.yaml starts with `run_schema`."""
     OmegaConf.register_new_resolver("scale", scale_learning_rate, replace=True)
     OmegaConf.register_new_resolver("by", choose_by_name, replace=True)
     ConfigStore.instance().store(name="run_schema", node=Run, provider="crosstune")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """Compose a configuration outside of a job, Hydra's own part included.
+    """Compose a configuration, Hydra's own part included.
 
-    Inside a running command its search path is used, so that a user's `--config-dir` counts.
+    Within a running Hydra command its search path is used, and with it the user's `--config-dir`.
 
     Raises:
         ConfigError: an override, a file or a value is wrong.
@@ -84,14 +85,14 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_run(overrides: Sequence[str]) -> Run:
-    """Compose and type one run outside of a job.
+    """Compose one run.
 
     Raises:
         ConfigError: an override, a file or a value is wrong.
     """
     config = compose_config(overrides)
     hydra: Any = HydraConfig.instance()
-    before, hydra.cfg = hydra.cfg, config  # `${hydra:…}` reads this one
+    before, hydra.cfg = hydra.cfg, config  # where `${hydra:…}` is read from
     try:
         return to_run(config, overrides)
     finally:
@@ -102,17 +103,17 @@ def to_run(config: DictConfig, overrides: Sequence[str]) -> Run:
     """Return the composed configuration as dataclasses, every interpolation resolved.
 
     Raises:
-        ConfigError: a key is not in the schema, a value is missing or out of range, or `allow`
-            was set by a file.
+        ConfigError: a key is not in the schema, a value is missing or out of bounds, or a file
+            sets `allow`.
     """
     plain = copy.deepcopy(config)
     OmegaConf.set_struct(plain, False)
     plain.pop("hydra", None)
     _replace_sources(plain, overrides)
-    _refuse_extras(plain, Run, "")
-    if plain.allow and not _admitted(overrides):
+    _check_keys(plain, Run, "")
+    if plain.allow and not _is_allow_typed(overrides):
         raise ConfigError(
-            f"allow={list(plain.allow)} comes from a file. Packages of your own are admitted on "
+            f"allow={list(plain.allow)} comes from a file. Packages of your own are allowed on "
             "the command line only: allow=[my_package]."
         )
     try:
@@ -124,7 +125,7 @@ def to_run(config: DictConfig, overrides: Sequence[str]) -> Run:
 
 
 def _replace_sources(plain: DictConfig, overrides: Sequence[str]) -> None:
-    """Let sources typed by language stand alone: Hydra would add them to those of the file."""
+    """Replace a file's sources by those typed by language; Hydra would merge the two dicts."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         group, _, split = override.key_or_group.partition(".")
         value = override.value()
@@ -133,12 +134,16 @@ def _replace_sources(plain: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def read_config(path: Path) -> Run:
-    """Read back a `config.yaml` that `write_config` left; nothing in it is instantiated."""
+    """Read a `config.yaml` that `write_config` wrote; nothing in it is instantiated."""
     return run_from_dict(yaml.safe_load(path.read_text("utf-8")))
 
 
 def run_from_dict(plain: dict[str, Any]) -> Run:
-    """Return the run that `to_dict` made nested dicts of; nothing in it is instantiated."""
+    """Return the run of a `to_dict`, also of an older version; nothing in it is instantiated."""
+    plain = copy.deepcopy(plain)
+    for key in RETIRED_OPTIONS:
+        group, _, name = key.partition(".")
+        plain[group].pop(name, None)
     run: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Run), plain))
     return run
 
@@ -150,8 +155,8 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, dict):
-        return {to_dict(key): to_dict(one) for key, one in value.items()}
-    return [to_dict(one) for one in value] if isinstance(value, list | tuple) else value
+        return {to_dict(key): to_dict(item) for key, item in value.items()}
+    return [to_dict(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write_config(run: Run, path: Path) -> None:
@@ -160,32 +165,32 @@ def write_config(run: Run, path: Path) -> None:
 
 
 def explain_compose_error(error: Exception) -> ConfigError:
-    """Return the one paragraph that a user needs from an error of Hydra or OmegaConf."""
+    """Return an error of Hydra or OmegaConf as one clear paragraph."""
     if isinstance(error, MissingConfigException):
-        return _explain_missing(error)
+        return _explain_missing_config(error)
     if isinstance(error, MissingMandatoryValue):
-        found = re.search(r"full_key: (\S+)", str(error))
-        key = found.group(1) if found else "a value"
+        match = re.search(r"full_key: (\S+)", str(error))
+        key = match.group(1) if match else "a value"
         return ConfigError(f"{key} is missing: give {key}=… on the command line.")
     if isinstance(error, OverrideParseException):
-        return ConfigError(f"Cannot read the override {error.override!r}: {_flat(str(error))}")
+        return ConfigError(f"Cannot read the override {error.override!r}: {_join_lines(error)}")
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
-    text = " ".join(_flat(str(part)) for part in (error, cause) if part is not None)
+    text = " ".join(_join_lines(part) for part in (error, cause) if part is not None)
     choice = re.search(r"You must specify '(\S+)', e\.g", text)
     if choice:
         group = choice.group(1)
-        return ConfigError(f"No {group} was chosen: give {group}=NAME. {_options(group)}")
+        return ConfigError(f"No {group} was chosen: give {group}=NAME. {_list_choices(group)}")
     key = re.search(r"Key '(\S+)' (?:is not in struct|not in '(\w+)')", text)
     full = re.search(r"full_key: (\S+)", text)
     if key:
         path = full.group(1) if full else key.group(1)
-        if not _fields_at(path):
+        if not (allowed := _list_fields_beside(path)):
             return ConfigError(f"{path}: not in its file; to add an option there, write +{path}=…")
-        return ConfigError(f"{path}: unknown key. {suggest(key.group(1), _fields_at(path))}")
+        return ConfigError(f"{path}: unknown key. {suggest(key.group(1), allowed)}")
     return ConfigError(re.sub(r"\s*(object_type|reference_type)=\S+", "", text))
 
 
-def _explain_missing(error: MissingConfigException) -> ConfigError:
+def _explain_missing_config(error: MissingConfigException) -> ConfigError:
     missing = str(error.missing_cfg_file)
     group, _, name = missing.rpartition("/")
     options = list(error.options or [])
@@ -195,23 +200,23 @@ def _explain_missing(error: MissingConfigException) -> ConfigError:
     return ConfigError(f"{group}={name}: no such option {where}. {suggest(name, options)}")
 
 
-def _options(group: str) -> str:
+def _list_choices(group: str) -> str:
     files = sorted(path.stem for path in (find_conf() / group).glob("*.yaml"))
     return f"Allowed: {', '.join(files)}." if files else ""
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
+def _join_lines(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
-def _fields_at(path: str) -> list[str]:
+def _list_fields_beside(path: str) -> list[str]:
     node: Any = Run
     for part in path.split(".")[:-1]:
         node = get_type_hints(node).get(part, Run) if dataclasses.is_dataclass(node) else Run
     return [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
 
 
-def _refuse_extras(node: DictConfig, schema: Any, where: str) -> None:
+def _check_keys(node: DictConfig, schema: Any, where: str) -> None:
     hints = get_type_hints(schema)
     for key in node:
         path = f"{where}{key}"
@@ -219,11 +224,11 @@ def _refuse_extras(node: DictConfig, schema: Any, where: str) -> None:
             raise ConfigError(f"{path}: unknown key. {suggest(str(key), list(hints))}")
         value = node._get_node(key)
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, DictConfig):
-            _refuse_extras(value, hints[key], f"{path}.")
+            _check_keys(value, hints[key], f"{path}.")
 
 
-def _admitted(overrides: Sequence[str]) -> bool:
-    """Say whether `allow` was typed; the grid of a study's file looks like a typed override."""
+def _is_allow_typed(overrides: Sequence[str]) -> bool:
+    """Return whether the user typed `allow`; a sweep hands on the grid of a file as overrides."""
     grid = HydraConfig.get().sweeper.params if HydraConfig.initialized() else None
     if any(str(key).lstrip("+") == "allow" for key in grid or {}):
         return False

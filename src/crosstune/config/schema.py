@@ -1,19 +1,43 @@
-"""The typed root configuration: every option of ours is declared here once, with its sentence.
+"""The typed configuration: every option of ours is declared here once.
 
-Hydra composes `conf/` against these dataclasses, so an unknown key, a wrong type or a missing
-value is refused before data or weights load. Other people's options (`_target_` nodes) are
-typed `dict` here and bound against their signatures by `build.check`.
+Hydra composes `conf/` against these dataclasses, so an unknown key, a wrong type or a missing value
+is refused before data or weights load. Options of other libraries (`_target_` nodes) are typed
+`dict` and checked against the signatures of their targets by `config/instantiate.py`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
 
 
+@dataclass(frozen=True)
+class Option:
+    """The facts about an option that its name and type do not say."""
+
+    default: Any  # MISSING: a file of its group or the command line sets it
+    sentence: str
+    changes_result: bool = True  # False: two runs that differ in it alone are the same run
+    is_path: bool = False  # the content at the path can change the result, the path cannot
+    minimum: float | None = None
+    above: float | None = None  # exclusive minimum
+    maximum: float | None = None
+    allowed: tuple[str, ...] = ()
+
+
+def option(default: Any, sentence: str, **facts: Any) -> Any:
+    """Return the dataclass field of an option; `facts` are further fields of `Option`."""
+    metadata = {"option": Option(default, sentence, **facts)}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: deepcopy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
 class TaskType(Enum):
-    """Task kinds; `tasks/__init__.py` maps each to its class."""
+    """Task types; `tasks/__init__.py` maps each to its class."""
 
     classification = "classification"
     tagging = "tagging"
@@ -27,7 +51,7 @@ class TaskType(Enum):
 
 
 class ModelOrigin(Enum):
-    """Where the encoder comes from."""
+    """Where the weights come from."""
 
     scratch = "scratch"
     local = "local"
@@ -35,7 +59,7 @@ class ModelOrigin(Enum):
 
 
 class TokenizerType(Enum):
-    """How a tokenizer is trained; `unigram` differs a little from one training to the next."""
+    """Algorithm of a tokenizer trained from scratch; `unigram` training is not deterministic."""
 
     bpe = "bpe"
     wordpiece = "wordpiece"
@@ -43,7 +67,7 @@ class TokenizerType(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic of the forward and backward pass; `auto` is bf16 on a GPU that has it."""
+    """Precision of the forward and backward pass; `auto` is bf16 on a GPU that supports it."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -51,21 +75,14 @@ class Precision(Enum):
 
 
 class UnseenLabels(Enum):
-    """What to do with a label of validation or test that never occurs in train."""
+    """What to do with a validation or test label that never occurs in train."""
 
     error = "error"
     miss = "miss"
 
 
-class Batching(Enum):
-    """Which windows share a training batch."""
-
-    uniform = "uniform"  # any; what padding they need is cut down without changing the gradient
-    bucketed = "bucketed"  # those of like length; measured: faster still, and worse scores
-
-
 class TargetModules(Enum):
-    """What a method adapts in each layer; `methods/anatomy.py` knows the modules by model type."""
+    """What a method adapts in each layer; `models/architectures.py` names the modules."""
 
     query_value = "query_value"
     key_value_down = "key_value_down"  # and the last matrix of the feed-forward block
@@ -74,7 +91,7 @@ class TargetModules(Enum):
 
 
 class Tracker(Enum):
-    """Where a run is mirrored to."""
+    """Where a run is mirrored."""
 
     wandb = "wandb"
     csv = "csv"
@@ -83,7 +100,7 @@ class Tracker(Enum):
 
 
 class WandbMode(Enum):
-    """Whether Weights & Biases is contacted while the run goes on."""
+    """Whether Weights & Biases is contacted during the run."""
 
     offline = "offline"
     online = "online"
@@ -91,34 +108,45 @@ class WandbMode(Enum):
 
 @dataclass
 class Data:
-    """One data set: its kind, its reader, its splits and how its items become batches."""
+    """One data set: task type, reader, splits and how its rows become batches."""
 
-    name: str = MISSING  # the data set's name in records and tables
-    kind: TaskType = MISSING
-    language: str = MISSING  # ISO code of the language trained on
-    reader: dict[str, Any] = MISSING  # `_target_` of a read_… function and its options
-    train: Any = MISSING  # a source for the reader (a file), or {language: source}
-    validation: Any = MISSING
-    test: Any = MISSING  # null: no test
-    text: str | None = None  # column of the text
-    text_pair: str | None = None  # column of the second text of a pair task
-    label: str | None = None  # column of the label
-    target: str | None = None  # column of the text to write
-    task: dict[str, Any] = field(default_factory=dict)  # options of the task kind
-    unseen_labels: UnseenLabels = UnseenLabels.error
-    allowed: list[str] = field(default_factory=list)  # rules that `check` tolerates: id or name
-    metric: str = MISSING  # headline metric: chooses the checkpoint, heads the table
-    batch_size: int = 32  # examples per batch, over all devices
-    batching: Batching = Batching.uniform
-    batch_tokens: int | None = None  # sub-words per batch, about, in place of batch_size
-    max_tokens: int = 128  # sub-words per input
-    limit: int | None = None  # use the first N training rows of each language
-    shots: int | None = None  # use N training rows of each label and language, drawn by the seed
-    further_languages: list[str] = field(default_factory=list)  # trained on as well
-    root: str | None = None  # folder of the files of a data set that is named in conf/data
-    in_turn: bool = False  # train on one language after another (continual learning)
-    sampling_temperature: float = 1.0  # trained together, n rows are drawn with p ∝ n^(1/T)
-    languages: dict[str, str] | None = None  # ISO code -> the reader's `name` for that part
+    name: str = option(MISSING, "name of the data set in records and tables")
+    kind: TaskType = option(MISSING, "task type")
+    language: str = option(MISSING, "language code of the training data")
+    reader: dict[str, Any] = option(MISSING, "_target_ of a read_… function and its options")
+    train: Any = option(MISSING, "training file, or {language: file}", is_path=True)
+    validation: Any = option(MISSING, "validation file, or {language: file}", is_path=True)
+    test: Any = option(MISSING, "test file, or {language: file}; null: no test", is_path=True)
+    text: str | None = option(None, "column of the text")
+    text_pair: str | None = option(None, "column of the second text of a pair task")
+    label: str | None = option(None, "column of the label")
+    target: str | None = option(None, "column of the text to generate")
+    task: dict[str, Any] = option({}, "options of the task type")
+    unseen_labels: UnseenLabels = option(
+        UnseenLabels.error, "labels that train lacks: an error, or counted as missed"
+    )
+    allowed: list[str] = option(
+        [], "rules that `crosstune check` tolerates, by id or name", changes_result=False
+    )
+    metric: str = option(MISSING, "headline metric: chooses the checkpoint, heads the table")
+    batch_size: int = option(32, "examples per batch, over all devices", minimum=1)
+    batch_tokens: int | None = option(
+        None, "about so many subwords per batch, in place of batch_size", minimum=1
+    )
+    max_tokens: int = option(128, "subwords per input", minimum=8)
+    limit: int | None = option(None, "first N training rows of each language", minimum=1)
+    shots: int | None = option(
+        None, "N training rows of each label and language, drawn by the seed", minimum=1
+    )
+    further_languages: list[str] = option([], "languages to train on beside data.language")
+    root: str | None = option(None, "folder of a data set's files", is_path=True)
+    in_turn: bool = option(False, "train on one language after another (continual learning)")
+    sampling_temperature: float = option(
+        1.0, "languages with n rows are sampled with p ∝ n^(1/T)", above=0
+    )
+    languages: dict[str, str] | None = option(
+        None, "language code -> the reader's name for that language"
+    )
 
     @property
     def train_languages(self) -> list[str]:
@@ -133,94 +161,170 @@ class Data:
 
     @property
     def trained_on(self) -> str:
-        """Name of what is trained on: `es`, `es+zh` together, `es>zh` in turn."""
+        """The languages trained on, as one name: `es`, `es+zh` together, `es>zh` in turn."""
         return ">".join("+".join(stage) for stage in self.stages)
 
 
 @dataclass
 class Model:
-    """One encoder: a hub checkpoint, a local folder, or random weights from a config."""
+    """One model: a hub checkpoint, a local folder, or random weights from a config."""
 
-    name: str = MISSING
-    origin: ModelOrigin = MISSING
-    path: str | None = None  # origin=local: transformers folder, run folder or study folder
-    hub_id: str | None = None  # origin=hub: owner/name
-    revision: str | None = None  # origin=hub: commit of the hub repository
-    config: dict[str, Any] | None = None  # origin=scratch: `_target_` of a transformers config
-    do_lower_case: bool | None = None  # set where the checkpoint's tokenizer does not say it
-    tokenizer: TokenizerType = TokenizerType.bpe  # origin=scratch: trained on the training text
-    vocab_size: int | None = None  # origin=scratch: at most so many pieces
-    extend_vocab: int | None = None  # add the pieces that a vocabulary of this size would have
-    learning_rate_scale: float = 1.0  # times a method's default: small encoders take large steps
-    decoder: str | None = None  # "same": a decoder begins with the encoder's weights, too
-    attention: str = "sdpa"  # attention kernel: sdpa or eager
+    name: str = option(MISSING, "name of the model in records and tables")
+    origin: ModelOrigin = option(MISSING, "where the weights come from: scratch, local or hub")
+    path: str | None = option(
+        None, "origin=local: folder of a transformers model, a run or a study", is_path=True
+    )
+    hub_id: str | None = option(None, "origin=hub: owner/name")
+    revision: str | None = option(None, "origin=hub: commit of the hub repository")
+    config: dict[str, Any] | None = option(
+        None, "origin=scratch: _target_ of a transformers config and its options"
+    )
+    do_lower_case: bool | None = option(
+        None, "lower-case the text, where the checkpoint's tokenizer does not say"
+    )
+    tokenizer: TokenizerType = option(
+        TokenizerType.bpe, "origin=scratch: tokenizer trained on the training text"
+    )
+    vocab_size: int | None = option(None, "origin=scratch: maximal vocabulary size", minimum=300)
+    extend_vocab: int | None = option(
+        None, "add the subwords that a vocabulary of this size would have", minimum=300
+    )
+    learning_rate_scale: float = option(
+        1.0, "factor on a method's default learning rate: small models need larger steps", minimum=0
+    )
+    decoder: str | None = option(None, "same: initialize a decoder from the encoder's weights")
+    attention: str = option("sdpa", "attention kernel", allowed=("sdpa", "eager"))
 
 
 @dataclass
 class Method:
     """One way of fine-tuning."""
 
-    name: str = MISSING
-    learning_rate: float = MISSING  # the method's own default
-    peft: dict[str, Any] | None = None  # `_target_` of a peft config; null trains every weight
-    targets: TargetModules | None = None  # what it adapts, unless peft.target_modules names it
-    layers: int = 0  # train so many of the last layers whole, beside the head
-    language_adapters: Any = None  # madx: {ISO code: run of method=madx_language}
-    search: dict[str, list[Any]] = field(default_factory=dict)  # `crosstune tune` tries these, too
+    name: str = option(MISSING, "name of the method in records and tables")
+    learning_rate: float = option(MISSING, "the method's default learning rate")
+    peft: dict[str, Any] | None = option(
+        None, "_target_ of a peft config and its options; null trains every weight"
+    )
+    targets: TargetModules | None = option(
+        None, "modules to adapt, unless method.peft.target_modules names them"
+    )
+    layers: int = option(0, "fully train so many of the last layers, beside the head")
+    language_adapters: Any = option(
+        None, "madx: {language: run folder of method=madx_language}", is_path=True
+    )
 
 
 @dataclass
 class Optimizer:
     """Optimizer and schedule."""
 
-    algorithm: dict[str, Any] = MISSING  # `_target_` of a torch optimizer and its options
-    learning_rate: float = MISSING  # peak learning rate
-    weight_decay: float = 0.01  # on matrices; biases and norms are never decayed
-    schedule: str = "linear"  # a name of transformers.SchedulerType
-    warmup_ratio: float = 0.1  # share of all steps with a rising learning rate
+    algorithm: dict[str, Any] = option(MISSING, "_target_ of a torch optimizer and its options")
+    learning_rate: float = option(MISSING, "peak learning rate", minimum=0)
+    weight_decay: float = option(
+        0.01, "weight decay of matrices; biases and norms have none", minimum=0
+    )
+    schedule: str = option("linear", "learning rate schedule: a transformers.SchedulerType")
+    warmup_ratio: float = option(0.1, "share of all steps spent on warm-up", minimum=0, maximum=1)
 
 
 @dataclass
 class Trainer:
     """The training loop: how long, on what, in which precision."""
 
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"
-    precision: Precision = Precision.fp32
-    max_epochs: int = 3  # 0: evaluate the model as it is
-    max_steps: int | None = None  # stop after so many optimizer steps
-    accumulate_grad_batches: int = 1
-    gradient_clip_val: float | None = 1.0
-    compile: bool = False  # the layers, by torch.compile: for GPUs; measured: slower on a CPU
-    patience: int | None = None  # epochs without a better headline score before stopping
-    log_every_n_steps: int = 10
-    checkpoint_every_seconds: float = 60.0  # what a killed run may lose; epochs end with one, too
-    stand_in: bool = False  # generated rows in place of the data set's: a rehearsal, no result
+    accelerator: str = option("auto", "Lightning's accelerator", changes_result=False)
+    devices: int = option(1, "number of devices", changes_result=False, minimum=1)
+    strategy: str = option(
+        "auto",
+        "strategy; others shard weights or start their own processes, and save incomplete runs",
+        changes_result=False,
+        allowed=("auto", "ddp"),
+    )
+    precision: Precision = option(Precision.fp32, "precision of the forward and backward pass")
+    max_epochs: int = option(3, "epochs; 0 evaluates the model as it is", minimum=0)
+    max_steps: int | None = option(None, "stop after so many optimizer steps", minimum=1)
+    accumulate_grad_batches: int = option(1, "batches per optimizer step", minimum=1)
+    gradient_clip_val: float | None = option(1.0, "maximal gradient norm; null does not clip")
+    compile: bool = option(False, "compile the layers with torch.compile; slower on a CPU")
+    patience: int | None = option(
+        None, "stop after so many epochs without a better headline score", minimum=1
+    )
+    log_every_n_steps: int = option(10, "steps per log line", changes_result=False, minimum=1)
+    checkpoint_every_seconds: float = option(
+        60.0, "seconds between checkpoints, beside those of each epoch", changes_result=False
+    )
+    stand_in: bool = option(False, "train on generated rows: a rehearsal without a real score")
 
 
 @dataclass
 class Logger:
-    """The mirror of a run; its truth is metrics.jsonl and record.json."""
+    """The mirror of a run; metrics.jsonl and record.json are written in any case."""
 
-    tracker: Tracker = Tracker.wandb
-    mode: WandbMode = WandbMode.offline
-    project: str = "crosstune"
+    tracker: Tracker = option(Tracker.wandb, "where to mirror the run", changes_result=False)
+    mode: WandbMode = option(WandbMode.offline, "mode of Weights & Biases", changes_result=False)
+    project: str = option("crosstune", "project at Weights & Biases", changes_result=False)
 
 
 @dataclass
 class Run:
-    """One run, whole."""
+    """The whole configuration of one run."""
 
-    experiment: str = MISSING  # the study's name
-    seed: int = 1
-    outputs: str = "outputs"  # root folder of everything written
-    retry: bool = False  # try again what failed or diverged, and what other versions finished
-    tuned: bool = False  # take the values that `crosstune tune` chose for this study
-    allow: list[str] = field(default_factory=list)  # own packages for `_target_`; command line only
+    experiment: str = option(MISSING, "name of the study", changes_result=False)
+    seed: int = option(1, "seed of weights, data order and dropout", minimum=0)
+    outputs: str = option("outputs", "root folder of everything written", changes_result=False)
+    retry: bool = option(False, "run again what failed, diverged or is stale", changes_result=False)
+    # what it changes is in the configuration that the run id is made of
+    tuned: bool = option(
+        False, "use the values that `crosstune tune` chose for this study", changes_result=False
+    )
+    allow: list[str] = option(
+        [], "own packages for _target_; on the command line only", changes_result=False
+    )
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     method: Method = field(default_factory=Method)
     optimizer: Optimizer = field(default_factory=Optimizer)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
+
+
+def _list_options(schema: Any, prefix: str = "") -> dict[str, Option]:
+    options: dict[str, Option] = {}
+    for entry in fields(schema):
+        key = f"{prefix}{entry.name}"
+        if is_dataclass(entry.type):
+            options |= _list_options(entry.type, f"{key}.")
+        else:
+            options[key] = entry.metadata["option"]
+    return options
+
+
+OPTIONS = _list_options(Run)  # by dotted key
+# Options of older records. The code does what it did at their defaults.
+RETIRED_OPTIONS = {
+    "data.batching": Option("uniform", "which windows share a training batch"),
+    "method.search": Option({}, "further values that a search tries", changes_result=False),
+}
+
+
+def select_result_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration, as plain values, without what cannot change its result.
+
+    Paths are left out too: digests identify what they lead to. Run ids hash this selection, so a
+    retired option stays in it at its default, and so does `data.root`, which has always been there.
+    """
+    left_out = {
+        key
+        for key, facts in (OPTIONS | RETIRED_OPTIONS).items()
+        if not facts.changes_result or (facts.is_path and key != "data.root")
+    }
+    groups = {
+        group: {name: value for name, value in part.items() if f"{group}.{name}" not in left_out}
+        for group, part in config.items()
+        if isinstance(part, dict)
+    }
+    for key, facts in RETIRED_OPTIONS.items():
+        if key not in left_out:
+            group, _, name = key.partition(".")
+            groups[group].setdefault(name, facts.default)
+    alone = {key: value for key, value in config.items() if key not in {*groups, *left_out}}
+    return alone | {group: part for group, part in groups.items() if part}

@@ -12,7 +12,7 @@ from typing import Any
 from crosstune.config.schema import TaskType
 from crosstune.data.readers.relations import unmark
 from crosstune.errors import ConfigError, DataError
-from crosstune.languages import LANGUAGES, SPACELESS_SCRIPTS, check_language
+from crosstune.languages import SPACELESS_SCRIPTS, check_language, script_of
 
 Row = dict[str, Any]
 
@@ -56,10 +56,7 @@ def is_spaced(language: str) -> bool:
     >>> is_spaced("es"), is_spaced("zh"), is_spaced("zh-Hant-TW"), is_spaced("es-x-medical")
     (True, False, False, True)
     """
-    code, *rest = language.split("-")
-    script = next((part for part in rest if len(part) == 4 and part.istitle()), None)
-    known = LANGUAGES.get(code)
-    return (script or (known.script if known else "")) not in SPACELESS_SCRIPTS
+    return script_of(language) not in SPACELESS_SCRIPTS
 
 
 def locate_words(words: Sequence[str], spaced: bool) -> list[int]:

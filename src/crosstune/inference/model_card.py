@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from crosstune.config.compose import to_dict
+from crosstune.config.schema import OPTIONS, select_result_options
 from crosstune.runs.record import PACKAGES, read_record
 
 PIPELINES = {
@@ -23,13 +25,12 @@ PIPELINES = {
     "AutoModelForMaskedLM": "fill-mask",
 }
 GROUPS = ("data", "model", "method")
-OPTIONS = {
-    "data": (
-        *("language", "further_languages", "batch_size", "batch_tokens"),
-        *("max_tokens", "limit", "shots"),
-    ),
-    "optimizer": ("learning_rate",),
-    "trainer": ("max_epochs", "max_steps", "patience"),
+# options of the command that repeats a run, where they are not at their defaults
+SHOWN = {
+    key: facts
+    for key, facts in OPTIONS.items()
+    if key.startswith(("data.", "optimizer.", "trainer.")) and not key.endswith(".name")
+    if facts.changes_result and not facts.is_path
 }
 PLAIN = re.compile(r"[\w .,:/@+–-]*")
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#!|~$&])")
@@ -56,9 +57,9 @@ def find_other_seeds(folder: Path, record: dict[str, Any]) -> list[dict[str, Any
 
 
 def _arm(record: dict[str, Any]) -> tuple[Any, ...]:
-    own = ("seed", "outputs", "logger", "allow")
-    config = {key: value for key, value in record["config"].items() if key not in own}
-    return config, sorted(record["data_sha256"].values()), record["model_sha256"]
+    config = select_result_options(record["config"]) | {"seed": None}
+    weights = record["model_sha256"], record.get("language_adapters_sha256")
+    return config, sorted(record["data_sha256"].values()), weights
 
 
 def render_card(card: Card) -> str:
@@ -160,12 +161,12 @@ def _options(options: dict[str, Any]) -> list[str]:
 def _command(config: dict[str, Any]) -> list[str]:
     words = [f"{group}={config[group]['name']}" for group in GROUPS]
     words.append(f"seed={config['seed']}")
-    for group, names in OPTIONS.items():
-        for name in names:
-            value = config[group].get(name)  # older runs lack what is newer
-            if value not in (None, []):
-                told = f"[{','.join(value)}]" if isinstance(value, list) else value
-                words.append(f"{group}.{name}={told}")
+    for key, facts in SHOWN.items():
+        group, _, name = key.partition(".")
+        value = config[group].get(name)  # older runs lack newer options
+        if value not in (None, to_dict(facts.default)) and not isinstance(value, dict):
+            text = f"[{','.join(value)}]" if isinstance(value, list) else value
+            words.append(f"{key}={text}")
     # one line, so that no name can end the code block
     return [" ".join(["crosstune train", *(shlex.quote(" ".join(w.split())) for w in words)])]
 

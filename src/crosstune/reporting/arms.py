@@ -11,15 +11,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# A run is the same run without these.
-_IRRELEVANT = ("seed.", "experiment.", "outputs.", "allow.", "logger.")
-_IRRELEVANT += ("trainer.log_every_n_steps.",)
-_IRRELEVANT += ("data.allowed.",)  # of the checks alone
+from crosstune.config.schema import OPTIONS, RETIRED_OPTIONS
+
+_ALL_OPTIONS = OPTIONS | RETIRED_OPTIONS
+# Runs that differ in these alone belong to one arm.
+_IRRELEVANT = tuple(f"{key}." for key, facts in _ALL_OPTIONS.items() if not facts.changes_result)
+_IRRELEVANT += ("seed.",)
 _NAMES = {"data", "language", "model", "method", "seed"}  # of a planned run
 _SPLITS = ("data.train", "data.validation", "data.test")
-_FILES = ("data.root.", *(f"{split}." for split in _SPLITS))  # judged by content, not by path
+# compared by content, not by path
+_FILES = tuple(f"{key}." for key in OPTIONS if key.startswith("data.") and OPTIONS[key].is_path)
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+_RETIRED = {key: _encode(facts.default) for key, facts in RETIRED_OPTIONS.items()}
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
@@ -126,7 +130,11 @@ def list_settings(record: Mapping[str, Any], digested: bool) -> dict[str, str]:
     """
     dropped = (*_IRRELEVANT, *_FILES) if digested else _IRRELEVANT
     flat = flatten(record["config"])
-    settings = {key: text for key, text in flat.items() if not _under(key, dropped)}
+    settings = {
+        key: text
+        for key, text in flat.items()
+        if not _under(key, dropped) and _RETIRED.get(key) != text
+    }
     if isinstance(record.get("model_sha256"), str):
         settings.pop("model.path", None)
         settings["model.weights"] = json.dumps(f"sha256:{record['model_sha256'][:12]}")

@@ -1,4 +1,4 @@
-"""What identifies a run on disk: fingerprint, record, locks, tuned values.
+"""What identifies a run on disk: its id, record, lock and tuned values.
 
 Nothing here loads a model.
 """

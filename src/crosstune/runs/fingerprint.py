@@ -1,13 +1,12 @@
-"""What makes a run this run and no other: everything that can change its result, hashed.
+"""Run ids: a hash of everything that can change a run's result.
 
-Finds a local model's folder and digests its weights, but loads none of it: this file imports
-nothing heavy, so that a study can be planned at once. Called by `run.py` and `sweep.py`.
+Also resolves what an id depends on: the folders of local models and adapters, and the precision.
+Imports nothing heavy and loads no weights, so that a study is planned quickly.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -15,14 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from crosstune.config.compose import to_dict
-from crosstune.config.schema import Method, Model, ModelOrigin, Precision, Run
+from crosstune.config.schema import (
+    Method,
+    Model,
+    ModelOrigin,
+    Precision,
+    Run,
+    select_result_options,
+)
 from crosstune.data.splits import Splits
 from crosstune.errors import ConfigError
 from crosstune.runs.record import read_record
 
-RESULT_FORMAT = 7  # raise when a change of the code changes what the same run gives
+RESULT_FORMAT = 7  # raise it when a change of the code changes results
 ADAPTER = "adapter_model.safetensors"
-# packages whose version can change what the same run gives
+# packages whose version can change results
 FINGERPRINTED_PACKAGES = (
     "torch",
     "pytorch-lightning",
@@ -31,57 +37,30 @@ FINGERPRINTED_PACKAGES = (
     "peft",
     "torchmetrics",
 )
-INDIFFERENT = {
-    "experiment": (),
-    "outputs": (),
-    "allow": (),
-    "retry": (),
-    "tuned": (),  # what it changes is in the configuration
-    "logger": (),
-    "model": ("path",),  # its weights count, not where they lie
-    "data": ("train", "validation", "test", "allowed"),  # likewise; `allowed` is of the checks
-    "method": ("search", "language_adapters"),  # the weights of those count, not their folders
-    "trainer": (
-        "accelerator",
-        "devices",
-        "strategy",
-        "log_every_n_steps",
-        "checkpoint_every_seconds",
-    ),
-}
 
 
 def compute_run_id(run: Run, splits: Splits) -> str:
-    """Return the run id: 12 hex digits over all that can change a result, and nothing else."""
-    content = {
-        name: {language: sorted(split.digests.values()) for language, split in languages.items()}
-        for name, languages in splits.items()
-    }
-    parts = [RESULT_FORMAT, result_config(run), content, digest_weights(run.model)]
-    parts += [spoken] if (spoken := digest_language_adapters(run.method)) else []
+    """Return the run id: 12 hex digits, a hash of all that can change a result, and no more."""
+    model = digest_weights(run.model)
+    parts = [RESULT_FORMAT, result_config(run), digest_splits(splits), model]
+    parts += [adapters] if (adapters := digest_language_adapters(run.method)) else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def result_config(run: Run) -> dict[str, Any]:
     """Return the configuration as plain values, without what cannot change a result."""
-    config = to_dict(run)
-    for group, keys in INDIFFERENT.items():
-        if keys:
-            config[group] = {k: v for k, v in config[group].items() if k not in keys}
-        else:
-            del config[group]
-    return config
+    return select_result_options(to_dict(run))
 
 
 def resolve_defaults(run: Run) -> Run:
-    """Return the run with what the machine decides decided: the model's folder, the precision.
+    """Return the run with the values that depend on the machine: folders and precision.
 
     Raises:
-        ConfigError: the model's folder holds nothing loadable.
+        ConfigError: a folder of the model or of an adapter has nothing to load.
     """
     precision = run.trainer.precision
     if precision is Precision.auto:
-        import torch  # heavy, and only `auto` asks the machine
+        import torch  # heavy, and only `auto` needs it
 
         has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = Precision.bf16 if has_bf16 else Precision.fp32
@@ -91,13 +70,13 @@ def resolve_defaults(run: Run) -> Run:
 
 
 def resolve_model(model: Model) -> Model:
-    """Return the model with its folder found, checked to hold what can be loaded safely.
+    """Return the model with the folder that its `path` leads to.
 
     A `path` may be a transformers folder, the folder of a run, or the folder of a study with
-    exactly one finished run that left a whole model.
+    exactly one finished run that saved a whole model.
 
     Raises:
-        ConfigError: nothing loadable is there, or a hub revision is no commit.
+        ConfigError: nothing can be loaded there, or a hub revision is not a commit.
     """
     pinned = re.fullmatch(r"[0-9a-f]{40}|refs/pr/\d+", model.revision or "")
     if model.origin is ModelOrigin.hub and not pinned:
@@ -110,30 +89,29 @@ def resolve_model(model: Model) -> Model:
     if model.path is None:
         raise ConfigError("model.path is missing: give model.path=DIR.")
     root = Path(model.path)
-    candidates = [root, root / "model", *_finished_models(root)]
-    found = [folder for folder in candidates if (folder / "config.json").is_file()]
-    if len(found) != 1:
-        reason = "no such folder" if not root.is_dir() else f"{len(found)} models found in it"
+    folders = _find_saved(root, "config.json")
+    if len(folders) != 1:
+        reason = f"{len(folders)} models found in it" if root.is_dir() else "no such folder"
         raise ConfigError(
             f"model.path={model.path}: {reason}. Give a folder with config.json and "
             "*.safetensors, a finished run's folder, or a study's folder with one such run."
         )
-    if not list(found[0].glob("*.safetensors")):
+    if not list(folders[0].glob("*.safetensors")):
         raise ConfigError(
-            f"model.path={found[0]}: no *.safetensors in it. Pickled weights are never loaded; "
+            f"model.path={folders[0]}: no *.safetensors in it. Pickled weights are never loaded; "
             "save the model with save_pretrained of a recent transformers first."
         )
-    return replace(model, path=found[0].as_posix())
+    return replace(model, path=folders[0].as_posix())
 
 
 def resolve_language_adapters(method: Method) -> Method:
-    """Return the method with the folders of its language adapters found.
+    """Return the method with the folders that the paths of its language adapters lead to.
 
-    A folder may be a saved adapter's, that of a run, or of a study with exactly one finished run
-    that was trained on the language.
+    A path may be the folder of a saved adapter, of a run, or of a study with exactly one finished
+    run that was trained on the language.
 
     Raises:
-        ConfigError: no adapter is there, or several are.
+        ConfigError: a path leads to no adapter, or to several.
     """
     if not method.language_adapters:
         return method
@@ -141,23 +119,25 @@ def resolve_language_adapters(method: Method) -> Method:
         raise ConfigError(
             f"method.language_adapters={method.language_adapters}: give {{LANGUAGE: FOLDER, …}}."
         )
-    found = {
-        language: _find_language(language, Path(str(folder))).as_posix()
-        for language, folder in method.language_adapters.items()
+    folders: dict[str, str] = {}
+    for language, root in method.language_adapters.items():
+        adapters = _find_saved(Path(str(root)), ADAPTER, language)
+        if len(adapters) != 1:
+            raise ConfigError(
+                f"method.language_adapters.{language}={root}: {len(adapters)} adapters found "
+                "there. Give the folder of a finished run of method=madx_language, or of a study "
+                "with one such run on that language."
+            )
+        folders[language] = adapters[0].as_posix()
+    return replace(method, language_adapters=folders)
+
+
+def digest_splits(splits: Splits) -> dict[str, dict[str, list[str]]]:
+    """Return split -> language -> sorted sha256 digests of its files."""
+    return {
+        name: {language: sorted(split.digests.values()) for language, split in languages.items()}
+        for name, languages in splits.items()
     }
-    return replace(method, language_adapters=found)
-
-
-def _find_language(language: str, root: Path) -> Path:
-    candidates = [root, root / "model", *_finished_models(root, language)]
-    found = [folder for folder in candidates if (folder / ADAPTER).is_file()]
-    if len(found) != 1:
-        raise ConfigError(
-            f"method.language_adapters.{language}={root}: {len(found)} adapters found there. Give "
-            "the folder of a finished run of method=madx_language, or of a study with one such run "
-            "on that language."
-        )
-    return found[0]
 
 
 def digest_language_adapters(method: Method) -> dict[str, str]:
@@ -169,7 +149,7 @@ def digest_language_adapters(method: Method) -> dict[str, str]:
 
 
 def digest_weights(model: Model) -> str:
-    """Return what identifies the weights: a digest of the files, or the hub's commit."""
+    """Return what identifies the weights: a digest of the model's files, or the hub's commit."""
     if model.origin is ModelOrigin.local:
         digest = hashlib.sha256()
         for path in sorted(Path(str(model.path)).iterdir()):
@@ -181,10 +161,9 @@ def digest_weights(model: Model) -> str:
 
 
 def find_stale_reasons(record: dict[str, Any]) -> list[str]:
-    """Return what has changed since a run was recorded, and can have changed its result.
+    """Return what has changed since a run was recorded and may change its result, as clauses.
 
-    Versions of packages, what our own code computes, and the bytes of data files that are still
-    where they were; each in a clause.
+    Covers versions of packages, our own code, and the bytes of data files that still exist.
     """
     environment = record.get("environment", {})
     changes = [
@@ -193,10 +172,10 @@ def find_stale_reasons(record: dict[str, Any]) -> list[str]:
         if environment.get(name) != now
     ]
     if record.get("result_format") != RESULT_FORMAT:
-        changes.append("crosstune computes otherwise since")
+        changes.append("crosstune computes results differently since")
     for name, digest in record.get("data_sha256", {}).items():
         file = Path(name)
-        # what is compressed was digested as it is inside
+        # the digest of a compressed file is that of its content
         if (
             file.is_file()
             and file.suffix != ".gz"
@@ -217,14 +196,17 @@ def _digest(path: Path) -> str:
 
 
 @cache
-def _digest_once(path: Path, written: int) -> str:
-    """Return the digest of a file as it was written then: a study names it in every record."""
+def _digest_once(path: Path, modified: int) -> str:
+    """Return a file's digest, cached: every record of a study names the same files."""
     return _digest(path)
 
 
-def _finished_models(study: Path, language: str | None = None) -> Iterator[Path]:
-    for path in sorted(study.glob("*/record.json")):
+def _find_saved(root: Path, file: str, language: str | None = None) -> list[Path]:
+    """Return the folders with this file: `root`, its `model`, those of finished runs below it."""
+    folders = [root, root / "model"]
+    for path in sorted(root.glob("*/record.json")):
         record = read_record(path)
         fits = language is None or record.get("train_language") == language
         if record.get("status") == "finished" and fits:
-            yield path.parent / "model"
+            folders.append(path.parent / "model")
+    return [folder for folder in folders if (folder / file).is_file()]

@@ -1,7 +1,7 @@
-"""One process a run: locks that end with whoever holds them, however it ends.
+"""File locks, so that one process at a time trains a run; the system frees them when it ends.
 
-The lock of a run lies beside its folder, in `outputs/<experiment>/.locks/`, so that the folder can
-be thrown away under it. Held by `run.train` and by the ranks that it starts; asked by `sweep.py`.
+The lock file is beside the run's folder, in `outputs/<experiment>/.locks/`, so that the folder can
+be deleted while the lock is held.
 """
 
 import fcntl
@@ -15,27 +15,28 @@ from crosstune.errors import RunError
 
 
 class RunLocked(RunError):
-    """Another process does this run: that is no failure, and nothing is done here."""
+    """Another process trains this run; this is not a failure."""
 
     exit_code = 0
 
 
 @contextmanager
 def hold_run_lock(folder: Path) -> Iterator[int]:
-    """Hold the lock of a run's folder; give its file descriptor.
+    """Hold the lock of a run's folder and yield its file descriptor.
 
-    Processes that inherit the descriptor hold the lock, too, until the last of them has ended.
+    Processes that inherit the descriptor hold the lock as well, until the last of them ends.
 
     Raises:
-        Busy: another process holds it.
+        RunLocked: another process holds it.
     """
-    path = _lock_of(folder)
+    path = _lock_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        if not any(_take(file.fileno(), wait=0.02) for _ in range(10)):  # `is_locked` may be asking
+        # `is_locked` of another process may hold it for a moment
+        if not any(_try_lock(file.fileno(), wait=0.02) for _ in range(10)):
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise RunLocked(f"{folder} is being trained by {holder}: it is left to that one.")
+            raise RunLocked(f"{folder} is being trained by {holder}: nothing to do here.")
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()
@@ -43,19 +44,19 @@ def hold_run_lock(folder: Path) -> Iterator[int]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process is at work on the run of this folder."""
-    path = _lock_of(folder)
+    """Return whether a process is training the run of this folder."""
+    path = _lock_path(folder)
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return not _take(file.fileno(), wait=0)
+        return not _try_lock(file.fileno(), wait=0)
 
 
-def _lock_of(folder: Path) -> Path:
+def _lock_path(folder: Path) -> Path:
     return folder.parent / ".locks" / folder.name
 
 
-def _take(descriptor: int, wait: float) -> bool:
+def _try_lock(descriptor: int, wait: float) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,6 @@
-"""The record of a run: what ran, on what, what came out and what it cost.
+"""Reading and writing `record.json`, the one file that says what a run was and what came out.
 
-One JSON file a run, written whole or not at all. Also the facts about the machine that belong into
-it. Reads nothing but records and git; knows no metric and no model.
+Also collects the facts about the environment that belong in it.
 """
 
 import json
@@ -30,16 +29,20 @@ PACKAGES = (
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record; one that is no JSON object has status "unreadable" and an error."""
+    """Read a record; one that is not a JSON object has the status "unreadable" and an error."""
     try:
         record = json.loads(path.read_text("utf-8"))
     except (ValueError, OSError) as error:
         return {"status": "unreadable", "error": str(error)}
-    return record if isinstance(record, dict) else {"status": "unreadable", "error": "no object"}
+    return (
+        record
+        if isinstance(record, dict)
+        else {"status": "unreadable", "error": "not a JSON object"}
+    )
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write record.json, whole or not at all."""
+    """Write `record.json` atomically."""
     with atomic_write(folder / "record.json") as partial:
         text = json.dumps(
             {"schema": SCHEMA, **record}, ensure_ascii=False, indent=1, allow_nan=False
@@ -48,12 +51,12 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def utc_now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
+    """Return the time in UTC as ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def describe_environment(threads: int) -> dict[str, Any]:
-    """Return package versions, Python, platform, threads and the state of the git checkout."""
+    """Return versions of packages and Python, platform, threads and the git commit."""
     environment: dict[str, Any] = {name: version(name) for name in PACKAGES}
     environment["python"] = platform.python_version()
     environment["platform"] = f"{platform.system()} {platform.machine()}"
@@ -67,8 +70,8 @@ def describe_environment(threads: int) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", *arguments],  # noqa: S607 - the user's own git
+        process = subprocess.run(
+            ["git", *arguments],  # noqa: S607 - the git on the user's path
             capture_output=True,
             text=True,
             timeout=10,
@@ -76,4 +79,4 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

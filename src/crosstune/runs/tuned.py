@@ -1,42 +1,38 @@
-"""Fair arms: which values a search tries for an arm, and where a study finds what it chose.
+"""The learning rates that `crosstune tune` tries for each arm, and the file of its choices.
 
-`crosstune tune` (tune.py) writes `outputs/<experiment>.tuning/chosen.json`; a run with `tuned=true`
-takes its arm's values from there. An arm is everything of a run but its seed, its test data and the
-values searched for. Imports nothing heavy, so that a study can be planned at once.
+A search writes `outputs/<experiment>.tuning/chosen.json`, from which a run with `tuned=true` takes
+the values of its arm. An arm is everything about a run but its seed, its test data and the values
+searched for. Imports nothing heavy, so that a study is planned quickly.
 """
 
-import itertools
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from crosstune.config.compose import run_from_dict, scale_learning_rate, to_dict
 from crosstune.config.schema import Run
 from crosstune.data.splits import Splits
 from crosstune.errors import ConfigError
 from crosstune.files import atomic_write
-from crosstune.runs.fingerprint import digest_weights, result_config
+from crosstune.runs.fingerprint import digest_splits, digest_weights, result_config
 
 RATE = "optimizer.learning_rate"
 
 
 class Choice(NamedTuple):
-    """What a search found for an arm."""
+    """The result of the search for one arm."""
 
-    arm: dict[str, Any]  # what the trials had in common
+    arm: dict[str, Any]  # what all trials share
     seed: int
-    trials: int  # asked for, the same number for every arm of a study
+    trials: int  # requested: the same number for every arm of a study
     values: dict[str, Any]  # of the best trial, by dotted key
     validation: float  # its headline score
     tried: list[dict[str, Any]]  # every trial: values, run_id, and validation if it finished
 
     @property
-    def told(self) -> str:
-        """The choice in a line."""
+    def summary(self) -> str:
+        """The choice in one line."""
         config = self.arm["config"]
         data = config["data"]
         languages = "+".join([data["language"], *data["further_languages"]])
@@ -46,29 +42,18 @@ class Choice(NamedTuple):
 
 
 def make_trials(run: Run, trials: int) -> list[dict[str, Any]]:
-    """Return the values of each trial of an arm: what the run has by itself, first.
+    """Return the values of each trial of an arm, first the run's own.
 
-    Learning rates lie half a power of ten apart around the run's own. Where the method's `search`
-    names more keys, the trials are drawn from the whole grid by the run's seed.
-
-    Raises:
-        ConfigError: `method.search` names a key that the run has not.
+    Learning rates are half a power of ten apart.
     """
-    grid = {RATE: [scale_learning_rate(run.optimizer.learning_rate, f) for f in _factors(trials)]}
-    grid |= {key: [_get(run, key), *values] for key, values in run.method.search.items()}
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    own = {key: _get(run, key) for key in grid}
-    others = [point for point in dict.fromkeys(map(json.dumps, points)) if point != json.dumps(own)]
-    if run.method.search:
-        order = np.random.default_rng(run.seed).permutation(len(others))
-        others = [others[number] for number in order]
-    return [own, *(json.loads(point) for point in others)][:trials]
+    factors = _learning_rate_factors(trials)
+    return [{RATE: scale_learning_rate(run.optimizer.learning_rate, f)} for f in factors]
 
 
-def _factors(trials: int) -> list[float]:
-    """Return the factors of the learning rate, the mildest first.
+def _learning_rate_factors(trials: int) -> list[float]:
+    """Return the factors on the learning rate, the smallest changes first.
 
-    >>> _factors(5)
+    >>> _learning_rate_factors(5)
     [1.0, 3.2, 0.32, 10.0, 0.1]
     """
     steps = [0, *(sign * size for size in range(1, trials) for sign in (1, -1))]
@@ -76,7 +61,7 @@ def _factors(trials: int) -> list[float]:
 
 
 def override_values(run: Run, values: dict[str, Any]) -> Run:
-    """Return the run with the values at these dotted keys."""
+    """Return the run with these values, given by dotted key."""
     plain = to_dict(run)
     for key, value in values.items():
         *path, last = key.split(".")
@@ -88,94 +73,83 @@ def override_values(run: Run, values: dict[str, Any]) -> Run:
 
 
 def arm_key(run: Run, splits: Splits) -> dict[str, Any]:
-    """Return what all trials and all seeds of an arm have in common."""
-    config = result_config(override_values(run, dict.fromkeys([RATE, *run.method.search], 0)))
+    """Return what all trials and all seeds of an arm share."""
+    config = result_config(override_values(run, {RATE: 0}))
     del config["seed"]
-    content = {
-        name: {language: sorted(split.digests.values()) for language, split in parts.items()}
-        for name, parts in splits.items()
-        if name != "test"
-    }
-    return {"config": config, "data": content, "model": digest_weights(run.model)}
+    digests = digest_splits(splits)
+    digests.pop("test", None)
+    return {"config": config, "data": digests, "model": digest_weights(run.model)}
 
 
 def apply_tuned(run: Run, splits: Splits) -> tuple[Run, dict[str, Any]]:
     """Return the run with the values chosen for its arm, and how they were chosen.
 
     Raises:
-        ConfigError: nothing was chosen for this arm under these very conditions.
+        ConfigError: no choice was made for this arm under the same conditions.
     """
     if not run.tuned:
         return run, {}
     path = tuned_file(run)
     choices = read_choices(path)
     arm = arm_key(run, splits)
-    found = next((choice for choice in choices if choice.arm == arm), None)
-    if found is None:
+    choice = next((choice for choice in choices if choice.arm == arm), None)
+    if choice is None:
         raise ConfigError(
             f"tuned=true: {path} holds no choice for method={run.method.name}, "
             f"model={run.model.name}, data={run.data.name}, {run.data.trained_on} under these "
-            f"options{_nearest(arm, choices)}. Run crosstune tune with the same words first."
+            f"options{_describe_nearest(arm, choices)}. Run crosstune tune with the same overrides "
+            "first."
         )
-    facts = {"trials": found.trials, "seed": found.seed, "values": found.values}
-    return override_values(run, found.values), {**facts, "validation": found.validation}
+    facts = {key: getattr(choice, key) for key in ("trials", "seed", "values", "validation")}
+    return override_values(run, choice.values), facts
 
 
 def tuned_file(run: Run) -> Path:
-    """Return where a study's choices lie."""
+    """Return the path of the choices of a run's study."""
     return Path(run.outputs) / f"{run.experiment}.tuning" / "chosen.json"
 
 
 def read_choices(path: Path) -> list[Choice]:
-    """Read what searches chose; none was made: no choices."""
+    """Read the choices of a study; a missing file has none."""
     if not path.is_file():
         return []
     return [Choice(**choice) for choice in json.loads(path.read_text("utf-8"))]
 
 
 def write_choices(path: Path, choices: Sequence[Choice]) -> None:
-    """Add choices to the study's file, the newer of an arm in place of the older."""
-    kept = [old for old in read_choices(path) if all(old.arm != new.arm for new in choices)]
+    """Add choices to the study's file; they replace older ones of the same arms."""
+    older = [old for old in read_choices(path) if all(old.arm != new.arm for new in choices)]
     with atomic_write(path) as partial:
-        rows = [choice._asdict() for choice in (*kept, *choices)]
+        rows = [choice._asdict() for choice in (*older, *choices)]
         partial.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
 def choose_best(arm: dict[str, Any], seed: int, tried: list[dict[str, Any]]) -> Choice:
-    """Return the choice among an arm's trials: the best validation, the earlier of equals.
+    """Return the trial of an arm with the best validation score; of equals, the first.
 
     Raises:
         ConfigError: no trial finished.
     """
-    scores = [trial.get("validation", -math.inf) for trial in tried]
-    best = max(range(len(tried)), key=lambda number: (scores[number], -number))
-    if scores[best] == -math.inf:
+    finished = [trial for trial in tried if "validation" in trial]
+    if not finished:
         raise ConfigError(f"none of the {len(tried)} trials of an arm finished; see their records.")
-    return Choice(arm, seed, len(tried), tried[best]["values"], scores[best], tried)
+    best = max(finished, key=lambda trial: trial["validation"])
+    return Choice(arm, seed, len(tried), best["values"], best["validation"], tried)
 
 
-def _get(run: Run, key: str) -> Any:
-    node: Any = to_dict(run)
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            raise ConfigError(f"method.search: the run has no {key}.")
-        node = node[part]
-    return node
-
-
-def _nearest(arm: dict[str, Any], choices: Sequence[Choice]) -> str:
-    """Say in what the nearest arm that was tuned differs."""
+def _describe_nearest(arm: dict[str, Any], choices: Sequence[Choice]) -> str:
+    """Return a clause that names in what the nearest tuned arm differs."""
     if not choices:
         return ""
-    differences = [_differences(arm, choice.arm) for choice in choices]
-    nearest = min(differences, key=len)
-    shown = "; ".join(nearest[:3])
-    return f" (the nearest differs in {shown})"
+    nearest = min((_list_differences(arm, choice.arm) for choice in choices), key=len)
+    return f" (the nearest differs in {'; '.join(nearest[:3])})"
 
 
-def _differences(one: Any, other: Any, where: str = "") -> list[str]:
+def _list_differences(one: Any, other: Any, where: str = "") -> list[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         keys = sorted({*one, *other})
-        return [d for k in keys for d in _differences(one.get(k), other.get(k), f"{where}.{k}")]
+        return [
+            d for k in keys for d in _list_differences(one.get(k), other.get(k), f"{where}.{k}")
+        ]
     name = where.removeprefix(".config").lstrip(".")
     return [] if one == other else [f"{name}: {one} here, {other} there"]

@@ -16,14 +16,13 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedTokenizerBase
 
-from crosstune.config.schema import Batching, Data
+from crosstune.config.schema import Data
 from crosstune.data.splits import Split, Splits, merge_languages
 from crosstune.data.windows import EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.tasks import Task
 from crosstune.training.batching import (
     BatchDataset,
-    BucketedSampler,
     EvaluationSampler,
     LanguageMixture,
     RankBatch,
@@ -109,8 +108,6 @@ class FineTuningData(pl.LightningDataModule):
         rest = (self.seed, rank, world, mixture)
         if self.data.batch_tokens is not None:
             order = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, *rest)
-        elif self.data.batching is Batching.bucketed:
-            order = BucketedSampler(encoded.lengths, self.data.batch_size, *rest)
         else:
             order = TrainingSampler(len(encoded), self.data.batch_size, *rest)
         cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]

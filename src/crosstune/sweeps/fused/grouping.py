@@ -26,7 +26,7 @@ METHODS = (
     "crosstune.methods.bottleneck.BottleneckConfig",
 )
 LANGUAGES = ("above_language", "invertible")  # parts of MAD-X
-FREE = {"method": ("learning_rate", "search"), "trainer": ("patience", "gradient_clip_val")}
+FREE = {"method": ("learning_rate",), "trainer": ("patience", "gradient_clip_val")}
 NUMBERS = ("lora_alpha", "lora_dropout")
 STEPS = ("max_epochs", "max_steps", "log_every_n_steps")  # each run has its own loop
 
