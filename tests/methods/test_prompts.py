@@ -19,7 +19,7 @@ from crosstune.methods.prompts import count_virtual_tokens, install_prompt_hooks
 from crosstune.models.load import LoadedModel, find_head
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.generation import Generation
-from crosstune.tasks.span_boundary import add_boundary, encode_with_targets
+from crosstune.tasks.span_boundary import add_boundary, predict_masked
 from crosstune.tasks.tagging import Tagging
 
 # peft asks transformers by the old name of the property
@@ -141,7 +141,7 @@ def build(case: tuple[str, ...], **more: Any) -> Any:
 def build_writer(case: tuple[str, str]) -> Any:
     torch.manual_seed(0)
     model = shaken(WRITERS[case[0]]())
-    Generation.from_rows([], max_target_tokens=8, beams=3).extend(model)
+    Generation.from_rows([], max_target_tokens=8, beams=3).add_modules(model)
     return model
 
 
@@ -344,7 +344,7 @@ def test_masked_places_are_seen_where_they_are(trained, method):
     model, given = trained["Bert", "MaskedLM", method].model, inputs()
     masked = torch.zeros(3, 12, dtype=torch.bool)
     masked[0, 0] = masked[0, 5] = masked[2, 11] = True
-    seen = encode_with_targets(model, given, masked)
+    seen = predict_masked(model, given, masked)
     torch.testing.assert_close(seen.logits, logits(model, given)[masked], atol=1e-6, rtol=0)
     assert seen.hidden is not None
     assert seen.hidden.shape == (3, 12, HIDDEN)
@@ -627,7 +627,10 @@ def crf_and_boundary(kind: str) -> Any:
     """Return a model with a head of a kind's own, and the names of all its heads."""
     if kind == "crf":
         base = build(("Bert", "TokenClassification"))
-        return base, [*find_head(base), *Tagging(["B", "I", "O"], "tags", crf=True).extend(base)]
+        return base, [
+            *find_head(base),
+            *Tagging(["B", "I", "O"], "tags", crf=True).add_modules(base),
+        ]
     base = build(("Bert", "MaskedLM"))
     add_boundary(base)
     return base, [*find_head(base), "bert.pooler", "span_boundary"]

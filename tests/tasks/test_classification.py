@@ -98,27 +98,27 @@ def predictions_of(byte_bpe, best):
 
 
 def test_a_label_that_train_never_showed_is_scored_as_missed(byte_bpe):
-    measured = TASK.measure(predictions_of(byte_bpe, [1, 0, 0]), torch.device("cpu"))
+    measured = TASK.compute_metrics(predictions_of(byte_bpe, [1, 0, 0]), torch.device("cpu"))
     assert measured["scores"]["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_the_scores_have_the_names_that_the_task_announces(byte_bpe):
-    measured = TASK.measure(predictions_of(byte_bpe, [1, 1, 1]), torch.device("cpu"))
+    measured = TASK.compute_metrics(predictions_of(byte_bpe, [1, 1, 1]), torch.device("cpu"))
     assert set(measured["scores"]) == set(TASK.metrics)
 
 
 @pytest.mark.parametrize(("rows", "texts"), [(ROWS, 1), (PAIRS, 2)])
 def test_all_texts_of_a_row_train_a_tokenizer(rows, texts):
-    assert len(TASK.texts_of(rows[0])) == texts
+    assert len(TASK.row_texts(rows[0])) == texts
 
 
 def test_the_matthews_correlation_is_a_score_only_where_it_was_asked_for():
     task = Classification.from_rows(ROWS, correlation=True)
     told = [Prediction(n, str(n), row["label"], row["label"], 0.0) for n, row in enumerate(ROWS)]
     assert "mcc" in task.metrics
-    assert task.measure(told, torch.device("cpu"))["scores"]["mcc"] == pytest.approx(1.0)
+    assert task.compute_metrics(told, torch.device("cpu"))["scores"]["mcc"] == pytest.approx(1.0)
     without = Classification.from_rows(ROWS)
-    plain = without.measure(told, torch.device("cpu"))
+    plain = without.compute_metrics(told, torch.device("cpu"))
     assert "mcc" not in plain["scores"]
     assert "mcc" not in without.metrics
     assert plain["report"]["mcc"] == pytest.approx(1.0)

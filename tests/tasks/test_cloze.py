@@ -17,7 +17,7 @@ from crosstune.data.windows import IGNORE, UNSEEN
 from crosstune.errors import ConfigError
 from crosstune.models.tokenizers import make_literal
 from crosstune.tasks.cloze import Cloze
-from crosstune.tasks.verbalizers import encode_behind
+from crosstune.tasks.verbalizers import encode_continuations
 from crosstune.training.batching import BatchDataset, RankBatch
 from crosstune.training.train import train
 from tests.tiny import MODEL, ROWS
@@ -70,49 +70,51 @@ def inside(tokenizer, text):
 
 def test_a_window_is_the_filled_sentence_with_masks_in_place_of_the_word(tokenizer):
     encoded = TASK.encode(ITEMS, tokenizer, 128)
-    masks = encoded.extra["pieces"].shape[-1]
+    masks = encoded.extra["words"].shape[-1]
     for number, row in enumerate(ITEMS):
         whole = tokenizer(f"{row['text']} En fin , film .")["input_ids"]
         word = inside(tokenizer, "film")
         found = window_of(encoded, number)
-        place = encoded.extra["places"][number]
+        place = encoded.extra["mask_columns"][number]
         assert found[place : place + masks] == [tokenizer.mask_token_id] * masks
         assert found[:place] + word + found[place + masks :] == whole
 
 
 def test_a_word_behind_a_space_bears_the_mark_of_a_word(tokenizer):
-    assert encode_behind("Fue", [" film"], tokenizer) == [inside(tokenizer, "film")]
+    assert encode_continuations("Fue", [" film"], tokenizer) == [inside(tokenizer, "film")]
 
 
 @pytest.mark.parametrize("name", ["byte_bpe", "unigram"])
 def test_a_word_without_a_space_before_it_bears_no_mark(request, name):
     tokenizer = request.getfixturevalue(name)
-    (pieces,) = encode_behind("", ["film"], tokenizer)
+    (pieces,) = encode_continuations("", ["film"], tokenizer)
     assert pieces != inside(tokenizer, "film")
     assert not {"Ġ", "▁"} & {p[0] for p in tokenizer.convert_ids_to_tokens(pieces)}
 
 
 def test_wordpiece_goes_on_inside_a_word(wordpiece):
-    (pieces,) = encode_behind("mor", ["a"], wordpiece)
+    (pieces,) = encode_continuations("mor", ["a"], wordpiece)
     assert wordpiece.convert_ids_to_tokens(pieces) == ["##a"]
 
 
 def test_what_the_tokenizer_would_join_is_kept_apart(byte_bpe):
     before, word = "th", "e"
     assert inside(byte_bpe, before + word) != inside(byte_bpe, before) + inside(byte_bpe, word)[1:]
-    (pieces,) = encode_behind(before, [word], byte_bpe)
+    (pieces,) = encode_continuations(before, [word], byte_bpe)
     assert byte_bpe.convert_ids_to_tokens(pieces) == ["e"]
 
 
 def test_the_first_words_of_a_window_are_as_the_tokenizer_reads_them(tokenizer):
     texts = ["El film", "小明喝茶", ""]
-    assert encode_behind(None, texts, tokenizer) == [inside(tokenizer, text) for text in texts]
+    assert encode_continuations(None, texts, tokenizer) == [
+        inside(tokenizer, text) for text in texts
+    ]
 
 
 def test_a_text_that_looks_like_a_mask_stays_text(tokenizer):
     tokenizer = make_literal(copy.deepcopy(tokenizer))
     encoded = TASK.encode([{**ITEMS[0], "text": HOSTILE}], tokenizer, 128)
-    window, masks = window_of(encoded, 0), encoded.extra["pieces"].shape[-1]
+    window, masks = window_of(encoded, 0), encoded.extra["words"].shape[-1]
     assert window.count(tokenizer.mask_token_id) == masks
     assert not set(window[1:-1]) & {tokenizer.cls_token_id, tokenizer.sep_token_id}
 
@@ -133,7 +135,7 @@ def test_a_long_text_is_cut_and_the_pattern_never(tokenizer, pattern):
     short = task.encode([{**row, "text": "la", "text_pair": "film"}], tokenizer, 40)
     assert (long.lengths[0], long.cut[0], short.cut[0]) == (40, 1, 0)
     assert not set(window_of(short, 0)) - set(window_of(long, 0))
-    assert all(e.ids[e.extra["places"][0]] == tokenizer.mask_token_id for e in (long, short))
+    assert all(e.ids[e.extra["mask_columns"][0]] == tokenizer.mask_token_id for e in (long, short))
 
 
 def test_the_longer_text_of_a_pair_is_cut_first(tokenizer):
@@ -182,7 +184,7 @@ def score_words(left, right, row, tokenizer, model):
     for label in TASK.labels:
         words = []
         for word in WORDS[row["language"]][label]:
-            (pieces,) = encode_behind(before, [space + word], tokenizer)
+            (pieces,) = encode_continuations(before, [space + word], tokenizer)
             masks = [tokenizer.mask_token_id] * len(pieces)
             ids = [tokenizer.cls_token_id, *left, *masks, *right, tokenizer.sep_token_id]
             with torch.no_grad():
@@ -196,7 +198,7 @@ def score_words(left, right, row, tokenizer, model):
 def score_by_hand(row, tokenizer, model):
     """Return the log-probability of each label."""
     before, after = PATTERNS[row["language"]].replace("{text}", row["text"]).split("{mask}")
-    (right,) = encode_behind("", [after], tokenizer)
+    (right,) = encode_continuations("", [after], tokenizer)
     left = inside(tokenizer, before.strip())
     return score_words(left, right, row, tokenizer, model).log_softmax(-1)
 
@@ -229,7 +231,7 @@ def test_scores_are_those_of_plain_transformers(request, name, rows):
 def test_a_look_beside_the_mask_is_found_out(byte_bpe):
     model = model_for(byte_bpe)
     batch = batch_for(TASK, ITEMS, byte_bpe)
-    batch["places"] -= 1  # planted
+    batch["mask_columns"] -= 1  # planted
     with torch.no_grad():
         off = TASK.predict_batch(model, batch)
     wanted = [float(score_by_hand(row, byte_bpe, model).max()) for row in ITEMS]
@@ -238,7 +240,7 @@ def test_a_look_beside_the_mask_is_found_out(byte_bpe):
 
 def test_words_of_each_length_have_a_variant_with_as_many_masks(byte_bpe):
     batch = batch_for(TASK, ITEMS[:1], byte_bpe)
-    sizes = sorted({int(n) for n in (batch["pieces"] >= 0).sum(-1).flatten() if n})
+    sizes = sorted({int(n) for n in (batch["words"] >= 0).sum(-1).flatten() if n})
     assert len(sizes) > 1
     masks = (batch["inputs"]["input_ids"] == byte_bpe.mask_token_id).sum(-1)
     assert masks.tolist() == sizes
@@ -285,7 +287,9 @@ def test_languages_in_one_batch_score_as_they_do_alone(byte_bpe):
 
 def test_calibration_divides_by_the_mean_probability_without_content(byte_bpe):
     model = model_for(byte_bpe)
-    ((middle,), (right,)) = (encode_behind("", [text], byte_bpe) for text in (" En fin ,", " ."))
+    ((middle,), (right,)) = (
+        encode_continuations("", [text], byte_bpe) for text in (" En fin ,", " .")
+    )
     contents = [inside(byte_bpe, "N/A"), [byte_bpe.mask_token_id], []]
     free = [
         score_words([*content, *middle], right, ITEMS[0], byte_bpe, model).softmax(-1)
@@ -315,7 +319,7 @@ def test_logits_are_made_at_the_masks_alone(byte_bpe):
     batch = batch_for(TASK, ITEMS[:2], byte_bpe)
     variants = len(batch["inputs"]["input_ids"]) // 2
     TASK.loss(model, batch)
-    assert shapes == [(2, variants, batch["pieces"].shape[-1], len(byte_bpe))]
+    assert shapes == [(2, variants, batch["words"].shape[-1], len(byte_bpe))]
 
 
 def test_a_soft_prompt_in_front_moves_no_mask(byte_bpe):
@@ -327,9 +331,9 @@ def test_a_soft_prompt_in_front_moves_no_mask(byte_bpe):
         ((best, score),) = TASK.predict_batch(model, batch)
         log_p = model(**batch["inputs"]).logits[:, 4:].log_softmax(-1)
     scores = []
-    for words, variants in zip(batch["pieces"][0], batch["variants"][0], strict=True):
+    for words, variants in zip(batch["words"][0], batch["variants"][0], strict=True):
         each = [
-            log_p[variant, int(batch["places"]) + n, piece]
+            log_p[variant, int(batch["mask_columns"]) + n, piece]
             for word, variant in zip(words.tolist(), variants.tolist(), strict=True)
             for n, piece in enumerate(word)
             if piece >= 0
@@ -348,7 +352,7 @@ def test_predictions_are_measured_as_classification_is(byte_bpe):
     outputs = [(0, 1, -0.1), (1, 1, -0.2), (2, 0, -0.3)]
     found = TASK.decode(ITEMS, encoded, outputs)
     assert [p.prediction for p in found] == ["good", "good", "bad"]
-    scores = TASK.measure(found, torch.device("cpu"))["scores"]
+    scores = TASK.compute_metrics(found, torch.device("cpu"))["scores"]
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert set(scores) == set(TASK.metrics)
 
@@ -431,14 +435,14 @@ def test_doubled_braces_are_text(byte_bpe):
     ],
 )
 def test_a_row_that_its_pattern_does_not_fit_is_a_fault(row, fault):
-    found = TASK.faults_of(row)
+    found = TASK.find_row_faults(row)
     assert [f[: len(fault or "")] for f in found] == ([fault] if fault else [])
 
 
 def test_a_pattern_for_pairs_needs_pairs():
     task = replace(TASK, patterns={"es": "{text} {mask} {text_pair}"})
-    assert len(task.faults_of(ITEMS[0])) == 1
-    assert task.faults_of({**ITEMS[0], "text_pair": "la"}) == []
+    assert len(task.find_row_faults(ITEMS[0])) == 1
+    assert task.find_row_faults({**ITEMS[0], "text_pair": "la"}) == []
 
 
 # --- whole runs

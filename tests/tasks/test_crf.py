@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForTokenClassification
 
 from crosstune.data.windows import IGNORE
 from crosstune.tasks.crf import (
-    SPEED,
+    RATE_FACTOR,
     CrfTagger,
     Transitions,
     best_path,
@@ -150,7 +150,7 @@ def test_transitions_move_faster_than_other_weights_by_the_same_gradient():
         field.pairs.fill_(0.01)
     _, pairs, _ = field(torch.zeros(1, 1, 2))
     (gradient,) = torch.autograd.grad(pairs.sum(), field.pairs)
-    assert_close(pairs, torch.full((2, 2), 0.01 * SPEED))
+    assert_close(pairs, torch.full((2, 2), 0.01 * RATE_FACTOR))
     assert_close(gradient, torch.ones(2, 2))
 
 

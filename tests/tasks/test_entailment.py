@@ -110,11 +110,11 @@ def test_another_name_for_entailment_finds_another_column():
 @pytest.mark.parametrize("labels", [{0: "LABEL_0", 1: "LABEL_1"}, {0: "not_entailment", 1: "no"}])
 def test_a_head_without_entailment_is_refused(labels):
     with pytest.raises(ConfigError, match="entailment: the model's head has the labels"):
-        TASK.extend(Saying(None, labels))
+        TASK.add_modules(Saying(None, labels))
 
 
 def test_a_head_with_entailment_gets_nothing_new():
-    assert TASK.extend(Saying(None)) == []
+    assert TASK.add_modules(Saying(None)) == []
 
 
 def test_the_answer_is_the_label_entailed_most_in_whatever_order_windows_come(byte_bpe):
@@ -154,7 +154,9 @@ def test_the_head_keeps_the_checkpoints_labels():
 def test_the_scores_are_those_of_classification(byte_bpe):
     encoded = TASK.encode(ITEMS, byte_bpe, 64)
     outputs = [(window, None, -float(window % 3)) for window in range(9)]
-    scores = TASK.measure(TASK.decode(ITEMS, encoded, outputs), torch.device("cpu"))["scores"]
+    scores = TASK.compute_metrics(TASK.decode(ITEMS, encoded, outputs), torch.device("cpu"))[
+        "scores"
+    ]
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert set(scores) == set(TASK.metrics)
 
@@ -171,7 +173,7 @@ def test_the_scores_are_those_of_classification(byte_bpe):
     ],
 )
 def test_a_row_without_a_hypothesis_is_a_fault(row, faults):
-    assert TASK.faults_of(row) == faults
+    assert TASK.find_row_faults(row) == faults
 
 
 @pytest.mark.parametrize(

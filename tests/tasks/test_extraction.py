@@ -19,10 +19,9 @@ from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.models.load import load_tokenizer
 from crosstune.runs.record import read_record
-from crosstune.tasks.extraction import Extraction
+from crosstune.tasks.extraction import OUTSIDE, Extraction, trim_offsets
 from crosstune.tasks.metrics.answers import score_answer
 from crosstune.tasks.prediction import Prediction
-from crosstune.tasks.qa_windows import OUTSIDE, trim
 from crosstune.training.datamodule import FineTuningData
 from crosstune.training.train import train
 from tests.tiny import MODEL
@@ -150,7 +149,7 @@ def test_windows_hold_every_piece_of_the_text_in_order_and_no_more_than_asked(
     for item, found in enumerate(ROWS):
         text = found["context"]
         alone = any_tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        whole = [list(trim(text, *place)) for place in alone["offset_mapping"]]
+        whole = [list(trim_offsets(text, *place)) for place in alone["offset_mapping"]]
         covered = 0
         for window in np.flatnonzero(encoded.items == item):
             place = slice(encoded.starts[window], encoded.starts[window + 1])
@@ -387,7 +386,7 @@ def test_the_best_span_of_all_windows_is_the_answer_and_none_is_the_least_sure()
 
 
 def test_below_the_threshold_the_answer_is_none():
-    tuned = [TASK.tuned({"best_threshold": t}) for t in (9.9, 10.0, 10.1)]
+    tuned = [TASK.prepare_for_test({"best_threshold": t}) for t in (9.9, 10.0, 10.1)]
     assert [decoded(t, ROWS[0], WINDOWS).prediction for t in tuned] == ["Málaga", "Málaga", ""]
 
 
@@ -402,16 +401,16 @@ def test_gold_is_a_list_of_texts_and_empty_where_there_is_none():
 def test_a_right_model_scores_one_in_every_score_it_announces(byte_bpe):
     rows = [*(r for r in ROWS[:9] if not r["context"].startswith("昨")), row(SPANISH)]
     task = Extraction.from_rows(rows, max_answer_length=60)
-    result = task.measure(through(task, rows, byte_bpe, 384), CPU)
+    result = task.compute_metrics(through(task, rows, byte_bpe, 384), CPU)
     assert set(result["scores"]) == set(task.metrics)
     assert result["scores"]["no_answer_accuracy"] == result["scores"]["em"] == 1.0
 
 
 def test_where_train_answers_everything_no_threshold_is_sought(byte_bpe):
-    result = TASK.measure(through(TASK, ROWS, byte_bpe, 384), CPU)
+    result = TASK.compute_metrics(through(TASK, ROWS, byte_bpe, 384), CPU)
     assert set(result["scores"]) == set(TASK.metrics) == {"f1", "em"}
     assert "best_threshold" not in result["report"]
-    assert TASK.tuned(result["report"]) == TASK
+    assert TASK.prepare_for_test(result["report"]) == TASK
 
 
 def test_the_threshold_of_validation_gives_test_the_same_scores(byte_bpe):
@@ -424,9 +423,9 @@ def test_the_threshold_of_validation_gives_test_the_same_scores(byte_bpe):
         return [logits + 4 * torch.randn_like(logits) for logits in gold_logits(batch)]
 
     outputs = outputs_of(task, encoded, byte_bpe, range(len(encoded)), noisy)
-    validation = task.measure(task.decode(rows, encoded, outputs), CPU)
-    tuned = task.tuned(validation["report"])
-    test = tuned.measure(tuned.decode(rows, encoded, outputs), CPU)
+    validation = task.compute_metrics(task.decode(rows, encoded, outputs), CPU)
+    tuned = task.prepare_for_test(validation["report"])
+    test = tuned.compute_metrics(tuned.decode(rows, encoded, outputs), CPU)
     assert test["scores"] == validation["scores"]
     assert test["report"]["threshold"] == validation["report"]["best_threshold"]
 
@@ -435,7 +434,7 @@ def test_scores_follow_the_language_of_the_row():
     found = {lang: row("la casa", "casa", language=lang) for lang in ("es", "en")}
     outputs = [(0, (0, 7, 0.0), 1.0)]
     f1 = {
-        lang: TASK.measure([decoded(TASK, r, outputs, 1)], CPU)["scores"]["f1"]
+        lang: TASK.compute_metrics([decoded(TASK, r, outputs, 1)], CPU)["scores"]["f1"]
         for lang, r in found.items()
     }
     assert f1 == {lang: score_answer("la casa", ["casa"], "mlqa", lang)[1] for lang in found}
@@ -444,14 +443,14 @@ def test_scores_follow_the_language_of_the_row():
 
 def test_a_prediction_without_a_language_is_scored_as_english():
     found = Prediction(0, "a", ["cat"], "the cat", 1.0)
-    assert TASK.measure([found], CPU)["scores"]["em"] == 1.0
+    assert TASK.compute_metrics([found], CPU)["scores"]["em"] == 1.0
 
 
 def test_scores_follow_the_rule(byte_bpe):
     found = row("北京大学", "京大", language="zh")
     outputs = [(0, (0, 4, 0.0), 1.0)]
     f1 = [
-        task.measure([decoded(task, found, outputs, 1)], CPU)["scores"]["f1"]
+        task.compute_metrics([decoded(task, found, outputs, 1)], CPU)["scores"]["f1"]
         for task in (Extraction.from_rows([found], rule=rule) for rule in ("squad", "cmrc"))
     ]
     assert f1 == [0.0, pytest.approx(2 / 3)]
@@ -474,14 +473,14 @@ def test_scores_follow_the_rule(byte_bpe):
     ],
 )
 def test_a_faulty_row_is_described(found, fault):
-    (received,) = TASK.faults_of(found)
+    (received,) = TASK.find_row_faults(found)
     assert fault in received
 
 
 def test_every_fault_of_a_row_is_described_and_sound_rows_have_none():
     found = row(SPANISH, ("x", 1), ("", 2), question="")
-    assert len(TASK.faults_of(found)) == 3
-    assert [TASK.faults_of(r) for r in ROWS] == [[] for _ in ROWS]
+    assert len(TASK.find_row_faults(found)) == 3
+    assert [TASK.find_row_faults(r) for r in ROWS] == [[] for _ in ROWS]
 
 
 @pytest.mark.parametrize(
@@ -517,7 +516,7 @@ def test_scores_that_rows_do_not_give_are_the_ones_that_are_named(rows, lacking)
     predictions = [
         Prediction(n, "", [a["text"] for a in r["answers"]], "", 0.0) for n, r in enumerate(rows)
     ]
-    measured = set(task.measure(predictions, CPU)["scores"])
+    measured = set(task.compute_metrics(predictions, CPU)["scores"])
     assert set(task.metrics) - measured == set(lacking)
 
 
@@ -592,7 +591,7 @@ FILES = [
 @pytest.mark.shared
 def test_the_five_answers_that_stand_elsewhere_in_a_real_file_are_found():
     rows = read_squad(str(SHARED / "zh/cmrc2018_trial/test.json")).rows
-    faults = [fault for r in rows for fault in TASK.faults_of(r)]
+    faults = [fault for r in rows for fault in TASK.find_row_faults(r)]
     assert sum("is not at" in fault for fault in faults) == 5
     assert faults.count("the question is empty") == len(faults) - 5 == 2
 
@@ -602,9 +601,9 @@ def test_the_five_answers_that_stand_elsewhere_in_a_real_file_are_found():
 @pytest.mark.parametrize("name", [*FILES, "zh/cmrc2018_trial/test"])
 def test_every_gold_answer_of_a_real_file_comes_back_or_is_counted(name, tmp_path):
     rows = read_squad(str(SHARED / f"{name}.json")).rows
-    rows = [r for r in rows if not TASK.faults_of(r)]
+    rows = [r for r in rows if not TASK.find_row_faults(r)]
     task = Extraction.from_rows(rows, max_answer_length=384)
-    texts = (text for r in rows for text in task.texts_of(r))
+    texts = (text for r in rows for text in task.row_texts(r))
     mini = Model(name="mini", origin=ModelOrigin.scratch, vocab_size=8000)
     tokenizer = load_tokenizer(mini, texts, "content", tmp_path)
     encoded = task.encode(rows, tokenizer, 384)

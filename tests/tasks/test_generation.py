@@ -122,11 +122,11 @@ def test_an_option_that_means_nothing_is_refused(options):
     [{"text": "a"}, {"target": "b"}, {"text": "a", "target": " "}, {"text": 1, "target": "b"}],
 )
 def test_a_row_without_a_text_on_either_side_is_faulty(row):
-    assert len(TASK.faults_of(row)) == 1
+    assert len(TASK.find_row_faults(row)) == 1
 
 
 def test_a_whole_row_has_no_fault():
-    assert [TASK.faults_of(row) for row in ROWS] == [[]] * len(ROWS)
+    assert [TASK.find_row_faults(row) for row in ROWS] == [[]] * len(ROWS)
 
 
 # --- encoding
@@ -259,7 +259,7 @@ def test_padding_behind_the_end_is_no_part_of_the_text_or_its_score(models, byte
 def test_validation_by_the_loss_writes_nothing_and_the_test_writes_all_the_same(models, byte_bpe):
     batch = batch_of(byte_bpe, [0, 1], BY_LOSS)
     (quick, score), _ = BY_LOSS.predict_batch(models["mini"], batch)
-    (slow, _), _ = BY_LOSS.tuned({}).predict_batch(models["mini"], batch)
+    (slow, _), _ = BY_LOSS.prepare_for_test({}).predict_batch(models["mini"], batch)
     assert quick[0] == ""
     assert slow[0] != ""
     assert quick[1:] == slow[1:]
@@ -285,7 +285,7 @@ def test_a_prediction_begins_as_every_prediction_does(byte_bpe):
 
 def test_the_scores_are_those_of_the_texts_with_the_names_that_the_task_announces():
     texts = ["the boy eats", "a girl", "", "María", "film"]
-    measured = TASK.measure(predictions_of(TASK, texts), torch.device("cpu"))
+    measured = TASK.compute_metrics(predictions_of(TASK, texts), torch.device("cpu"))
     expected = report_overlap(texts, [[row["target"]] for row in ROWS], "es")["scores"]
     assert measured["scores"] == {**expected, "token_accuracy": 0.4}
     assert set(measured["scores"]) == set(TASK.metrics)
@@ -298,12 +298,12 @@ def test_the_language_of_the_targets_reads_the_words():
     cpu = torch.device("cpu")
     texts = [row["target"] for row in ROWS]
     for task, words in ((chinese, "tok:zh"), (TASK, "tok:13a")):
-        report = task.measure(predictions_of(task, texts), cpu)["report"]
+        report = task.compute_metrics(predictions_of(task, texts), cpu)["report"]
         assert words in report["bleu_signature"]
 
 
 def test_by_the_loss_only_token_accuracy_is_a_score():
-    measured = BY_LOSS.measure(predictions_of(BY_LOSS, [""] * 5), torch.device("cpu"))
+    measured = BY_LOSS.compute_metrics(predictions_of(BY_LOSS, [""] * 5), torch.device("cpu"))
     assert measured["scores"] == {"token_accuracy": 0.4}
     assert BY_LOSS.metrics == ("token_accuracy",)
 
@@ -312,18 +312,20 @@ def test_all_references_of_a_row_count():
     row = {**ROWS[0], "references": ["the boy eats", "a child eats"]}
     encoded = SimpleNamespace(items=[0], extra={"target_cut": [False]})
     found = TASK.decode([row], encoded, [(0, ("a child eats", 1, 1, 0.0), 0.0)])
-    assert TASK.measure(found, torch.device("cpu"))["scores"]["rougeL"] == 1
+    assert TASK.compute_metrics(found, torch.device("cpu"))["scores"]["rougeL"] == 1
 
 
 def test_nothing_written_is_nothing_measured():
-    assert TASK.measure([], torch.device("cpu")) == {"scores": {}, "report": {}}
+    assert TASK.compute_metrics([], torch.device("cpu")) == {"scores": {}, "report": {}}
 
 
 def test_a_mean_over_ranks_would_be_another_bleu():
     found = predictions_of(TASK, ["the boy eats", "a girl", "", "María vive en Buenos", "film"])
-    halves = [TASK.measure(part, torch.device("cpu"))["scores"] for part in (found[:1], found[1:])]
+    halves = [
+        TASK.compute_metrics(part, torch.device("cpu"))["scores"] for part in (found[:1], found[1:])
+    ]
     mean = (halves[0]["bleu"] + halves[1]["bleu"]) / 2
-    assert mean != pytest.approx(TASK.measure(found, torch.device("cpu"))["scores"]["bleu"])
+    assert mean != pytest.approx(TASK.compute_metrics(found, torch.device("cpu"))["scores"]["bleu"])
 
 
 # --- models

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from crosstune.tasks.generation import Generation, Written
+from crosstune.tasks.generation import Generation, ReferenceStats
+from crosstune.tasks.prediction import Prediction
 
 TASK = Generation.from_rows([])
 PAIRS = [
@@ -18,7 +19,7 @@ PAIRS = [
     ("film", ["film"]),
 ]
 WRITTEN = [
-    Written(n, str(n), gold, text, -1.0, "es", tokens=7, correct=n, loss=0.1 * n, cut=n == 2)
+    Prediction(n, str(n), gold, text, -1.0, ReferenceStats("es", 7, n, loss=0.1 * n, cut=n == 2))
     for n, (text, gold) in enumerate(PAIRS)
 ]
 SHARES = [([4, 0, 2], [3, 1]), ([0, 1, 2, 3, 4], []), ([], [1, 3, 0, 2, 4])]
@@ -29,7 +30,7 @@ def measure_on_a_rank(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
     mine = [[WRITTEN[n] for n in shares[rank]] for shares in SHARES]
-    found = [TASK.measure(some, torch.device("cpu")) for some in mine]
+    found = [TASK.compute_metrics(some, torch.device("cpu")) for some in mine]
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
 
@@ -37,6 +38,6 @@ def measure_on_a_rank(rank: int, folder: str) -> None:
 @pytest.mark.slow
 def test_two_ranks_measure_what_one_does_however_the_texts_are_shared(tmp_path):
     multiprocessing.spawn(measure_on_a_rank, args=(str(tmp_path),), nprocs=2)
-    alone = TASK.measure(WRITTEN, torch.device("cpu"))
+    alone = TASK.compute_metrics(WRITTEN, torch.device("cpu"))
     for rank in (0, 1):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [alone] * len(SHARES)

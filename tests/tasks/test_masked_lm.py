@@ -1,16 +1,16 @@
 """Masks: how many, of which kinds, never on special pieces, and when they change."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaForMaskedLM
+from transformers import BertConfig, BertForMaskedLM
 
 from crosstune.data.windows import IGNORE
 from crosstune.errors import ConfigError
+from crosstune.runs.record import read_record
 from crosstune.tasks.masked_lm import MaskedLM
 from crosstune.training.batching import BatchDataset, RankBatch
-from tests.tiny import batch_of, saying
+from crosstune.training.train import train
+from tests.tiny import batch_of, saying, tiny_run
 
 TEXTS = [
     "El niño come una manzana en Málaga , y la niña bebe agua fresca . " * 3,
@@ -112,8 +112,8 @@ def test_of_the_chosen_80_are_masks_10_others_and_10_unchanged(byte_bpe):
 class AllMasks(MaskedLM):
     """A planted bug: everything chosen becomes a mask."""
 
-    def collate(self, encoded, windows, tokenizer, draw):
-        batch = super().collate(encoded, windows, tokenizer, draw)
+    def collate(self, encoded, windows, tokenizer, seed):
+        batch = super().collate(encoded, windows, tokenizer, seed)
         batch["inputs"]["input_ids"][batch["labels"] != IGNORE] = tokenizer.mask_token_id
         return batch
 
@@ -196,11 +196,7 @@ def never_changes(task, tokenizer):
     )
 
 
-OTHERS = (
-    MaskedLM(masking="whole_word"),
-    MaskedLM(masking="span", packed=True),
-    MaskedLM(masking="whole_word", next_sentence=True),
-)
+OTHERS = (MaskedLM(masking="whole_word"), MaskedLM(masking="span", packed=True))
 
 
 def test_evaluation_masks_never_change(tokenizer):
@@ -210,8 +206,8 @@ def test_evaluation_masks_never_change(tokenizer):
 class ByBatch(MaskedLM):
     """A planted bug: the place in the batch takes part in the draw."""
 
-    def collate(self, encoded, windows, tokenizer, draw):
-        return super().collate(encoded, windows, tokenizer, (*draw, len(windows)))
+    def collate(self, encoded, windows, tokenizer, seed):
+        return super().collate(encoded, windows, tokenizer, (*seed, len(windows)))
 
 
 def test_that_law_finds_masks_that_depend_on_the_batch(tokenizer):
@@ -246,7 +242,9 @@ def test_a_right_model_is_always_right(byte_bpe):
     labels = TASK.collate(encoded, [0], byte_bpe, (0, 0))["labels"]
     logits = 50.0 * torch.nn.functional.one_hot(labels.clamp(min=0), len(byte_bpe)).float()
     ((found, score),) = TASK.predict_batch(saying(logits), batch_of(labels))
-    measured = TASK.measure(TASK.decode(ROWS, encoded, [(0, found, score)]), torch.device("cpu"))
+    measured = TASK.compute_metrics(
+        TASK.decode(ROWS, encoded, [(0, found, score)]), torch.device("cpu")
+    )
     assert measured["scores"] == {"accuracy": 1.0}
     assert tuple(measured["scores"]) == TASK.metrics
 
@@ -258,10 +256,10 @@ def test_a_rate_that_masks_nothing_or_all_is_refused(rate):
 
 
 def test_plain_text_carries_no_labels():
-    assert MaskedLM.from_rows(ROWS).labels == TASK.labels_of(ROWS[0]) == []
+    assert MaskedLM.from_rows(ROWS).labels == TASK.row_labels(ROWS[0]) == []
 
 
-# --- several lines a window, and pairs
+# --- several lines a window
 
 
 @pytest.mark.parametrize("limit", [12, 40, 200])
@@ -297,7 +295,7 @@ def test_packed_each_row_gets_one_prediction_also_where_nothing_of_it_is_masked(
     assert sorted(p.item for p in predictions) == list(range(len(ROWS)))
     assert sum(len(p.gold) for p in predictions) == int((labels != IGNORE).sum())
     assert any(not p.gold for p in predictions)
-    assert task.measure(predictions, torch.device("cpu"))["scores"] == {"accuracy": 1.0}
+    assert task.compute_metrics(predictions, torch.device("cpu"))["scores"] == {"accuracy": 1.0}
 
 
 def test_packed_a_guess_goes_to_the_row_that_it_was_masked_in(byte_bpe):
@@ -309,15 +307,6 @@ def test_packed_a_guess_goes_to_the_row_that_it_was_masked_in(byte_bpe):
         assert set(found.gold) <= set(pieces)
 
 
-def test_pairs_have_two_segments_and_say_whether_the_second_is_random(wordpiece):
-    task = MaskedLM(next_sentence=True)
-    encoded = task.encode(ROWS, wordpiece, 40)
-    batch = task.collate(encoded, [0, 1, 2, 3], wordpiece, (0, 0))
-    assert (batch["inputs"]["token_type_ids"].max(1).values == 1).all()
-    assert batch["random"].tolist() == encoded.extra["random"].tolist()
-    assert batch["random"][3] == 1  # the last line has no next
-
-
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -326,73 +315,12 @@ SIZES = {
 }
 
 
-def test_the_loss_of_pairs_is_that_of_the_model(wordpiece):
-    task = MaskedLM(next_sentence=True)
-    batch = task.collate(task.encode(ROWS, wordpiece, 40), [0, 1, 2], wordpiece, (0, 0))
-    model = BertForPreTraining(BertConfig(vocab_size=len(wordpiece), **SIZES)).eval()
-    total, count = task.loss(model, batch)
-    pairs = {"labels": batch["labels"], "next_sentence_label": batch["random"]}
-    wanted = model(**batch["inputs"], **pairs).loss
-    assert (total / count).item() == pytest.approx(wanted.item(), rel=1e-5)
-
-
-def pair_logits(random, wrong):
-    """Return logits of pairs that are right but for the first `wrong`."""
-    said = torch.where(torch.arange(len(random)) < wrong, 1 - random, random)
-    return 3.0 * torch.nn.functional.one_hot(said, 2)
-
-
-def measured_pairs(task, tokenizer, wrong):
-    """Return the result over all windows, read in two batches of unlike size."""
-    encoded = task.encode(ROWS, tokenizer, 40)
-    logits = pair_logits(torch.from_numpy(encoded.extra["random"]), wrong)
-    outputs = []
-    for windows in ([0], list(range(1, len(encoded)))):
-        batch = task.collate(encoded, windows, tokenizer, (0, 0))
-        vocabulary = torch.zeros(*batch["labels"].shape, len(tokenizer))
-        said = SimpleNamespace(logits=vocabulary, seq_relationship_logits=logits[windows])
-        read = task.predict_batch(lambda said=said, **inputs: said, batch)
-        outputs += [(window, *found) for window, found in zip(windows, read, strict=True)]
-    return len(encoded), task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))
-
-
-@pytest.mark.parametrize("wrong", [0, 1, 3])
-def test_the_share_of_pairs_that_are_told_apart_is_a_score(wordpiece, wrong):
-    pairs, result = measured_pairs(MaskedLM(next_sentence=True), wordpiece, wrong)
-    assert result["scores"]["next_sentence_accuracy"] == pytest.approx(1 - wrong / pairs)
-
-
-def test_the_loss_of_pairs_is_the_cross_entropy(wordpiece):
-    pairs, result = measured_pairs(MaskedLM(next_sentence=True), wordpiece, 1)
-    random = torch.zeros(pairs, dtype=torch.long)
-    wanted = torch.nn.functional.cross_entropy(pair_logits(random, 1).double(), random)
-    assert result["report"]["next_sentence_loss"] == pytest.approx(wanted.item(), rel=1e-6)
-
-
-class FirstPairs(MaskedLM):
-    """A planted bug: only the first pair counts."""
-
-    def measure(self, predictions, device):
-        return super().measure(predictions[:1], device)
-
-
-def test_a_count_of_fewer_pairs_would_be_found(wordpiece):
-    pairs, result = measured_pairs(FirstPairs(next_sentence=True), wordpiece, 1)
-    assert result["scores"]["next_sentence_accuracy"] != pytest.approx(1 - 1 / pairs)
-
-
-def test_with_pairs_the_scores_are_those_that_the_task_announces(wordpiece):
-    task = MaskedLM(next_sentence=True)
-    _, result = measured_pairs(task, wordpiece, 0)
-    assert tuple(result["scores"]) == task.metrics
-
-
-@pytest.mark.parametrize("options", [{"next_sentence": True}, {"masking": "span"}])
-def test_a_stand_in_batch_counts_nothing(wordpiece, options):
-    task = MaskedLM(span_boundary="masking" in options, **options)
+@pytest.mark.parametrize("span_boundary", [False, True])
+def test_a_stand_in_batch_counts_nothing(wordpiece, span_boundary):
+    task = MaskedLM(masking="span", span_boundary=span_boundary)
     encoded = task.encode(ROWS, wordpiece, 40)
-    model = BertForPreTraining(BertConfig(vocab_size=len(wordpiece), **SIZES))
-    task.extend(model)
+    model = BertForMaskedLM(BertConfig(vocab_size=len(wordpiece), **SIZES))
+    task.add_modules(model)
     batches = BatchDataset(encoded, task, wordpiece, seed=1)
     total, count = task.loss(model, batches[RankBatch([0], 0, counted=False)])
     assert (total.item(), count.item()) == (0.0, 0)
@@ -401,18 +329,12 @@ def test_a_stand_in_batch_counts_nothing(wordpiece, options):
 def test_the_span_boundary_objective_adds_to_the_loss(wordpiece):
     plain, both = (MaskedLM(masking="span", span_boundary=on) for on in (False, True))
     encoded = plain.encode(ROWS, wordpiece, 40)
-    model = BertForPreTraining(BertConfig(vocab_size=len(wordpiece), **SIZES)).eval()
-    assert both.extend(model) == ["span_boundary"]
+    model = BertForMaskedLM(BertConfig(vocab_size=len(wordpiece), **SIZES)).eval()
+    assert both.add_modules(model) == ["span_boundary"]
     batch = plain.collate(encoded, [0, 1], wordpiece, (0, 0))
     (less, count), (more, same) = plain.loss(model, batch), both.loss(model, batch)
     assert count == same
     assert more.item() > 1.5 * less.item()
-
-
-def test_a_model_without_a_head_for_pairs_is_refused():
-    model = RobertaForMaskedLM(RobertaConfig(vocab_size=50, **SIZES))
-    with pytest.raises(ConfigError, match="roberta has no head for it"):
-        MaskedLM(next_sentence=True).extend(model)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +344,6 @@ def test_a_model_without_a_head_for_pairs_is_refused():
         ({"words": "comma"}, "words=comma. Allowed: tokenizer, spaces"),
         ({"packed": "yes"}, "packed='yes': must be true or false"),
         ({"span_boundary": True}, "needs data.task.masking=span"),
-        ({"next_sentence": True, "packed": True}, "packed is no use"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, said):
@@ -430,6 +351,22 @@ def test_options_that_do_not_fit_are_refused(options, said):
         MaskedLM.from_rows(ROWS, **options)
 
 
+def test_a_retired_objective_is_refused_by_name():
+    with pytest.raises(TypeError, match="next_sentence"):
+        MaskedLM.from_rows(ROWS, next_sentence=True)
+
+
 def test_inputs_too_short_for_text_are_refused(byte_bpe):
     with pytest.raises(ConfigError, match="leaves no room for text"):
         TASK.encode(ROWS, byte_bpe, 3)
+
+
+# --- a run
+
+
+def test_a_full_run_with_the_span_boundary_objective_counts_its_operations(tmp_path):
+    task = ("+data.task.masking=span", "+data.task.span_boundary=true", "method=full")
+    folder = train(tiny_run(tmp_path, "masked_lm", *task, "trainer.max_epochs=1"))
+    record = read_record(folder / "record.json")
+    assert record["status"] == "finished"
+    assert record["cost"]["train_flops_per_token"] > 0

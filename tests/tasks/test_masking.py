@@ -3,37 +3,35 @@
 import numpy as np
 import pytest
 
-from crosstune.tasks.lm_windows import read_lines
-from crosstune.tasks.masked_lm import MaskedLM
+from crosstune.tasks.masked_lm import MaskedLM, cut_lines, encode_lines, pack_lines
 from crosstune.tasks.masking import (
-    choose,
-    cut_lines,
+    choose_masked,
     join_words,
     number_words,
-    pack_lines,
-    pair_lines,
-    span_lengths,
+    span_length_probabilities,
 )
 
 WORDS = np.array([-1, *np.repeat(np.arange(60), [1, 2, 3] * 20), -1])
 
 
 def draw(masking, words=WORDS, rate=0.15, draws=200):
-    return [choose(masking, words, rate, np.random.default_rng(seed)) for seed in range(draws)]
+    return [
+        choose_masked(masking, words, rate, np.random.default_rng(seed)) for seed in range(draws)
+    ]
 
 
 def words_are_whole(choices, words=WORDS):
     """The law: of each word all sub-words are chosen, or none."""
     return all(
-        set(np.flatnonzero(words == word)) <= set(chosen.places)
+        set(np.flatnonzero(words == word)) <= set(chosen.positions)
         for chosen in choices
-        for word in set(words[chosen.places])
+        for word in set(words[chosen.positions])
     )
 
 
 def lines_of(tokenizer, text, spaced=False):
     """Return the pieces of a text, joined by word."""
-    ((ids, numbers),) = read_lines([{"text": text}], tokenizer, spaced, by_word=True)
+    ((ids, numbers),) = encode_lines([{"text": text}], tokenizer, spaced, by_word=True)
     pieces = list(zip(tokenizer.convert_ids_to_tokens(ids), numbers, strict=True))
     return ["".join(p for p, n in pieces if n == word) for word in sorted(set(numbers))]
 
@@ -68,7 +66,7 @@ def test_spaces_of_a_segmented_text_part_words(wordpiece):
 
 def test_spaces_of_a_segmented_text_are_no_text():
     task = MaskedLM(words="spaces")
-    assert task.texts_of({"text": "张伟 去了 上海"}) == ["张伟去了上海"]
+    assert task.row_texts({"text": "张伟 去了 上海"}) == ["张伟去了上海"]
 
 
 def test_words_that_share_a_piece_are_one():
@@ -120,31 +118,6 @@ def test_no_word_is_cut_that_fits_into_a_window():
     assert (first[0].last, second[0].first) == (2, 2)
 
 
-def test_half_of_the_pairs_are_neighbours_and_the_others_never_are():
-    windows, random, cut = pair_lines([5] * 2000, 20, np.random.default_rng(0))
-    assert 0.45 < np.mean(random) < 0.55
-    assert cut == 0
-    for (first, second), is_random in zip(windows, random, strict=True):
-        assert (second.line == first.line + 1) is not bool(is_random)
-        assert second.line != first.line
-
-
-def test_a_pair_is_cut_until_it_fits_and_counted():
-    windows, _, cut = pair_lines([50, 3], 20, np.random.default_rng(0))
-    assert [[p.last for p in w] for w in windows] == [[17, 3], [3, 17]]
-    assert cut == 2
-
-
-def test_pairs_of_few_lines_and_empty_ones_can_be_made():
-    assert pair_lines([], 9, np.random.default_rng(0))[0] == []
-    assert [[p.line for p in w] for w in pair_lines([4], 9, np.random.default_rng(0))[0]] == [
-        [0, 0]
-    ]
-    windows, random, _ = pair_lines([4, 0, 4], 9, np.random.default_rng(0))
-    assert [[p.line for p in w] for w in windows] == [[0, 2], [2, 0]]
-    assert random == [0, 1]
-
-
 # --- what is chosen
 
 
@@ -152,8 +125,8 @@ def test_pairs_of_few_lines_and_empty_ones_can_be_made():
 def test_about_15_in_100_are_chosen_and_nothing_twice(masking):
     budget = round(0.15 * 120)
     for chosen in draw(masking):
-        assert budget - 2 <= len(set(chosen.places)) == len(chosen.places) <= budget
-        assert (WORDS[chosen.places] >= 0).all()
+        assert budget - 2 <= len(set(chosen.positions)) == len(chosen.positions) <= budget
+        assert (WORDS[chosen.positions] >= 0).all()
 
 
 @pytest.mark.parametrize("masking", ["whole_word", "span"])
@@ -168,7 +141,7 @@ def test_that_law_finds_single_pieces():
 @pytest.mark.parametrize("masking", ["whole_word", "span"])
 def test_every_word_is_chosen_about_as_often(masking):
     words = np.arange(200)
-    counts = sum(np.bincount(c.places, minlength=200) for c in draw(masking, words, draws=1000))
+    counts = sum(np.bincount(c.positions, minlength=200) for c in draw(masking, words, draws=1000))
     inside = counts[10:]  # a span cannot begin before the window
     assert inside.min() > 0.6 * inside.mean()
     assert inside.max() < 1.4 * inside.mean()
@@ -177,12 +150,12 @@ def test_every_word_is_chosen_about_as_often(masking):
 @pytest.mark.parametrize("masking", ["whole_word", "span"])
 def test_a_word_above_the_budget_is_masked_only_where_there_is_no_other(masking):
     long = np.array([0] * 20 + [1, 2])
-    assert all(max(c.places) > 19 for c in draw(masking, long))
-    assert [len(c.places) for c in draw(masking, np.zeros(4), draws=3)] == [4, 4, 4]
+    assert all(max(c.positions) > 19 for c in draw(masking, long))
+    assert [len(c.positions) for c in draw(masking, np.zeros(4), draws=3)] == [4, 4, 4]
 
 
 def test_span_lengths_are_those_of_spanbert():
-    lengths = span_lengths()
+    lengths = span_length_probabilities()
     reference = np.array([0.2 * 0.8**k for k in range(10)])
     assert lengths == pytest.approx(reference / reference.sum())
 
@@ -203,20 +176,22 @@ def test_that_law_finds_single_words():
 
 def test_pieces_of_a_span_share_their_fate_and_those_of_words_do_not():
     (span,) = draw("span", draws=1)
-    apart = np.diff(span.places) != 1
+    apart = np.diff(span.positions) != 1
     assert (np.diff(span.groups) == apart).all()
     (word,) = draw("whole_word", draws=1)
-    assert len(set(word.groups)) == len(word.places)
+    assert len(set(word.groups)) == len(word.positions)
 
 
 def test_a_span_does_not_run_over_a_separator():
     words = np.array([0, 1, 2, -1, 0, 1, 2])
     for chosen in draw("span", words, 0.5):
-        left, right = chosen.places < 3, chosen.places > 3
+        left, right = chosen.positions < 3, chosen.positions > 3
         assert not set(chosen.groups[left]) & set(chosen.groups[right])
 
 
 def test_the_same_generator_makes_the_same_choice():
     for masking in ("subword", "whole_word", "span"):
-        once, again = (choose(masking, WORDS, 0.15, np.random.default_rng(7)) for _ in range(2))
-        assert once.places.tolist() == again.places.tolist()
+        once, again = (
+            choose_masked(masking, WORDS, 0.15, np.random.default_rng(7)) for _ in range(2)
+        )
+        assert once.positions.tolist() == again.positions.tolist()

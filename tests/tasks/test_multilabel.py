@@ -5,8 +5,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from crosstune.errors import ConfigError, DataError
-from crosstune.tasks.classification import Classification
-from crosstune.tasks.multilabel import MultiLabel
+from crosstune.tasks.classification import Classification, MultiLabel
 from tests.tiny import batch_of, saying
 
 CELLS = ("joy, anger", "", "fear")
@@ -33,11 +32,11 @@ def test_a_train_without_labels_is_a_fault_of_its_file():
 
 
 def test_labels_are_parted_and_an_empty_cell_has_none():
-    assert [TASK.labels_of(row) for row in ROWS] == [["anger", "joy"], [], ["fear"]]
+    assert [TASK.row_labels(row) for row in ROWS] == [["anger", "joy"], [], ["fear"]]
 
 
 def test_a_list_of_labels_is_taken_as_it_is():
-    assert TASK.labels_of({**ROWS[0], "label": ["joy", "a, b"]}) == ["a, b", "joy"]
+    assert TASK.row_labels({**ROWS[0], "label": ["joy", "a, b"]}) == ["a, b", "joy"]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +48,11 @@ def test_a_list_of_labels_is_taken_as_it_is():
     ],
 )
 def test_an_empty_or_repeated_label_is_told(cell, fault):
-    assert TASK.faults_of({**ROWS[0], "label": cell}) == [fault]
+    assert TASK.find_row_faults({**ROWS[0], "label": cell}) == [fault]
 
 
 def test_rows_without_fault_have_none():
-    assert [TASK.faults_of(row) for row in ROWS] == [[], [], []]
+    assert [TASK.find_row_faults(row) for row in ROWS] == [[], [], []]
 
 
 def test_labels_are_a_row_of_0_and_1_and_unseen_ones_are_left_out(byte_bpe):
@@ -92,7 +91,7 @@ def test_labels_above_one_half_are_predicted_with_the_log_probability_of_the_set
 def test_the_scores_have_the_names_that_the_task_announces(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
     predictions = TASK.decode(ROWS, encoded, [(0, [0, 2], 0.0), (1, [], 0.0), (2, [0], 0.0)])
-    scores = TASK.measure(predictions, torch.device("cpu"))["scores"]
+    scores = TASK.compute_metrics(predictions, torch.device("cpu"))["scores"]
     assert set(scores) == set(TASK.metrics)
     assert scores["accuracy"] == pytest.approx(2 / 3)
 
@@ -101,7 +100,7 @@ def test_a_saved_model_is_a_multi_label_one(tmp_path):
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = BertConfig(**sizes, vocab_size=9, intermediate_size=8, num_labels=3)
     model = AutoModelForSequenceClassification.from_config(config)
-    assert TASK.extend(model) == []
+    assert TASK.add_modules(model) == []
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert loaded.config.problem_type == "multi_label_classification"

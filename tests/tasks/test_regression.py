@@ -37,7 +37,7 @@ def test_a_train_of_one_number_is_a_fault_of_its_file():
 @pytest.mark.parametrize("label", ["nan", "inf", "-Infinity", "1_5", "3,5", "five", "1e999", ""])
 def test_a_label_that_is_no_finite_number_is_told(label):
     row = {**ROWS[0], "label": label}
-    assert TASK.faults_of(row) == [f"label {label!r} is not a finite number such as 3.5"]
+    assert TASK.find_row_faults(row) == [f"label {label!r} is not a finite number such as 3.5"]
     assert Regression.from_rows([*ROWS, row]) == TASK  # it is told with those of all splits
 
 
@@ -50,7 +50,7 @@ def test_a_train_without_any_number_tells_every_label():
 
 @pytest.mark.parametrize("label", [*NUMBERS, " 2 ", "1E-3"])
 def test_a_number_is_no_fault(label):
-    assert TASK.faults_of({**ROWS[0], "label": label}) == []
+    assert TASK.find_row_faults({**ROWS[0], "label": label}) == []
 
 
 def test_the_loss_is_the_sum_of_squares_over_the_items_that_count():
@@ -80,7 +80,7 @@ def test_predictions_are_in_the_unit_of_the_labels(byte_bpe):
 def test_the_scores_have_the_names_that_the_task_announces(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
     predictions = TASK.decode(ROWS, encoded, [(0, 0.0, 0.0), (1, 1.0, 1.0)])
-    measured = TASK.measure(predictions, torch.device("cpu"))
+    measured = TASK.compute_metrics(predictions, torch.device("cpu"))
     assert set(measured["scores"]) == set(TASK.metrics)
     assert measured["report"]["mae"] == pytest.approx((0.5 + abs(4 - 1 - TASK.std)) / 2)
 
@@ -89,7 +89,7 @@ def test_a_saved_model_is_one_for_regression_and_knows_its_unit(tmp_path):
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     names = {"id2label": dict(enumerate(TASK.labels)), "vocab_size": 9, "intermediate_size": 8}
     model = AutoModelForSequenceClassification.from_config(BertConfig(**sizes, **names))
-    assert TASK.extend(model) == []
+    assert TASK.add_modules(model) == []
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert (loaded.num_labels, loaded.config.problem_type) == (1, "regression")

@@ -11,7 +11,7 @@ from crosstune.data.quality.duplicates import count_leakage, find_duplicates
 from crosstune.data.readers import read_brat, read_relation_table, read_semeval
 from crosstune.data.windows import UNSEEN
 from crosstune.errors import ConfigError, DataError
-from crosstune.tasks.relation import Relation, keep, mark
+from crosstune.tasks.relation import Relation, insert_markers, select_subwords
 from tests.tiny import batch_of, saying
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "relation"
@@ -26,7 +26,7 @@ TASK = Relation.from_rows(ROWS[:2], "Other", "semeval")
 
 
 def marked(text, head, tail):
-    return mark({"text": text, "head": head, "tail": tail})[0]
+    return insert_markers({"text": text, "head": head, "tail": tail})[0]
 
 
 # ---- options and rows ----------------------------------------------------------------------------
@@ -57,17 +57,17 @@ def test_an_option_without_a_meaning_is_refused(options, message):
     "span", [None, [0], [3, 3], [4, 2], [-1, 2], [0, 99], ["0", "2"], [0.0, 2.0], "ab", [True, 2]]
 )
 def test_an_entity_that_is_no_stretch_of_the_text_is_told(span):
-    faults = TASK.faults_of({**ROWS[0], "tail": span})
+    faults = TASK.find_row_faults({**ROWS[0], "tail": span})
     assert faults == [f"tail is {span!r}, not [start, end] inside a text of 43 characters"]
 
 
 def test_a_row_without_fault_has_none():
-    assert [TASK.faults_of(row) for row in ROWS] == [[], [], []]
+    assert [TASK.find_row_faults(row) for row in ROWS] == [[], [], []]
 
 
 def test_another_pair_of_a_text_is_another_item_but_leaks_the_same():
     other = {**ROWS[0], "head": [20, 32], "tail": [0, 11]}
-    assert TASK.texts_of(other) != TASK.texts_of(ROWS[0])
+    assert TASK.row_texts(other) != TASK.row_texts(ROWS[0])
     assert TASK.leakage_texts(other) == TASK.leakage_texts(ROWS[0]) == [TEXT]
 
 
@@ -114,7 +114,7 @@ def test_a_text_keeps_its_characters_and_each_marked_entity_holds_its_own():
         for name in ("head", "tail"):
             start = draw.randrange(len(text))
             row[name] = [start, draw.randint(start + 1, len(text))]
-        out, spans = mark(row)
+        out, spans = insert_markers(row)
         assert "".join(out.replace("@", "").replace("#", "").split()) == "".join(text.split())
         for name, sign, (start, end) in zip(("head", "tail"), "@#", spans, strict=True):
             assert out[start] == out[end - 1] == sign
@@ -124,7 +124,7 @@ def test_a_text_keeps_its_characters_and_each_marked_entity_holds_its_own():
 
 
 def test_a_tokenizer_learns_from_marked_texts():
-    assert TASK.texts_of(ROWS[0]) == ["@ María Pérez @ vive en # Buenos Aires # desde 1998"]
+    assert TASK.row_texts(ROWS[0]) == ["@ María Pérez @ vive en # Buenos Aires # desde 1998"]
 
 
 # ---- windows -------------------------------------------------------------------------------------
@@ -137,15 +137,15 @@ def test_a_window_keeps_both_entities_whenever_they_fit():
         spans = [sorted(draw.sample(range(count + 1), 2)) for _ in "ht"]
         needed = {place for span in spans for place in range(*span)}
         head, tail = (tuple(span) for span in spans)
-        kept = keep(head, tail, count, room)
+        kept = select_subwords(head, tail, count, room)
         assert kept == sorted(set(kept))
         assert not kept or (needed <= set(kept) and len(kept) == min(count, room))
         assert bool(kept) == (count <= room or len(needed) <= room)
 
 
 def test_context_on_one_side_only_fills_the_window():
-    assert keep((0, 1), (1, 2), 10, 5) == [0, 1, 2, 3, 4]
-    assert keep((8, 9), (9, 10), 10, 5) == [5, 6, 7, 8, 9]
+    assert select_subwords((0, 1), (1, 2), 10, 5) == [0, 1, 2, 3, 4]
+    assert select_subwords((8, 9), (9, 10), 10, 5) == [5, 6, 7, 8, 9]
 
 
 def test_each_row_is_one_window_with_its_labels_number(tokenizer):
@@ -159,7 +159,7 @@ def test_a_row_that_fits_is_its_marked_text_as_the_tokenizer_encodes_it(tokenize
     encoded = TASK.encode(ROWS, tokenizer, 128)
     for number, row in enumerate(ROWS):
         window = encoded.ids[encoded.starts[number] : encoded.starts[number + 1]]
-        assert window.tolist() == tokenizer(mark(row)[0])["input_ids"]
+        assert window.tolist() == tokenizer(insert_markers(row)[0])["input_ids"]
 
 
 def long_rows():
@@ -187,7 +187,7 @@ def test_a_long_row_keeps_both_entities_and_is_counted(byte_bpe, max_tokens):
 
 def test_cutting_at_the_end_would_lose_them(byte_bpe):
     for row in long_rows():
-        ids = byte_bpe(mark(row)[0], truncation=True, max_length=64)["input_ids"]
+        ids = byte_bpe(insert_markers(row)[0], truncation=True, max_length=64)["input_ids"]
         assert "Málaga" not in byte_bpe.decode(ids)
 
 
@@ -221,7 +221,7 @@ def test_a_prediction_is_the_best_label_with_its_log_probability(byte_bpe):
 def test_the_scores_have_the_names_that_the_task_announces(byte_bpe):
     encoded = TASK.encode(ROWS, byte_bpe, 64)
     predictions = TASK.decode(ROWS, encoded, [(n, n % 2, 0.0) for n in range(3)])
-    scores = TASK.measure(predictions, torch.device("cpu"))["scores"]
+    scores = TASK.compute_metrics(predictions, torch.device("cpu"))["scores"]
     assert set(scores) == set(TASK.metrics)
     assert scores["accuracy"] == pytest.approx(2 / 3)
 
@@ -245,10 +245,10 @@ def rows_of(name):
 def test_no_entity_of_real_text_is_lost_in_short_windows(name, byte_bpe, tmp_path):
     rows = rows_of(name)
     task = Relation.from_rows(rows)
-    assert [fault for row in rows for fault in task.faults_of(row)] == []
+    assert [fault for row in rows for fault in task.find_row_faults(row)] == []
     longest = 0
     for row in rows:
-        text, spans = mark(row)
+        text, spans = insert_markers(row)
         size = sum(len(byte_bpe.tokenize(text[start:end])) for start, end in spans)
         longest = max(longest, size)
     encoded = task.encode(rows, byte_bpe, longest + 6)

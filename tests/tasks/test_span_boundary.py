@@ -14,12 +14,12 @@ from transformers import (
 
 from crosstune.data.windows import IGNORE
 from crosstune.tasks.span_boundary import (
-    BY_PLACE,
-    TARGETS,
+    MAX_TARGETS,
+    POSITION_WISE_HEADS,
     add_boundary,
     boundary_loss,
-    encode_with_targets,
     find_targets,
+    predict_masked,
 )
 
 SIZES = {
@@ -53,10 +53,10 @@ def batch():
 # --- scoring masked places only
 
 
-@pytest.mark.parametrize("kind", BY_PLACE)
+@pytest.mark.parametrize("kind", POSITION_WISE_HEADS)
 def test_scores_at_masked_places_are_those_of_the_whole_head(kind):
     model, (inputs, masked) = tiny(kind), batch()
-    seen = encode_with_targets(model, inputs, masked)
+    seen = predict_masked(model, inputs, masked)
     assert seen.logits.shape == (5, 50)
     assert torch.allclose(seen.logits, model(**inputs).logits[masked], atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_scores_at_masked_places_are_those_of_the_whole_head(kind):
 def test_a_kind_that_is_not_known_is_run_whole():
     model, (inputs, masked) = tiny(), batch()
     model.config.model_type = "foreign"
-    seen = encode_with_targets(model, inputs, masked)
+    seen = predict_masked(model, inputs, masked)
     assert seen.hidden is None
     assert torch.equal(seen.logits, model(**inputs).logits[masked])
 
@@ -82,20 +82,18 @@ def test_adapted_models_are_scored_at_masked_places_too(config):
     inputs, masked = batch()
     model = get_peft_model(tiny(), config).eval()
     whole = model(**inputs).logits[:, -masked.shape[1] :]
-    assert torch.allclose(
-        encode_with_targets(model, inputs, masked).logits, whole[masked], atol=1e-6
-    )
+    assert torch.allclose(predict_masked(model, inputs, masked).logits, whole[masked], atol=1e-6)
 
 
 def test_the_model_is_left_as_it_was():
     model, (inputs, masked) = tiny(), batch()
-    encode_with_targets(model, inputs, masked)
+    predict_masked(model, inputs, masked)
     assert model(**inputs).logits.shape == (3, 12, 50)
 
 
 def test_nothing_masked_gives_gradients_of_zero_to_every_weight():
     model, (inputs, masked) = tiny(), batch()
-    encode_with_targets(model, inputs, torch.zeros_like(masked)).logits.sum().backward()
+    predict_masked(model, inputs, torch.zeros_like(masked)).logits.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
@@ -114,7 +112,9 @@ def by_hand(masked, real):
                 inside = start > 0 and column < len(marks) and bool(real[row, column])
                 places = range(start, column) if inside else ()
                 found += [
-                    (row, start - 1, column, i - start, i) for i in places if i - start < TARGETS
+                    (row, start - 1, column, i - start, i)
+                    for i in places
+                    if i - start < MAX_TARGETS
                 ]
                 start = None
     return found
@@ -146,7 +146,7 @@ def test_the_loss_is_that_of_the_formula():
         y = head.second_norm(torch.nn.functional.gelu(head.second(h1)))
         logits = model.bert.embeddings.word_embeddings.weight @ y + head.bias
         total = total - logits.log_softmax(-1)[labels[row, column]]
-    seen = encode_with_targets(model, inputs, masked)
+    seen = predict_masked(model, inputs, masked)
     loss = boundary_loss(model, seen, labels, inputs["attention_mask"])
     assert loss.item() == pytest.approx(total.item(), rel=1e-5)
     assert len(by_hand(masked, inputs["attention_mask"])) == 4  # one span ends at padding

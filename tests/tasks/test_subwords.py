@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from crosstune.tasks.subwords import (
-    SubwordWindow,
-    bare_marks,
-    carrier_word,
-    special_pieces,
+    WordWindow,
+    find_bare_marks,
+    find_special_tokens,
+    find_tagged_subword,
+    make_word_windows,
     split_words,
-    windows,
 )
 
 CASES = 400
@@ -44,27 +44,27 @@ def faults_of(cut, sizes, room):
 @pytest.mark.parametrize("start", range(0, CASES, 100))
 def test_each_word_is_in_one_core_of_a_window_that_fits(start):
     for seed in range(start, start + 100):
-        assert faults_of(windows, *draw_case(seed)) == [], seed
+        assert faults_of(make_word_windows, *draw_case(seed)) == [], seed
 
 
 def forgets_the_last_word(sizes, room):
-    for window in windows(sizes, room):
+    for window in make_word_windows(sizes, room):
         yield window._replace(core_last=window.core_last - (window.last == len(sizes)))
 
 
 def tags_the_context_too(sizes, room):
-    for window in windows(sizes, room):
+    for window in make_word_windows(sizes, room):
         yield window._replace(core_first=window.first)
 
 
 def reads_one_word_more(sizes, room):
-    for window in windows(sizes, room):
+    for window in make_word_windows(sizes, room):
         yield window._replace(last=min(window.last + 1, len(sizes)))
 
 
 def never_moves_on(sizes, room):
     while True:
-        yield SubwordWindow(0, 0, 1, 1)
+        yield WordWindow(0, 0, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_that_law_finds_a_planted_bug(planted):
 
 
 def test_what_fits_is_one_window():
-    assert list(windows([1] * 8, room=8)) == [SubwordWindow(0, 0, 8, 8)]
+    assert list(make_word_windows([1] * 8, room=8)) == [WordWindow(0, 0, 8, 8)]
 
 
 def test_words_of_inner_windows_have_context_on_both_sides():
-    inner = list(windows([1] * 100, room=16))[1:-1]
+    inner = list(make_word_windows([1] * 100, room=16))[1:-1]
     assert inner
     for window in inner:
         assert window.core_first - window.first == 4
@@ -88,7 +88,7 @@ def test_words_of_inner_windows_have_context_on_both_sides():
 
 def test_a_tokenizers_special_pieces_are_found(tokenizer):
     names = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
-    assert special_pieces(tokenizer) == names
+    assert find_special_tokens(tokenizer) == names
 
 
 WORDS = ["El", "niño", "北京", "10\xa0000", "\x01", "\ufffd", "New", "a\u200bb", "小明", "Málaga"]
@@ -125,13 +125,13 @@ def test_a_word_that_the_tokenizer_drops_is_one_unknown_piece(wordpiece):
 def test_a_bare_word_mark_does_not_carry(unigram):
     ((pieces,),) = split_words([{"words": ["北京"]}], unigram)
     assert unigram.convert_ids_to_tokens(pieces) == ["▁", "北", "京"]
-    assert carrier_word(pieces, bare_marks(unigram)) == 1
+    assert find_tagged_subword(pieces, find_bare_marks(unigram)) == 1
 
 
 def test_a_word_mark_with_letters_carries(unigram):
     ((pieces,),) = split_words([{"words": ["niño"]}], unigram)
     assert unigram.convert_ids_to_tokens(pieces) == ["▁niñ", "o"]
-    assert carrier_word(pieces, bare_marks(unigram)) == 0
+    assert find_tagged_subword(pieces, find_bare_marks(unigram)) == 0
 
 
 @pytest.mark.parametrize("word", ["\ufffd", " ", "\u3000", "▁"])
@@ -146,14 +146,16 @@ def test_chinese_characters_given_one_by_one_have_a_bare_mark_each(unigram):
 
 
 def test_the_bare_mark_is_the_tokenizers_own(unigram, byte_bpe, wordpiece):
-    marks = [t.convert_ids_to_tokens(list(bare_marks(t))) for t in (unigram, byte_bpe, wordpiece)]
+    marks = [
+        t.convert_ids_to_tokens(list(find_bare_marks(t))) for t in (unigram, byte_bpe, wordpiece)
+    ]
     assert marks == [["▁"], ["Ġ"], []]
 
 
 def test_a_maltese_letter_is_no_mark_beside_that_of_sentencepiece():
     both = Vocabulary({"▁": 3, "Ġ": 4})
-    assert bare_marks(both) == {3}
-    assert bare_marks(Vocabulary({"Ġ": 4})) == {4}
+    assert find_bare_marks(both) == {3}
+    assert find_bare_marks(Vocabulary({"Ġ": 4})) == {4}
 
 
 class Vocabulary:

@@ -214,24 +214,26 @@ def test_a_right_model_scores_one_in_every_score_it_announces(byte_bpe, scheme):
     labels = task.collate(encoded, range(len(encoded)), byte_bpe, None)["labels"]
     read = task.predict_batch(saying(gold_logits(labels, len(task.labels))), batch_of(labels))
     outputs = [(window, *found) for window, found in enumerate(read)]
-    scores = task.measure(task.decode(ROWS, encoded, outputs), torch.device("cpu"))["scores"]
+    scores = task.compute_metrics(task.decode(ROWS, encoded, outputs), torch.device("cpu"))[
+        "scores"
+    ]
     assert set(scores) == set(task.metrics)
     assert all(score == pytest.approx(1.0) for score in scores.values())
 
 
 @pytest.mark.parametrize("tag", ["NOUN", "L-PER", "b-PER"])
 def test_a_tag_that_marks_no_span_is_a_fault_where_spans_are_scored(tag):
-    assert of_tags("O", "B-PER").faults_of(row(["a", "b"], ["O", tag])) == [
+    assert of_tags("O", "B-PER").find_row_faults(row(["a", "b"], ["O", tag])) == [
         f"{tag!r} is no tag of spans: O, or B, I, E, S or M with or without -TYPE"
     ]
-    assert of_tags("O", "NOUN").faults_of(row(["a"], [tag])) == []
+    assert of_tags("O", "NOUN").find_row_faults(row(["a"], [tag])) == []
 
 
 @pytest.mark.parametrize("tag", ["O", "B-PER"])
 def test_a_tag_of_another_kind_is_a_fault_where_words_are_scored(tag):
     task = of_tags("B", "E", "S", scheme="words")
-    assert task.faults_of(row(["a"], [tag])) == [f"{tag!r} is no tag of words: B, I, M, E, S"]
-    assert task.faults_of(row(["a"], ["S"])) == []
+    assert task.find_row_faults(row(["a"], [tag])) == [f"{tag!r} is no tag of words: B, I, M, E, S"]
+    assert task.find_row_faults(row(["a"], ["S"])) == []
 
 
 # --- how spans are written
@@ -264,7 +266,7 @@ def test_tags_that_mark_no_spans_have_no_scheme():
 def test_the_labels_are_those_of_the_scheme_trained_as():
     task = Tagging.from_rows([IOB1], train_as="bioes")
     assert task.labels == ["B-LOC", "B-PER", "E-LOC", "E-PER", "O", "S-PER"]
-    assert task.labels_of(IOB1) == ["B-PER", "E-PER", "S-PER", "O", "B-LOC", "E-LOC"]
+    assert task.row_labels(IOB1) == ["B-PER", "E-PER", "S-PER", "O", "B-LOC", "E-LOC"]
 
 
 @pytest.mark.parametrize("train_as", [None, "iob1", "iob2", "bioes", "bmes"])
@@ -303,7 +305,7 @@ def test_the_words_that_tags_part_are_told_and_scored(byte_bpe):
         ["二選一"],
         ["看", "一", "選"],
     ]
-    scores = task.measure(predictions, torch.device("cpu"))["scores"]
+    scores = task.compute_metrics(predictions, torch.device("cpu"))["scores"]
     assert scores == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "iv_recall": 1.0}
     assert set(task.metrics) <= set(scores)
 
@@ -311,7 +313,9 @@ def test_the_words_that_tags_part_are_told_and_scored(byte_bpe):
 def test_new_words_are_scored_by_the_words_of_train(byte_bpe):
     task = Tagging.from_rows(SEGMENTED[:2], scheme="words")
     task.labels = ["B", "E", "M", "S"]
-    scores = task.measure(fed_back(task, SEGMENTED, byte_bpe, 64), torch.device("cpu"))["scores"]
+    scores = task.compute_metrics(fed_back(task, SEGMENTED, byte_bpe, 64), torch.device("cpu"))[
+        "scores"
+    ]
     assert (scores["oov_recall"], scores["iv_recall"]) == (1.0, 1.0)
 
 
@@ -381,8 +385,8 @@ def test_the_fields_loss_counts_words_and_nothing_of_a_window_without_labels(byt
 
 def test_the_field_is_added_to_the_model_just_where_it_is_asked_for():
     model = torch.nn.Module()
-    assert TASK.extend(model) == []
-    assert Tagging.from_rows(ROWS, crf=True).extend(model) == ["crf"]
+    assert TASK.add_modules(model) == []
+    assert Tagging.from_rows(ROWS, crf=True).add_modules(model) == ["crf"]
     assert model.crf.starts.shape == (len(TASK.labels),)
 
 

@@ -85,12 +85,6 @@ def test_a_mean_over_parts_instead_of_windows_is_told(tmp_path: Path) -> None:
     assert (torch.stack(each).mean(0) - expected).abs().max() > 1e-6 * scale
 
 
-def test_sentence_pairs_of_masked_lm_stay_one_part(tmp_path: Path) -> None:
-    _, task, encoded, tokenizer = loaded(tmp_path, "masked_lm", "+data.task.next_sentence=true")
-    share = RankBatch(list(range(8)), 0, counted=True)
-    assert len(SplitBatchDataset(encoded, task, tokenizer, 1, ALONE)[share]["parts"]) == 1
-
-
 def test_every_window_is_in_exactly_one_part(tmp_path: Path) -> None:
     _, task, encoded, tokenizer = loaded(tmp_path, "classification")
     share = RankBatch([3, 1, 4, 15, 9, 2], 0, counted=True)

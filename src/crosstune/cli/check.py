@@ -235,8 +235,8 @@ def _make_task(data: Data, splits: Splits) -> tuple[Task | None, list[Finding]]:
 def _examine_rows(
     splits: Splits, task: Task, data: Data, sources: dict[str, str]
 ) -> Iterator[Finding]:
-    texts_of, labels_of = task.texts_of, task.labels_of
-    yield from checks.find_row_faults(splits, task.faults_of, texts_of)
+    texts_of, labels_of = task.row_texts, task.row_labels
+    yield from checks.find_row_faults(splits, task.find_row_faults, texts_of)
     yield from checks.find_repeated_ids(splits)
     yield from checks.find_label_faults(splits, labels_of, data.unseen_labels is UnseenLabels.miss)
     yield from checks.find_label_conflicts(splits, texts_of, labels_of)
@@ -255,7 +255,7 @@ def _examine_tokens(
             "that has one, model=local model.path=DIR."
         )
     train = list(splits.get("train", {}).values())
-    texts = (text for split in train for row in split.rows for text in task.texts_of(row))
+    texts = (text for split in train for row in split.rows for text in task.row_texts(row))
     content = hashlib.sha256(repr([split.digests for split in train]).encode()).hexdigest()
     cache = Path(run.outputs) / ".cache"
     tokenizer: Any = load_tokenizer(resolve_model(run.model), texts, content, cache)
@@ -263,7 +263,7 @@ def _examine_tokens(
     tokenizer.backend_tokenizer.no_padding()
     for name, languages in splits.items():
         for language, split in languages.items():
-            rows = [row for row in split.rows if not task.faults_of(row)]
+            rows = [row for row in split.rows if not task.find_row_faults(row)]
             if not rows:
                 continue
             encoded = task.encode(rows, tokenizer, run.data.max_tokens)

@@ -44,7 +44,7 @@ def complete_rows(rows: Sequence[Row], kind: TaskType, task: Any, language: str)
             faults.append(f"{row['where']}: {error}")
             continue
         whole.append({**row, **added, "language": language})
-        faults += [f"{row['where']}: {fault}" for fault in task.faults_of(whole[-1])]
+        faults += [f"{row['where']}: {fault}" for fault in task.find_row_faults(whole[-1])]
     if faults:
         raise DataError(faults)
     return whole

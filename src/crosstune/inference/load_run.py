@@ -32,7 +32,7 @@ from crosstune.methods.prompts import install_prompt_hooks
 from crosstune.models.load import digest_tokenizer, load_model, load_tokenizer
 from crosstune.runs.fingerprint import digest_weights, resolve_model
 from crosstune.runs.record import read_record
-from crosstune.tasks import Task
+from crosstune.tasks import TASK_CLASSES, Task
 from crosstune.training.artifacts import TASK, model_in_folder
 
 ADAPTER = "adapter_config.json"
@@ -173,7 +173,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def _load_whole(held: Model, trained: Model, task: Task) -> PreTrainedModel:
-    auto: Any = getattr(transformers, task.head_class)
+    auto: Any = getattr(transformers, task.auto_class)
     try:
         model, info = auto.from_pretrained(
             held.path,
@@ -186,7 +186,7 @@ def _load_whole(held: Model, trained: Model, task: Task) -> PreTrainedModel:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{held.path}: {_flat(error)}") from error
-    own = {f"{name}." for name in task.extend(model)}
+    own = {f"{name}." for name in task.add_modules(model)}
     foreign = [key for key in info["unexpected_keys"] if not key.startswith(tuple(own))]
     if missing := [*info["missing_keys"], *foreign]:
         raise RunError(
@@ -225,13 +225,12 @@ def _read_task(folder: Path) -> Task:
             "folder and repeat its command."
         )
     content = _read_json(path)
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in Task.__subclasses__()}
     name = content.pop("class", None)
-    if name not in kinds:
+    if name not in TASK_CLASSES:
         raise RunError(f"{path}: no kind of task is called {name!r}.")
-    given = {f.name for f in dataclasses.fields(kinds[name]) if f.init}
+    given = {f.name for f in dataclasses.fields(TASK_CLASSES[name]) if f.init}
     try:
-        return kinds[name](**{key: value for key, value in content.items() if key in given})
+        return TASK_CLASSES[name](**{key: value for key, value in content.items() if key in given})
     except TypeError as error:
         raise RunError(f"{path}: {error}") from error
 

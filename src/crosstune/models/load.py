@@ -96,7 +96,7 @@ def load_model(
         ConfigError: the checkpoint lacks weights of the encoder itself, or of a head that the task
             must not start at random, or cannot be reached.
     """
-    auto: Any = getattr(transformers, task.head_class)
+    auto: Any = getattr(transformers, task.auto_class)
     labels: dict[str, Any] = {}
     if task.labels:
         labels["id2label"] = dict(enumerate(task.labels))
@@ -113,7 +113,7 @@ def load_model(
             built = auto.from_config(config, **options)
         pooler = f"{built.base_model_prefix}.pooler"
         fresh = [pooler] if getattr(built.base_model, "pooler", None) is not None else []
-        return LoadedModel(built.train(), find_head(built) + fresh + task.extend(built))
+        return LoadedModel(built.train(), find_head(built) + fresh + task.add_modules(built))
     with _source_errors(model):
         built, info = auto.from_pretrained(
             **_source(model), **options, **labels, use_safetensors=True, output_loading_info=True
@@ -125,7 +125,7 @@ def load_model(
     head = _head_of(built, missing, model)
     if lost := [key for key in missing if not key.startswith(f"{built.base_model_prefix}.")]:
         task.on_missing_head_weights(f"model={model.name}: {model.path or model.hub_id}", lost)
-    return LoadedModel(built.train(), head + task.extend(built))
+    return LoadedModel(built.train(), head + task.add_modules(built))
 
 
 def _start_decoder(
@@ -158,7 +158,9 @@ def _start_decoder(
     )
     built = transformers.EncoderDecoderModel(config=config, encoder=encoder, decoder=decoder)
     _rest_pooler(built)
-    return LoadedModel(built.train(), [f"decoder.{name}" for name in head] + task.extend(built))
+    return LoadedModel(
+        built.train(), [f"decoder.{name}" for name in head] + task.add_modules(built)
+    )
 
 
 def _ends_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

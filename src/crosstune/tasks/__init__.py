@@ -1,13 +1,13 @@
-"""The literal map from task kind to class.
+"""Task types: the head, encoding, decoding and metrics of each, one file a task type.
 
-Adding a kind means one file here, one member of `schema.Kind` and one entry of `TASKS`. Nothing
-outside this folder branches on the kind.
+To add one, add its file here, a member of `TaskType` and an entry of `TASKS`. Nothing outside this
+package branches on the task type.
 """
 
 from typing import Any
 
 from crosstune.config.schema import TaskType
-from crosstune.tasks.classification import Classification
+from crosstune.tasks.classification import Classification, MultiLabel
 from crosstune.tasks.cloze import Cloze
 from crosstune.tasks.entailment import Entailment
 from crosstune.tasks.extraction import Extraction
@@ -18,7 +18,7 @@ from crosstune.tasks.relation import Relation
 from crosstune.tasks.tagging import Tagging
 from crosstune.tasks.task import Task
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "TASK_CLASSES", "Task"]
 
 TASKS: dict[TaskType, Any] = {
     TaskType.classification: Classification,
@@ -31,3 +31,5 @@ TASKS: dict[TaskType, Any] = {
     TaskType.cloze: Cloze,
     TaskType.entailment: Entailment,
 }
+
+TASK_CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (*TASKS.values(), MultiLabel)}

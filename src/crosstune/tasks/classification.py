@@ -1,108 +1,169 @@
-"""Classification: one label for a text, or for a pair of texts.
+"""Classification of a text or a pair of texts: one label, or any number of labels.
 
-Head: transformers' sequence classification. Each item is one window; what does not fit into
-`data.max_tokens` is cut from the longer text, counted and reported. Texts with any number of
-labels are `tasks/multilabel.py`'s.
+`MultiLabel` is the task where `data.task.separator` says how a label cell is split.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from transformers import PreTrainedModel
+from typing_extensions import override
 
-from crosstune.data.windows import UNSEEN, EncodedDataset
-from crosstune.errors import DataError
-from crosstune.tasks.metrics.classes import ClassReport
-from crosstune.tasks.multilabel import MultiLabel
-from crosstune.tasks.prediction import Output, Prediction
+from crosstune.data.windows import IGNORE, EncodedDataset
+from crosstune.errors import ConfigError, DataError
+from crosstune.tasks.metrics.classes import LabelSetReport, report_classes
+from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.sequence_classification import (
-    decode_labels,
+    SequenceTask,
     encode_texts,
-    label_loss,
-    read_labels,
-    row_texts,
+    index_labels,
+    name_file,
+    train_labels,
 )
-from crosstune.tasks.task import Task
+from crosstune.tasks.task import Batch, Row, Rows, Tokenizer
 
 
 @dataclass
-class Classification(Task):
+class Classification(SequenceTask):
     """The task of one data set; `labels` are those of train, sorted."""
 
     labels: list[str]
-    correlation: bool = False  # Matthews correlation, in [-1, 1], stands among the scores
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    peft_type: ClassVar[str] = "SEQ_CLS"
-    columns: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
+    correlation: bool = False  # whether Matthews correlation, in [-1, 1], is among the scores
 
     @classmethod
     def from_rows(
-        cls,
-        rows: Sequence[dict[str, Any]],
-        separator: str | None = None,
-        correlation: bool = False,
+        cls, rows: Rows, separator: str | None = None, correlation: bool = False
     ) -> "Classification | MultiLabel":
-        """Return the task with the labels that the training rows carry.
+        """Return the task with the labels of the training rows.
 
-        `separator` stands between the labels of a cell and makes the task multi-label;
-        `correlation` makes the Matthews correlation a score that can be the headline.
+        `separator` is what stands between the labels of a cell and makes the task multi-label;
+        `correlation` makes Matthews correlation a score that can be the headline.
         """
         if separator is not None:
             return MultiLabel.from_rows(rows, separator)
-        labels = sorted({row["label"] for row in rows})
-        if len(labels) < 2:
-            where = rows[0]["where"].rpartition(":")[0]
-            raise DataError([f"{where}: train holds one label only, {labels[0]!r}"])
-        return cls(labels, correlation)
+        return cls(train_labels(rows), correlation)
 
     @property
+    @override
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores that `measure` gives."""
         averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
         return ("accuracy", *averages, *(["mcc"] if self.correlation else []))
 
-    def labels_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the labels that a row carries."""
+    @override
+    def row_labels(self, row: Row) -> list[str]:
         return [row["label"]]
 
-    def texts_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the raw texts of a row, for training a tokenizer."""
-        return row_texts(row)
-
-    def encode(
-        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> EncodedDataset:
-        """Return one window a row, the label's index as its label."""
-        index = {label: number for number, label in enumerate(self.labels)}
-        labels = [index.get(row["label"], UNSEEN) for row in rows]
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
+        labels = index_labels(self.labels, [row["label"] for row in rows])
         return encode_texts(rows, labels, tokenizer, max_tokens)
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the summed cross entropy of logits (B, C) and the number of items."""
-        return label_loss(model, batch)
-
-    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
-        """Return the best label of each window and its log-probability."""
-        return read_labels(model, batch)
-
-    def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
-    ) -> list[Prediction]:
-        """Return one prediction a row, as label texts."""
-        return decode_labels(rows, encoded, outputs, self.labels)
-
-    def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
-        """Return scores and the per-class report, exact over all ranks."""
-        report = ClassReport(self.labels).to(device)
-        index = {label: number for number, label in enumerate(self.labels)}
-        best = [index[p.prediction] for p in predictions]
-        gold = [index.get(p.gold, UNSEEN) for p in predictions]
-        as_tensor = partial(torch.tensor, dtype=torch.long, device=device)
-        report.update(as_tensor(best), as_tensor(gold))
-        result = report.compute()
-        if not self.correlation:
-            result["report"]["mcc"] = result["scores"].pop("mcc")
+    @override
+    def compute_metrics(
+        self, predictions: Sequence[Prediction], device: torch.device
+    ) -> dict[str, Any]:
+        result = report_classes(
+            self.labels, [p.prediction for p in predictions], [p.gold for p in predictions], device
+        )
+        if self.correlation:
+            result["scores"]["mcc"] = result["report"].pop("mcc")
         return result
+
+
+@dataclass
+class MultiLabel(SequenceTask):
+    """Any number of labels a row; `labels` are those of train, sorted.
+
+    The label of a row is a cell split by `separator` ("joy,anger"), or a list of labels.
+    """
+
+    labels: list[str]
+    separator: str
+
+    @classmethod
+    def from_rows(cls, rows: Rows, separator: str) -> "MultiLabel":
+        """Return the task with the labels of the training rows."""
+        if not isinstance(separator, str) or not separator:
+            raise ConfigError(
+                f"data.task.separator={separator!r}: give what stands between two labels of a "
+                'cell, as in ",", or null where each text has one label.'
+            )
+        labels = sorted({label for row in rows for label in _split(row, separator) if label})
+        if not labels:
+            raise DataError([f"{name_file(rows)}: train holds no label"])
+        return cls(labels, separator)
+
+    @property
+    @override
+    def metrics(self) -> tuple[str, ...]:
+        return ("micro_f1", "macro_f1", "weighted_f1", "samples_f1", "jaccard", "accuracy")
+
+    @override
+    def row_labels(self, row: Row) -> list[str]:
+        return sorted(_split(row, self.separator))
+
+    @override
+    def find_row_faults(self, row: Row) -> list[str]:
+        labels = _split(row, self.separator)
+        if not all(labels):
+            return [f"label {row['label']!r} has an empty part between {self.separator!r}"]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        return [f"label {label!r} stands twice in {row['label']!r}" for label in twice]
+
+    @override
+    def add_modules(self, model: PreTrainedModel) -> list[str]:
+        model.config.problem_type = "multi_label_classification"  # saved with the model
+        return []
+
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
+        """Return one window a row, with labels (W, C) of 0 and 1."""
+        sets = [set(_split(row, self.separator)) for row in rows]
+        labels = [[int(label in present) for label in self.labels] for present in sets]
+        return encode_texts(rows, labels, tokenizer, max_tokens)
+
+    @override
+    def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed binary cross entropy of logits (B, C) and the number of its terms.
+
+        Each label of each item is a term, so the mean is the loss of transformers.
+        """
+        logits, labels = model(**batch["inputs"]).logits.float(), batch["labels"]
+        counts = labels != IGNORE
+        terms = binary_cross_entropy_with_logits(
+            logits, labels.clamp(min=0).float(), reduction="none"
+        )
+        return terms.where(counts, 0.0).sum(), counts.sum()
+
+    @override
+    def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
+        """Return the labels with a probability above 1/2, and the log-probability of this set.
+
+        Labels are taken as independent.
+        """
+        logits = model(**batch["inputs"]).logits.float()
+        predicted = [row.nonzero().flatten().tolist() for row in logits > 0]
+        return list(zip(predicted, logsigmoid(logits.abs()).sum(-1).tolist(), strict=True))
+
+    @override
+    def read_gold(self, row: Row) -> list[str]:
+        return self.row_labels(row)
+
+    @override
+    def decode_output(self, output: list[int]) -> list[str]:
+        return [self.labels[number] for number in output]
+
+    @override
+    def make_metric(self) -> LabelSetReport:
+        return LabelSetReport(self.labels)
+
+
+def _split(row: Row, separator: str) -> list[str]:
+    """Return the labels in a cell; none in an empty one."""
+    if isinstance(row["label"], list):
+        return [label.strip() for label in row["label"]]
+    labels = [label.strip() for label in row["label"].split(separator)]
+    return [] if labels == [""] else labels

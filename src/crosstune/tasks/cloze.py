@@ -1,27 +1,30 @@
-"""Cloze: a masked LM classifies by the word that it puts into the gap of a pattern.
+"""Cloze: a masked LM classifies by the word that it predicts in the gap of a pattern.
 
 "{text} En resumen, fue {mask}." with words for each label (PET: Schick & Schütze 2021,
 https://aclanthology.org/2021.eacl-main.20; LM-BFF: Gao et al. 2021,
-https://aclanthology.org/2021.acl-long.295). No weight is new, so it works without any training
-(`trainer.max_epochs=0`) and from few examples. Patterns and words are given for each language;
-a split is read with those of its own.
+https://aclanthology.org/2021.acl-long.295). No weight is new, so it works without training
+(`trainer.max_epochs=0`) and from few examples. Each language has its own pattern and words.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
-from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset, concatenate
+from crosstune.data.windows import EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
-from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.sequence_classification import row_texts
-from crosstune.tasks.task import Task
+from crosstune.tasks.prediction import Prediction
+from crosstune.tasks.sequence_classification import (
+    SequenceTask,
+    index_labels,
+    read_best,
+    sum_cross_entropy,
+)
+from crosstune.tasks.task import Batch, Row, Rows, Tokenizer
 from crosstune.tasks.verbalizers import (
     ABSENT,
     PromptTemplate,
@@ -32,34 +35,29 @@ from crosstune.tasks.verbalizers import (
 )
 
 GAPS = ("text", "text_pair", "mask")
-FREE = 3  # windows free of content that a frame gives
+CONTENT_FREE = 3  # windows that a template has for calibration
 
 
 @dataclass
-class Cloze(Task):
+class Cloze(SequenceTask):
     """The task of one data set; `labels` are those that have words, sorted."""
 
     labels: list[str]
     patterns: dict[str, str]  # language -> pattern
     verbalizers: Words
     calibrate: bool
-    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
-    columns: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
+    auto_class = "AutoModelForMaskedLM"
+    peft_type = "FEATURE_EXTRACTION"
 
     @classmethod
     def from_rows(
-        cls,
-        rows: Sequence[dict[str, Any]],
-        patterns: Any,
-        verbalizers: Any,
-        calibrate: bool = False,
+        cls, rows: Rows, patterns: Any, verbalizers: Any, calibrate: bool = False
     ) -> "Cloze":
         """Return the task; every label of the training rows needs words.
 
         `patterns` has a pattern for each language, with the gaps {text}, {mask} and, for pairs,
         {text_pair}; `verbalizers` a word or several for each language and label. `calibrate`
-        divides each label's probability by that which it has where the text says nothing.
+        divides each label's probability by its probability for content-free texts.
         """
         checked = check_patterns(patterns, "data.task.patterns", ("text", "mask"), GAPS)
         words = check_words(verbalizers, "data.task.verbalizers", list(checked))
@@ -72,16 +70,16 @@ class Cloze(Task):
         return cls(labels, checked, words, calibrate)
 
     @property
+    @override
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores that `measure` gives: those of classification."""
         return Classification(self.labels).metrics
 
-    def labels_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the labels that a row carries."""
+    @override
+    def row_labels(self, row: Row) -> list[str]:
         return [row["label"]]
 
-    def faults_of(self, row: dict[str, Any]) -> list[str]:
-        """Return what keeps a row from its language's pattern."""
+    @override
+    def find_row_faults(self, row: Row) -> list[str]:
         language = row["language"]
         if language not in self.patterns:
             return [f"no pattern for its language: give data.task.patterns.{language}"]
@@ -92,121 +90,104 @@ class Cloze(Task):
             return [f"data.task.patterns.{language} has no {{text_pair}} for its second text"]
         return []
 
-    def texts_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the raw texts of a row, for training a tokenizer."""
-        return row_texts(row)
-
-    def on_missing_head_weights(self, place: str, lost: Sequence[str]) -> None:
-        """Refuse a checkpoint without a whole masked LM: random weights would fill the gap.
-
-        Raises:
-            ConfigError: always.
-        """
+    @override
+    def on_missing_head_weights(self, source: str, missing: Sequence[str]) -> None:
         raise ConfigError(
-            f"{place} lacks {len(lost)} weights of a masked LM's head, {lost[0]} among them, and a "
-            "cloze reads its answer from that head. Take a checkpoint saved as a masked LM, or "
-            "train the head first: data=files_masked_lm, then model=local model.path=ITS_RUN."
+            f"{source} lacks {len(missing)} weights of a masked LM's head, {missing[0]} among "
+            "them, and a cloze reads its answer from that head. Take a checkpoint saved as a "
+            "masked LM, or train the head first: data=files_masked_lm, then model=local "
+            "model.path=ITS_RUN."
         )
 
-    def encode(
-        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> EncodedDataset:
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
         """Return one window a row, with as many masks as the longest word has sub-words.
 
         Texts are cut, never the pattern.
         """
         languages = sorted({row["language"] for row in rows})
-        frames = {
+        templates = {
             language: PromptTemplate(
                 self.patterns[language], self.verbalizers[language], self.labels, tokenizer
             )
             for language in languages
         }
-        pieces = _stack([frame.pieces for frame in frames.values()])
-        masks = pieces.shape[-1]
-        index = {label: number for number, label in enumerate(self.labels)}
-        filled: list[tuple[list[int], int]] = [([], 0)] * len(rows)
+        words = _stack([template.words for template in templates.values()])
+        masks = words.shape[-1]
+        windows: list[tuple[list[int], int]] = [([], 0)] * len(rows)
         cut = 0
-        for language, frame in frames.items():
+        for language, template in templates.items():
             numbers = [n for n, row in enumerate(rows) if row["language"] == language]
-            for number, texts in zip(numbers, frame.read([rows[n] for n in numbers]), strict=True):
-                kept = frame.cut(texts, masks, max_tokens)
-                cut += kept != texts
-                filled[number] = frame.fill(kept, masks)
+            encoded = template.encode_texts([rows[n] for n in numbers])
+            for number, texts in zip(numbers, encoded, strict=True):
+                truncated = template.truncate(texts, masks, max_tokens)
+                cut += truncated != texts
+                windows[number] = template.fill(truncated, masks)
         extra: dict[str, Any] = {
-            "places": [place for _, place in filled],
-            "pieces": pieces,
+            "mask_columns": [column for _, column in windows],
+            "words": words,
             "language": [languages.index(row["language"]) for row in rows],
         }
         if self.calibrate:
-            free = [window for frame in frames.values() for window in frame.free(masks)]
-            extra["free"] = _stack([np.array(ids) for ids, _ in free])
-            extra["free_places"] = [place for _, place in free]
-        ids = [window for window, _ in filled]
-        labels = [index.get(row["label"], UNSEEN) for row in rows]
+            free = [window for t in templates.values() for window in t.fill_content_free(masks)]
+            extra["content_free"] = _stack([np.array(ids) for ids, _ in free])
+            extra["content_free_mask_columns"] = [column for _, column in free]
+        ids = [window for window, _ in windows]
+        labels = index_labels(self.labels, [row["label"] for row in rows])
         types = [[0] * len(window) for window in ids]
         return concatenate(ids, types, range(len(rows)), labels, cut, **extra)
 
+    @override
     def collate(
-        self,
-        encoded: EncodedDataset,
-        windows: Sequence[int],
-        tokenizer: PreTrainedTokenizerBase,
-        draw: Any,
-    ) -> dict[str, Any]:
+        self, encoded: EncodedDataset, windows: Sequence[int], tokenizer: Tokenizer, seed: Any
+    ) -> Batch:
         """Return inputs (B * V, L), labels (B,) and what finds the words' scores in the logits.
 
         A window has V variants, one for each number of sub-words that a word has, with as many
-        masks; `places` (B,) are those of the first mask. `pieces` (B, C, K, M) are the sub-words
-        of the words of the labels, and `variants` (B, C, K) tells where a word is looked for.
+        masks; `mask_columns` (B,) are those of the first mask. `words` (B, C, K, M) has the
+        sub-words of the words of the labels, and `variants` (B, C, K) the variant of each word.
         """
         chosen, extra = list(windows), encoded.extra
-        ids = [encoded.ids[encoded.starts[w] : encoded.starts[w + 1]] for w in chosen]
+        ids = [encoded.ids[encoded.span(window)] for window in chosen]
         language = extra["language"][chosen]
-        batch = _questions(ids, extra["places"][chosen], extra["pieces"][language], tokenizer)
+        batch = _vary_masks(ids, extra["mask_columns"][chosen], extra["words"][language], tokenizer)
         batch["labels"] = torch.from_numpy(encoded.labels[chosen])
         if self.calibrate:
-            ids = [row[row != ABSENT] for row in extra["free"]]
-            pieces = extra["pieces"].repeat(len(ids) // len(extra["pieces"]), axis=0)
-            batch["free"] = _questions(ids, extra["free_places"], pieces, tokenizer)
-            batch["language"] = torch.from_numpy(language)
+            ids = [row[row != ABSENT] for row in extra["content_free"]]
+            words = extra["words"].repeat(CONTENT_FREE, axis=0)
+            free = _vary_masks(ids, extra["content_free_mask_columns"], words, tokenizer)
             if "token_type_ids" not in tokenizer.model_input_names:
-                del batch["free"]["inputs"]["token_type_ids"]
+                del free["inputs"]["token_type_ids"]
+            batch |= {"content_free": free, "language": torch.from_numpy(language)}
         return batch
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the summed cross entropy over the labels' scores and the number of items."""
-        scores, labels = _scores(model, batch), batch["labels"]
-        total = cross_entropy(scores, labels, reduction="sum", ignore_index=IGNORE)
-        return total, (labels != IGNORE).sum()
+    @override
+    def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return sum_cross_entropy(_score_labels(model, batch), batch["labels"])
 
-    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
+    @override
+    def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
         """Return the best label of each window and its log-probability among the labels.
 
         Calibrated (Zhao et al. 2021, https://proceedings.mlr.press/v139/zhao21c): each label's
-        probability is divided by its mean over the texts free of content, then all by their sum.
+        probability is divided by its mean over the content-free texts, then all by their sum.
         """
-        log_p = _scores(model, batch).log_softmax(-1)
+        log_p = _score_labels(model, batch).log_softmax(-1)
         if self.calibrate:
-            free = _scores(model, batch["free"]).log_softmax(-1)
-            means = free.view(-1, FREE, len(self.labels)).logsumexp(1)  # by language, (…, C)
+            free = _score_labels(model, batch["content_free"]).log_softmax(-1)
+            means = free.view(-1, CONTENT_FREE, len(self.labels)).logsumexp(1)  # (languages, C)
             log_p = (log_p - means[batch["language"]]).log_softmax(-1)
-        scores, best = log_p.max(-1)
-        return list(zip(best.tolist(), scores.tolist(), strict=True))
+        return read_best(log_p)
 
-    def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
-    ) -> list[Prediction]:
-        """Return one prediction a row, as label texts."""
-        return Classification(self.labels).decode(rows, encoded, outputs)
-
-    def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
-        """Return the scores and the report of classification, exact over all ranks."""
-        return Classification(self.labels).measure(predictions, device)
+    @override
+    def compute_metrics(
+        self, predictions: Sequence[Prediction], device: torch.device
+    ) -> dict[str, Any]:
+        return Classification(self.labels).compute_metrics(predictions, device)
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return arrays as one, filled up with ABSENT to the longest in each direction."""
+    """Return arrays as one, padded with ABSENT to the longest in each dimension."""
     shape = np.max([array.shape for array in arrays], axis=0)
     stacked = np.full((len(arrays), *shape), ABSENT, np.int64)
     for number, array in enumerate(arrays):
@@ -214,62 +195,58 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return stacked
 
 
-def _questions(
-    windows: Sequence[np.ndarray],
-    places: np.ndarray,
-    pieces: np.ndarray,
-    tokenizer: PreTrainedTokenizerBase,
-) -> dict[str, Any]:
-    """Return each window with each number of masks; it holds the most of them."""
-    sizes = (pieces != ABSENT).sum(-1)
+def _vary_masks(
+    windows: Sequence[np.ndarray], mask_columns: np.ndarray, words: np.ndarray, tokenizer: Tokenizer
+) -> Batch:
+    """Return each window, which has most masks, with each number of masks that words need."""
+    sizes = (words != ABSENT).sum(-1)
     counts = np.unique(sizes[sizes > 0])
-    most = pieces.shape[-1]
+    most = words.shape[-1]
     ids: list[Any] = [
-        [*window[: place + count], *window[place + most :]]
-        for window, place in zip(windows, places.tolist(), strict=True)
+        [*window[: column + count], *window[column + most :]]
+        for window, column in zip(windows, mask_columns.tolist(), strict=True)
         for count in counts.tolist()
     ]
     pad_id: Any = tokenizer.pad_token_id
-    flat = concatenate(
-        ids, [[0] * len(each) for each in ids], range(len(ids)), [0] * len(ids), cut=0
-    )
+    types = [[0] * len(window) for window in ids]
+    flat = concatenate(ids, types, range(len(ids)), [0] * len(ids), cut=0)
     return {
         "inputs": flat.pad(range(len(ids)), pad_id),
-        "places": torch.from_numpy(places),
-        "pieces": torch.from_numpy(pieces),
+        "mask_columns": torch.from_numpy(mask_columns),
+        "words": torch.from_numpy(words),
         "variants": torch.from_numpy(np.searchsorted(counts, sizes)),
     }
 
 
-def _scores(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+def _score_labels(model: Any, batch: Batch) -> torch.Tensor:
     """Return the labels' scores (B, C).
 
     A word's score is the mean log-probability of its sub-words, each at its own mask of a window
     with as many masks as it has sub-words; a label's is the mean over its words.
     """
-    pieces, places = batch["pieces"], batch["places"]
-    count = torch.arange(len(batch["inputs"]["input_ids"]), device=places.device)
-    order = torch.arange(pieces.shape[-1], device=places.device)
-    at_masks = (count.view(len(places), -1, 1), (places[:, None] + order)[:, None])
-    log_p = _logits_at(model, batch["inputs"], at_masks).float().log_softmax(-1)  # (B, V, M, all)
-    present = pieces != ABSENT
-    rows = count[: len(places)].view(-1, 1, 1, 1)
-    each = log_p[rows, batch["variants"][..., None], order, pieces.clamp(min=0)]  # (B, C, K, M)
-    words = each.masked_fill(~present, 0).sum(-1) / present.sum(-1).clamp(min=1)
-    return words.sum(-1) / present.any(-1).sum(-1)
+    words, columns = batch["words"], batch["mask_columns"]
+    variants = torch.arange(len(batch["inputs"]["input_ids"]), device=columns.device)
+    order = torch.arange(words.shape[-1], device=columns.device)
+    masks = (variants.view(len(columns), -1, 1), (columns[:, None] + order)[:, None])
+    log_p = _compute_logits(model, batch["inputs"], masks).float().log_softmax(-1)  # (B, V, M, all)
+    present = words != ABSENT
+    rows = variants[: len(columns)].view(-1, 1, 1, 1)
+    each = log_p[rows, batch["variants"][..., None], order, words.clamp(min=0)]  # (B, C, K, M)
+    means = each.masked_fill(~present, 0).sum(-1) / present.sum(-1).clamp(min=1)
+    return means.sum(-1) / present.any(-1).sum(-1)
 
 
-def _logits_at(
-    model: Any, inputs: dict[str, torch.Tensor], at: tuple[torch.Tensor, torch.Tensor]
+def _compute_logits(
+    model: Any, inputs: dict[str, torch.Tensor], indices: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """Return the logits at some (row, place) alone: a vocabulary everywhere would fill memory."""
+    """Return the logits at (row, column) indices: a vocabulary at all others would fill memory."""
 
-    def keep(_: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        hidden, (rows, places) = arguments[0], at
-        in_front = hidden.shape[1] - inputs["input_ids"].shape[1]  # of a method's soft prompt
-        return (hidden[rows, places + in_front],)
+    def select(_: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        hidden, (rows, columns) = arguments[0], indices
+        prompt_length = hidden.shape[1] - inputs["input_ids"].shape[1]  # of a soft prompt
+        return (hidden[rows, columns + prompt_length],)
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
         return model(**inputs).logits
     finally:

@@ -1,8 +1,8 @@
 """A linear-chain conditional random field over the tags of a sentence's words.
 
-The scores of transitions are a module of the model; the algorithms are functions of tensors. A
-chain is (B, N, C): B sequences of at most N words with C tags, real where `mask` says so. Called by
-`tagging.py`. (Lafferty et al. 2001, https://dl.acm.org/doi/10.5555/645530.655813)
+Lafferty et al. 2001 (https://dl.acm.org/doi/10.5555/645530.655813). The transition scores are a
+module of the model, the algorithms functions of tensors. A chain is (B, N, C): B sequences of at
+most N words with C tags; `mask` is false on padding.
 """
 
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from torch.nn.functional import pad
 
 from crosstune.data.windows import IGNORE
 
-SPEED = 100  # times the learning rate of the run
+RATE_FACTOR = 100  # of the learning rate, for transitions
 
 
 class Transitions(nn.Module):
     """Scores of a tag at the start of a sentence, after another tag, and at the end.
 
-    They start at 0, where the field is a softmax a word. A rate that suits a pretrained encoder
-    hardly moves them, so they move SPEED times as far; the gradient, which may be clipped with that
-    of all other weights, stays as it is.
+    At 0, where they start, the field is a softmax a word. A learning rate that suits a pretrained
+    encoder hardly changes them, so it is multiplied by RATE_FACTOR; the gradient, which may be
+    clipped with that of all other weights, is not.
     """
 
     def __init__(self, tags: int) -> None:
@@ -32,16 +32,16 @@ class Transitions(nn.Module):
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return starts (C,), pairs (C, C) and ends (C,), of the type of the logits."""
-        # peft lets a saved module's forward be called, with one argument at least
+        # peft's wrapper of a saved module needs a forward with at least one argument
         starts, pairs, ends = (
-            (weight + (SPEED - 1) * weight.detach()).to(logits.dtype)
+            (weight + (RATE_FACTOR - 1) * weight.detach()).to(logits.dtype)
             for weight in (self.starts, self.pairs, self.ends)
         )
         return starts, pairs, ends
 
 
 class CrfTagger(NamedTuple):
-    """Everything that gives a sequence of tags its score."""
+    """Everything that determines the score of a sequence of tags."""
 
     emissions: Tensor  # (B, N, C)
     mask: Tensor  # (B, N), true up to each sequence's length
@@ -53,14 +53,14 @@ class CrfTagger(NamedTuple):
 def make_chain(
     logits: Tensor, labels: Tensor, edges: Tensor, scores: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[CrfTagger, Tensor]:
-    """Return the positions that carry a label, moved together, and their labels (B, N).
+    """Return the positions that have a label, without those between them, and the labels (B, N).
 
     `logits` (B, L, C), `labels` (B, L), `edges` (B, 2): whether the start and the end of a
     sentence are inside.
     """
-    carries = labels != IGNORE
-    lengths = carries.sum(-1)
-    order = (~carries).int().argsort(dim=1, stable=True)[:, : max(1, int(lengths.max()))]
+    labelled = labels != IGNORE
+    lengths = labelled.sum(-1)
+    order = (~labelled).int().argsort(dim=1, stable=True)[:, : max(1, int(lengths.max()))]
     mask = torch.arange(order.shape[1], device=order.device) < lengths[:, None]
     emissions = logits.gather(1, order[..., None].expand(-1, -1, logits.shape[-1]))
     starts, pairs, ends = scores
@@ -69,7 +69,7 @@ def make_chain(
 
 
 def log_partition(chain: CrfTagger) -> Tensor:
-    """Return the log of the sum of exp(score) over all sequences of tags, (B,); 0 of no words."""
+    """Return the log of the sum of exp(score) over all sequences of tags, (B,); 0 without words."""
     total = chain.emissions[:, 0] + chain.starts
     for step in range(1, chain.mask.shape[1]):
         paths = total[:, :, None] + chain.pairs  # (B, before, after)
@@ -79,13 +79,13 @@ def log_partition(chain: CrfTagger) -> Tensor:
 
 
 def path_score(chain: CrfTagger, tags: Tensor) -> Tensor:
-    """Return the score of one sequence of tags (B, N) each, (B,); 0 of no words."""
+    """Return the score of one sequence of tags (B, N) each, (B,); 0 without words."""
     tags = tags * chain.mask
-    own = chain.emissions.gather(2, tags[..., None])[..., 0]
-    own = own + pad(chain.pairs[tags[:, :-1], tags[:, 1:]], (1, 0))
+    scores = chain.emissions.gather(2, tags[..., None])[..., 0]
+    scores = scores + pad(chain.pairs[tags[:, :-1], tags[:, 1:]], (1, 0))
     last = tags.gather(1, (chain.mask.sum(-1, keepdim=True) - 1).clamp(min=0))
     edges = chain.starts.gather(1, tags[:, :1]) + chain.ends.gather(1, last)
-    return (own * chain.mask).sum(-1) + edges[:, 0] * chain.mask[:, 0]
+    return (scores * chain.mask).sum(-1) + edges[:, 0] * chain.mask[:, 0]
 
 
 def best_path(chain: CrfTagger) -> Tensor:
@@ -107,10 +107,10 @@ def best_path(chain: CrfTagger) -> Tensor:
 def forbid(
     chain: CrfTagger, starts: Tensor, pairs: Tensor, ends: Tensor, edges: Tensor
 ) -> CrfTagger:
-    """Return the chain without the transitions that are true: (C,), (C, C), (C,), bool."""
-    far = -1e6  # finite, so that some path is best even where every one is forbidden
+    """Return the chain without the transitions that are true: bool (C,), (C, C), (C,)."""
+    penalty = -1e6  # finite, so that one path is best even if all are forbidden
     return chain._replace(
-        starts=chain.starts + far * (starts & edges[:, :1]),
-        pairs=chain.pairs + far * pairs,
-        ends=chain.ends + far * (ends & edges[:, 1:]),
+        starts=chain.starts + penalty * (starts & edges[:, :1]),
+        pairs=chain.pairs + penalty * pairs,
+        ends=chain.ends + penalty * (ends & edges[:, 1:]),
     )

@@ -1,69 +1,61 @@
-"""Masked language modelling: trains or continues an encoder on plain text.
+"""Masked language modelling: trains an encoder on plain text, from scratch or further.
 
-Sub-words, whole words or spans are masked as in BERT (Devlin et al. 2019,
-https://aclanthology.org/N19-1423): 15 % are chosen, of which 80 % become the mask, 10 % a random
-piece and 10 % stay. Training draws anew each epoch, from (seed, epoch, window); validation and
-test masks never change, so that all runs answer the same questions. Long lines become several
-windows, none is cut (but in pairs of lines). The vocabulary is scored at masked places alone.
+Masks are those of BERT (Devlin et al. 2019, https://aclanthology.org/N19-1423): 15 % of the
+sub-words are chosen, of which 80 % become the mask, 10 % a random sub-word and 10 % stay. Training
+draws anew each epoch, from (seed, epoch, window); validation and test masks never change, so all
+runs are tested alike. Long lines become several windows, none is cut.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
+from typing_extensions import override
 
 from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
-from crosstune.tasks.lm_windows import make_lm_windows, read_lines
-from crosstune.tasks.masking import MASKINGS, choose, cut_lines, join_words, pack_lines, pair_lines
+from crosstune.tasks.masking import MASKINGS, choose_masked, join_words, number_words
 from crosstune.tasks.metrics.tokens import TokenLoss
-from crosstune.tasks.prediction import Output, Prediction
+from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.span_boundary import (
-    BY_PLACE,
     NAME,
+    POSITION_WISE_HEADS,
     add_boundary,
     boundary_loss,
-    encode_with_targets,
+    predict_masked,
 )
-from crosstune.tasks.subwords import special_pieces
-from crosstune.tasks.task import Task
+from crosstune.tasks.subwords import find_special_tokens
+from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
 
 WORDS = ("tokenizer", "spaces")
 log = logging.getLogger(__name__)
-
-
-class TokenPredictions(Prediction):
-    """A prediction, and which of the row's pairs of lines were told apart from random ones."""
-
-    pairs: Sequence[tuple[bool, float]] = ()  # whether rightly, and the answer's log-probability
 
 
 @dataclass
 class MaskedLM(Task):
     """The task of one corpus; it has no labels.
 
-    `mask_rate` is the share of sub-words to be guessed. `masking` chooses single sub-words, whole
-    words or spans of words; `words` says where words are from: the tokenizer (every character in
-    Chinese and Japanese), or the spaces of a segmented text, which are no text themselves.
-    `span_boundary` adds the span-boundary objective, `next_sentence` next-sentence prediction;
-    `packed` puts several lines into a window, as FULL-SENTENCES of RoBERTa (Liu et al. 2019,
-    https://arxiv.org/abs/1907.11692).
+    `mask_rate` is the share of sub-words to predict. `masking` chooses single sub-words, whole
+    words or spans of words; `words` says where words come from: the tokenizer (every character in
+    Chinese and Japanese), or the spaces of a segmented text, which are not part of it.
+    `span_boundary` adds the span-boundary objective; `packed` puts several lines into a window, as
+    FULL-SENTENCES of RoBERTa (Liu et al. 2019, https://arxiv.org/abs/1907.11692).
     """
 
     mask_rate: float = 0.15
     masking: str = "subword"
     words: str = "tokenizer"
     span_boundary: bool = False
-    next_sentence: bool = False
     packed: bool = False
     labels: list[str] = field(init=False, default_factory=list)  # the outputs are the vocabulary
-    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
-    peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
+    auto_class = "AutoModelForMaskedLM"
+    peft_type = "FEATURE_EXTRACTION"
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_rate < 1:
@@ -71,232 +63,265 @@ class MaskedLM(Task):
         for name, allowed in (("masking", MASKINGS), ("words", WORDS)):
             if (value := getattr(self, name)) not in allowed:
                 raise ConfigError(f"data.task.{name}={value}. Allowed: {', '.join(allowed)}.")
-        for name in ("span_boundary", "next_sentence", "packed"):
+        for name in ("span_boundary", "packed"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ConfigError(f"data.task.{name}={value!r}: must be true or false.")
         if self.span_boundary and self.masking != "span":
             raise ConfigError(
                 f"data.task.span_boundary=true needs data.task.masking=span, not {self.masking}."
             )
-        if self.next_sentence and self.packed:
-            raise ConfigError("data.task: next_sentence takes pairs of lines, so packed is no use.")
 
     @classmethod
-    def from_rows(
-        cls, rows: Sequence[dict[str, Any]], mask_rate: float = 0.15, **options: Any
-    ) -> "MaskedLM":
+    def from_rows(cls, rows: Rows, mask_rate: float = 0.15, **options: Any) -> "MaskedLM":
         """Return the task; the options are the fields of the class."""
         return cls(mask_rate, **options)
 
     @property
-    def head_class(self) -> str:
-        """Return the transformers class of the head: of one that guesses pairs, too, if need be."""
-        return "AutoModelForPreTraining" if self.next_sentence else self.auto_class
-
-    @property
+    @override
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores that `measure` gives."""
-        return ("accuracy", *(["next_sentence_accuracy"] if self.next_sentence else []))
+        return ("accuracy",)
 
-    def texts_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the raw text of a row, for training a tokenizer."""
+    @override
+    def row_texts(self, row: Row) -> list[str]:
         return [join_words(row["text"])[0] if self.words == "spaces" else row["text"]]
 
-    def on_missing_head_weights(self, place: str, lost: Sequence[str]) -> None:
-        """Say that the head begins at random: pretraining goes on, but not from where it ended."""
-        told = "%s lacks %d weights of the head, %s among them: they begin at random"
-        log.warning(told, place, len(lost), lost[0])
+    @override
+    def on_missing_head_weights(self, source: str, missing: Sequence[str]) -> None:
+        message = "%s lacks %d weights of the head, %s among them: they start at random"
+        log.warning(message, source, len(missing), missing[0])
 
-    def extend(self, model: PreTrainedModel) -> list[str]:
-        """Add the head of the span-boundary objective where it is asked for."""
-        kind = model.config.model_type
-        if self.next_sentence and not hasattr(getattr(model, "cls", None), "seq_relationship"):
-            raise ConfigError(f"data.task.next_sentence: {kind} has no head for it, bert has.")
+    @override
+    def add_modules(self, model: PreTrainedModel) -> list[str]:
         if not self.span_boundary:
             return []
-        if kind not in BY_PLACE:
-            raise ConfigError(
-                f"data.task.span_boundary: not for {kind}. Allowed: {', '.join(BY_PLACE)}."
-            )
+        if (model_type := model.config.model_type) not in POSITION_WISE_HEADS:
+            allowed = ", ".join(POSITION_WISE_HEADS)
+            raise ConfigError(f"data.task.span_boundary: not for {model_type}. Allowed: {allowed}.")
         add_boundary(model)
         return [NAME]
 
-    def encode(
-        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> EncodedDataset:
-        """Return windows; labels are the sub-words, IGNORE on special pieces.
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
+        """Return windows; labels are the sub-words, IGNORE on special tokens.
 
-        A packed window belongs to its first row, a pair to the row whose text comes first.
+        A packed window belongs to its first row.
         """
-        around = before, after = special_pieces(tokenizer)
-        room = max_tokens - len(before) - len(after) * (2 if self.next_sentence else 1)
+        before, after = find_special_tokens(tokenizer)
+        room = max_tokens - len(before) - len(after)
         if room < 2:
             raise ConfigError(f"data.max_tokens={max_tokens}: leaves no room for text.")
-        lines = read_lines(rows, tokenizer, self.words == "spaces", self.masking != "subword")
-        sizes = [len(line.ids) for line in lines]
+        by_word = self.masking != "subword"
+        lines = encode_lines(rows, tokenizer, self.words == "spaces", by_word)
+        words = [line.words for line in lines]
+        packed = pack_lines(words, room, len(after)) if self.packed else cut_lines(words, room)
+        windows = [join_parts(parts, lines, before, after) for parts in packed]
         extra: dict[str, Any] = {}
-        cut = 0
-        if self.next_sentence:
-            rng = np.random.default_rng([0, len(rows)])  # the same pairs in every epoch and run
-            parted, extra["random"], cut = pair_lines(sizes, room, rng)
-        elif self.packed:
-            parted = pack_lines([line.words for line in lines], room, len(after))
-        else:
-            parted = cut_lines([line.words for line in lines], room)
-        built = [make_lm_windows(parts, lines, around, self.next_sentence) for parts in parted]
-        ids, types, labels, words, owners = zip(*built, strict=True) if built else ((),) * 5
-        if self.masking != "subword":
-            extra["words"] = np.fromiter((w for window in words for w in window), np.int32)
+        if by_word:
+            flat_words = chain.from_iterable(window.words for window in windows)
+            extra["words"] = np.fromiter(flat_words, np.int32)
         if self.packed:
-            extra["rows"] = np.fromiter((row for window in owners for row in window), np.int64)
-        flat = [label for window in labels for label in window]
-        return concatenate(ids, types, [parts[0].line for parts in parted], flat, cut, **extra)
+            flat_rows = chain.from_iterable(window.rows for window in windows)
+            extra["rows"] = np.fromiter(flat_rows, np.int64)
+        ids = [window.ids for window in windows]
+        types = [[0] * len(window) for window in ids]
+        labels = list(chain.from_iterable(window.labels for window in windows))
+        return concatenate(ids, types, [parts[0].line for parts in packed], labels, 0, **extra)
 
-    @property
-    def is_additive(self) -> bool:
-        """Next-sentence prediction is weighed by the sub-words of the whole batch."""
-        return not self.next_sentence
-
+    @override
     def collate(
-        self,
-        encoded: EncodedDataset,
-        windows: Sequence[int],
-        tokenizer: PreTrainedTokenizerBase,
-        draw: Any,
-    ) -> dict[str, Any]:
-        """Return masked inputs and labels, each (B, L), and `random` (B,): is line two so?"""
+        self, encoded: EncodedDataset, windows: Sequence[int], tokenizer: Tokenizer, seed: Any
+    ) -> Batch:
+        """Return masked inputs and labels, each (B, L)."""
         pad_id: Any = tokenizer.pad_token_id
         mask_id: Any = tokenizer.mask_token_id
         inputs = encoded.pad(windows, pad_id)
         gold = encoded.pad_labels(windows)
         labels = torch.full_like(gold, IGNORE)
         for row, window in enumerate(windows):
-            rng = np.random.default_rng([*draw, window])
+            rng = np.random.default_rng([*seed, window])
             words = np.where(gold[row].numpy() != IGNORE, 0, -1)
             if self.masking != "subword":
                 words = encoded.extra["words"][encoded.span(window)]
-            chosen = choose(self.masking, words, self.mask_rate, rng)
-            places = torch.from_numpy(chosen.places)
-            labels[row, places] = gold[row, places]
-            dice = rng.random(chosen.groups.max() + 1)[chosen.groups]
-            inputs["input_ids"][row, places[torch.from_numpy(dice < 0.8)]] = mask_id
-            random = places[torch.from_numpy(dice >= 0.9)]
-            pieces = rng.integers(0, len(tokenizer), len(random))
-            inputs["input_ids"][row, random] = torch.from_numpy(pieces)
-        batch = {"inputs": inputs, "labels": labels}
-        if self.next_sentence:
-            batch["random"] = torch.from_numpy(encoded.extra["random"][list(windows)])
-        return batch
+            masked = choose_masked(self.masking, words, self.mask_rate, rng)
+            positions = torch.from_numpy(masked.positions)
+            labels[row, positions] = gold[row, positions]
+            drawn = rng.random(masked.groups.max() + 1)[masked.groups]
+            inputs["input_ids"][row, positions[torch.from_numpy(drawn < 0.8)]] = mask_id
+            random = positions[torch.from_numpy(drawn >= 0.9)]
+            subwords = rng.integers(0, len(tokenizer), len(random))
+            inputs["input_ids"][row, random] = torch.from_numpy(subwords)
+        return {"inputs": inputs, "labels": labels}
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    @override
+    def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed cross entropy over masked sub-words and their number.
 
-        The span-boundary loss is added to it, and next-sentence prediction's mean times the number.
+        The span-boundary loss is added to the sum.
         """
         labels = batch["labels"]
         masked = labels != IGNORE
-        seen = encode_with_targets(model, batch["inputs"], masked)
-        count = masked.sum()
-        total = cross_entropy(seen.logits.float(), labels[masked], reduction="sum")
+        outputs = predict_masked(model, batch["inputs"], masked)
+        total = cross_entropy(outputs.logits.float(), labels[masked], reduction="sum")
         if self.span_boundary:
-            total = total + boundary_loss(model, seen, labels, batch["inputs"]["attention_mask"])
-        if self.next_sentence:
-            counted = masked.any(1)  # not in a stand-in batch
-            logits = seen.outputs.seq_relationship_logits[counted].float()
-            pairs = cross_entropy(logits, batch["random"][counted], reduction="sum")
-            total = total + pairs * count / counted.sum().clamp(min=1)
-        return total, count
+            total = total + boundary_loss(model, outputs, labels, batch["inputs"]["attention_mask"])
+        return total, masked.sum()
 
-    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
-        """Return, for each window, what was guessed where, and the sum of log-probabilities.
+    @override
+    def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
+        """Return, for each window, its masked sub-words and the sum of their log-probabilities.
 
-        A guess is (place, gold, best piece, the gold's log-probability); a list of them comes with
-        what was said of the pair: nothing, or (whether rightly, the answer's log-probability).
+        Each is (column, gold, best sub-word, log-probability of the gold).
         """
         labels = batch["labels"]
         masked = labels != IGNORE
-        seen = encode_with_targets(model, batch["inputs"], masked)
-        log_p = seen.logits.float().log_softmax(-1)
+        log_p = predict_masked(model, batch["inputs"], masked).logits.float().log_softmax(-1)
         gold = labels[masked]
         scores = log_p.gather(1, gold[:, None])[:, 0]
         columns = (masked.nonzero()[:, 1], gold, log_p.argmax(-1), scores)
-        said = iter(zip(*(column.tolist() for column in columns), strict=True))
-        windows = [[next(said) for _ in range(count)] for count in masked.sum(-1).tolist()]
-        pairs = [[] for _ in windows]
-        if self.next_sentence:
-            pairs = _read_pairs(seen.outputs.seq_relationship_logits, batch["random"])
-        return [
-            ((window, pair), sum(score for *_, score in window))
-            for window, pair in zip(windows, pairs, strict=True)
-        ]
+        guesses = iter(zip(*(column.tolist() for column in columns), strict=True))
+        windows = [[next(guesses) for _ in range(count)] for count in masked.sum(-1).tolist()]
+        return [(window, sum(score for *_, score in window)) for window in windows]
 
-    def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
-    ) -> list[Prediction]:
-        """Return one prediction a row: the ids of its masked sub-words and the guesses."""
-        found: dict[int, list[tuple[int, int, float]]] = {}
-        pairs: dict[int, list[tuple[bool, float]]] = {}
-        for window, (said, pair), _ in sorted(outputs, key=lambda output: output[0]):
-            owners = np.full(encoded.lengths[window], encoded.items[window])
+    @override
+    def decode(self, rows: Rows, encoded: EncodedDataset, outputs: Outputs) -> list[Prediction]:
+        """Return one prediction a row: the ids of its masked sub-words and the best guesses."""
+        guesses: dict[int, list[tuple[int, int, float]]] = {}
+        for window, masked, _ in sorted(outputs, key=lambda output: output[0]):
+            row_of = np.full(encoded.lengths[window], encoded.items[window])
             if self.packed:
-                owners = encoded.extra["rows"][encoded.span(window)]
-            for row in dict.fromkeys(owners[owners >= 0].tolist()):
-                found.setdefault(row, [])  # no piece of a short line may be masked
-            for place, *guess in said:
-                found[int(owners[place])].append(tuple(guess))
-            pairs.setdefault(int(encoded.items[window]), []).extend(pair)
+                row_of = encoded.extra["rows"][encoded.span(window)]
+            for row in dict.fromkeys(row_of[row_of >= 0].tolist()):
+                guesses.setdefault(row, [])  # a short line may have no masked sub-word
+            for column, *guess in masked:
+                guesses[int(row_of[column])].append(tuple(guess))
         return [
-            _as_prediction(row, rows[row]["id"], found[row], pairs.get(row, [])) for row in found
+            Prediction(
+                row,
+                rows[row]["id"],
+                [gold for gold, _, _ in masked],
+                [best for _, best, _ in masked],
+                sum(score for _, _, score in masked),
+            )
+            for row, masked in guesses.items()
         ]
 
-    def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
-        """Return masked-token accuracy, with loss and perplexity in the report.
-
-        With next-sentence prediction also the share of pairs that were told apart, and its loss.
-        """
-        # an item's score is a sum over its pieces; only sums count, so each bears an equal part
+    @override
+    def compute_metrics(
+        self, predictions: Sequence[Prediction], device: torch.device
+    ) -> dict[str, Any]:
+        """Return masked-token accuracy, with loss and perplexity in the report."""
+        # an item's score is a sum over its sub-words; only sums count, so each has an equal share
         guesses = [
             (gold == best, p.score / len(p.gold))
             for p in predictions
             for gold, best in zip(p.gold, p.prediction, strict=True)
         ]
-        result = _measure(guesses, device)
-        if self.next_sentence:
-            pairs = [
-                pair for p in predictions if isinstance(p, TokenPredictions) for pair in p.pairs
-            ]
-            told = _measure(pairs, device)
-            for part in ("scores", "report"):
-                found = {key: told[part][key] for key in ("accuracy", "loss") if key in told[part]}
-                result[part] |= {f"next_sentence_{key}": value for key, value in found.items()}
-        return result
+        metric = TokenLoss().to(device)
+        metric.update(
+            -torch.tensor([score for _, score in guesses], dtype=torch.float64, device=device),
+            torch.tensor([correct for correct, _ in guesses], dtype=torch.bool, device=device),
+        )
+        return metric.compute()
 
 
-def _measure(guesses: Sequence[tuple[bool, float]], device: torch.device) -> dict[str, Any]:
-    """Return accuracy and loss of guesses: whether each is right, the gold's log-probability."""
-    meter = TokenLoss().to(device)
-    meter.update(
-        -torch.tensor([score for _, score in guesses], dtype=torch.float64, device=device),
-        torch.tensor([right for right, _ in guesses], dtype=torch.bool, device=device),
+class Line(NamedTuple):
+    """A row as sub-words."""
+
+    ids: list[int]
+    words: Sequence[int]  # the word of each sub-word; if words do not matter, each is its own
+
+
+class LinePart(NamedTuple):
+    """Sub-words [first, last) of a line."""
+
+    line: int
+    first: int
+    last: int
+
+
+class JoinedParts(NamedTuple):
+    """A window of parts of lines: lists with an entry for every sub-word."""
+
+    ids: list[int]
+    labels: list[int]  # IGNORE on special tokens
+    words: list[int]  # -1 on special tokens
+    rows: list[int]  # -1 on special tokens
+
+
+def encode_lines(rows: Rows, tokenizer: Tokenizer, spaced: bool, by_word: bool) -> list[Line]:
+    """Return rows as sub-words; with `spaced` the spaces of a text separate its words."""
+    joined = [join_words(row["text"]) if spaced else (row["text"], None) for row in rows]
+    batch: Any = tokenizer(
+        [text for text, _ in joined],
+        add_special_tokens=False,
+        return_offsets_mapping=by_word,
+        verbose=False,
     )
-    return meter.compute()
+    if not by_word:
+        return [Line(ids, range(len(ids))) for ids in batch["input_ids"]]
+    return [
+        Line(ids, number_words(text, offsets, batch.word_ids(number), starts))
+        for number, ((text, starts), ids, offsets) in enumerate(
+            zip(joined, batch["input_ids"], batch["offset_mapping"], strict=True)
+        )
+    ]
 
 
-def _read_pairs(logits: torch.Tensor, random: torch.Tensor) -> list[list[tuple[bool, float]]]:
-    """Return for each window, in a list, whether logits (B, 2) answer rightly, and how surely."""
-    log_p = logits.float().log_softmax(-1)
-    right = (log_p.argmax(-1) == random).tolist()
-    scores = log_p.gather(1, random[:, None])[:, 0].tolist()
-    return [[pair] for pair in zip(right, scores, strict=True)]
+def cut_line(line: int, words: Sequence[int], room: int) -> Iterator[LinePart]:
+    """Yield the parts of a line, each at most `room` sub-words; where possible no word is cut.
+
+    >>> [part[1:] for part in cut_line(0, [0, 1, 1, 2, 2, 3], room=4)]
+    [(0, 3), (3, 6)]
+    """
+    first = 0
+    while first < len(words):
+        last = end = min(first + room, len(words))
+        while first < last < len(words) and words[last] == words[last - 1]:
+            last -= 1
+        last = last if last > first else end
+        yield LinePart(line, first, last)
+        first = last
 
 
-def _as_prediction(
-    row: int,
-    name: str,
-    said: Sequence[tuple[int, int, float]],
-    pairs: Sequence[tuple[bool, float]],
-) -> TokenPredictions:
-    golds, best = [gold for gold, _, _ in said], [best for _, best, _ in said]
-    prediction = TokenPredictions(row, name, golds, best, sum(score for _, _, score in said))
-    prediction.pairs = pairs
-    return prediction
+def cut_lines(lines: Sequence[Sequence[int]], room: int) -> list[list[LinePart]]:
+    """Return windows of one line, or a part of it, each; a line is its sub-words' words."""
+    return [[part] for number, words in enumerate(lines) for part in cut_line(number, words, room)]
+
+
+def pack_lines(lines: Sequence[Sequence[int]], room: int, between: int) -> list[list[LinePart]]:
+    """Return windows of as many whole lines as fit, in order, `between` special tokens apart.
+
+    A line longer than `room` starts a window and takes as many as it needs; the lines after it join
+    its last part. So no line is in two windows that start with different lines.
+
+    >>> windows = pack_lines([[0], [0, 1], [0] * 7, [0]], room=5, between=1)
+    >>> [[tuple(part) for part in window] for window in windows]
+    [[(0, 0, 1), (1, 0, 2)], [(2, 0, 5)], [(2, 5, 7), (3, 0, 1)]]
+    """
+    windows: list[list[LinePart]] = []
+    left = 0
+    for number, words in enumerate(lines):
+        if not len(words):
+            continue
+        if len(words) + between <= left:
+            windows[-1].append(LinePart(number, 0, len(words)))
+            left -= len(words) + between
+            continue
+        windows += [[part] for part in cut_line(number, words, room)]
+        left = room - (windows[-1][0].last - windows[-1][0].first)
+    return windows
+
+
+def join_parts(
+    parts: Sequence[LinePart], lines: Sequence[Line], before: list[int], after: list[int]
+) -> JoinedParts:
+    """Return parts of lines as a window, with the special tokens `after` behind each part."""
+    absent = [-1] * len(before)
+    window = JoinedParts(list(before), [IGNORE] * len(before), absent, absent.copy())
+    for line, first, last in parts:
+        inside = lines[line].ids[first:last]
+        window.ids.extend([*inside, *after])
+        window.labels.extend([*inside, *[IGNORE] * len(after)])
+        window.words.extend([*lines[line].words[first:last], *[-1] * len(after)])
+        window.rows.extend([line] * len(inside) + [-1] * len(after))
+    return window

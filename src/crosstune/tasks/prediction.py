@@ -1,19 +1,20 @@
-"""What a task gives back for one item of the data: shared by every kind and by the writer."""
+"""What a task reads from the model's outputs: one output a window, one prediction a row."""
 
 from typing import Any, NamedTuple
 
-Output = tuple[int, Any, float]  # window, what the task read off the logits, score
+Output = tuple[int, Any, float]  # window, what `Task.predict_batch` returns for it, score
 
 
 class Prediction(NamedTuple):
-    """One item's answer beside its gold.
+    """The prediction for one row, next to its gold.
 
-    `score` is the log-probability of the prediction, but the margin over no answer in extraction
-    and the standardised output in regression.
+    `score` is the log-probability of the prediction, except in extraction (the margin over no
+    answer) and in regression (the standardised output).
     """
 
-    item: int  # row of the split
+    item: int  # index of the row in its split
     id: str
     gold: Any
     prediction: Any
     score: float
+    extra: Any = None  # what the task's metrics need beyond that; never written to disk

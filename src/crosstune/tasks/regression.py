@@ -1,124 +1,104 @@
-"""Regression: one real number for a text, or for a pair of texts (similarity, readability).
+"""Regression: one real number for a text or a pair of texts (similarity, readability).
 
-Head: transformers' sequence classification with one output. It learns targets in standard
-deviations from their mean in train; predictions are given in the unit of the labels.
+The head has one output. It learns targets in standard deviations from their mean in train;
+predictions have the unit of the labels.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
+from typing_extensions import override
 
 from crosstune.data.windows import EncodedDataset
 from crosstune.errors import DataError
 from crosstune.tasks.metrics.correlation import CorrelationReport
-from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.sequence_classification import collate_windows, encode_texts, row_texts
-from crosstune.tasks.task import Task
+from crosstune.tasks.sequence_classification import SequenceTask, encode_texts, name_file
+from crosstune.tasks.task import Batch, Row, Rows, Tokenizer
 
 
 @dataclass
-class Regression(Task):
+class Regression(SequenceTask):
     """The task of one data set: mean and standard deviation of the labels of train."""
 
     mean: float
     std: float
     labels: list[str] = field(default_factory=lambda: ["score"])  # one output
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    peft_type: ClassVar[str] = "SEQ_CLS"
-    columns: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
 
     @classmethod
-    def from_rows(cls, rows: Sequence[dict[str, Any]]) -> "Regression":
-        """Return the task with the scale of the training rows; those at fault wait for theirs."""
-        numbers = np.array([float(row["label"]) for row in rows if not _fault_of(row["label"])])
+    def from_rows(cls, rows: Rows) -> "Regression":
+        """Return the task with the scale of the training rows that have a number."""
+        faults = [f"{row['where']}: {f}" for row in rows if (f := _find_fault(row["label"]))]
+        numbers = np.array([float(row["label"]) for row in rows if not _find_fault(row["label"])])
         if len(set(numbers)) < 2:
-            where = rows[0]["where"].rpartition(":")[0]
-            faults = [f"{row['where']}: {f}" for row in rows if (f := _fault_of(row["label"]))]
-            raise DataError(faults or [f"{where}: train holds one number only, {numbers[0]}"])
+            raise DataError(
+                faults or [f"{name_file(rows)}: train holds one number only, {numbers[0]}"]
+            )
         return cls(float(numbers.mean()), float(numbers.std()))
 
     @property
+    @override
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores that `measure` gives; they lie in [-1, 1]."""
-        return ("pearson", "spearman")
+        return ("pearson", "spearman")  # in [-1, 1]
 
-    def faults_of(self, row: dict[str, Any]) -> list[str]:
-        """Return what keeps a label from being a real number."""
-        fault = _fault_of(row["label"])
+    @override
+    def find_row_faults(self, row: Row) -> list[str]:
+        fault = _find_fault(row["label"])
         return [fault] if fault else []
 
-    def texts_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the raw texts of a row, for training a tokenizer."""
-        return row_texts(row)
-
-    def extend(self, model: PreTrainedModel) -> list[str]:
-        """Let the saved model say what it is and in which unit it answers; add no module."""
+    @override
+    def add_modules(self, model: PreTrainedModel) -> list[str]:
+        """Save the scale in the model's config, for users of the model without crosstune."""
         model.config.problem_type = "regression"
-        # label = label_mean + label_std * logit, for those who load the model elsewhere
+        # label = label_mean + label_std * logit
         model.config.update({"label_mean": self.mean, "label_std": self.std})
         return []
 
-    def encode(
-        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> EncodedDataset:
-        """Return one window a row, the standardised number as its label."""
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
+        """Return one window a row, with the standardised number as its label."""
         numbers = np.array([float(row["label"]) for row in rows])
         return encode_texts(rows, (numbers - self.mean) / self.std, tokenizer, max_tokens)
 
+    @override
     def collate(
-        self,
-        encoded: EncodedDataset,
-        windows: Sequence[int],
-        tokenizer: PreTrainedTokenizerBase,
-        draw: Any,
-    ) -> dict[str, Any]:
-        """Return inputs (B, L) and labels (B,) in standard deviations."""
-        batch = collate_windows(encoded, windows, tokenizer)
+        self, encoded: EncodedDataset, windows: Sequence[int], tokenizer: Tokenizer, seed: Any
+    ) -> Batch:
+        batch = super().collate(encoded, windows, tokenizer, seed)
         return {**batch, "labels": batch["labels"].float()}
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    @override
+    def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed squared error of logits (B, 1) and the number of items."""
         logits, labels = model(**batch["inputs"]).logits, batch["labels"]
         counts = ~labels.isnan()
         errors = logits.float().squeeze(-1) - labels.where(counts, 0.0)
         return errors.square().where(counts, 0.0).sum(), counts.sum()
 
-    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
-        """Return the output of each window, twice: as what it says and as its score.
-
-        A number has no probability, so the score is the output as it is, in standard deviations.
-        """
+    @override
+    def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
+        """Return the output of each window, which has no probability, also as its score."""
         outputs = model(**batch["inputs"]).logits.float().squeeze(-1).tolist()
         return list(zip(outputs, outputs, strict=True))
 
-    def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
-    ) -> list[Prediction]:
-        """Return one prediction a row, in the unit of the labels."""
-        return [
-            Prediction(
-                item,
-                rows[item]["id"],
-                float(rows[item]["label"]),
-                self.mean + self.std * output,
-                score,
-            )
-            for item, output, score in ((int(encoded.items[w]), o, s) for w, o, s in outputs)
-        ]
+    @override
+    def read_gold(self, row: Row) -> float:
+        return float(row["label"])
 
-    def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
-        """Return correlations, and errors in the unit of the labels, exact over all ranks."""
-        report = CorrelationReport().to(device)
-        report.update([p.prediction for p in predictions], [p.gold for p in predictions])
-        return report.compute()
+    @override
+    def decode_output(self, output: float) -> float:
+        return self.mean + self.std * output
+
+    @override
+    def make_metric(self) -> CorrelationReport:
+        return CorrelationReport()
 
 
-def _fault_of(label: str) -> str | None:
+def _find_fault(label: str) -> str | None:
     try:
         finite = isfinite(float(label))
     except ValueError:

@@ -1,7 +1,7 @@
-"""One window for a text or a pair of texts: what the kinds that label whole texts share.
+"""What the tasks share that give a whole text, or a pair of texts, one label or number.
 
-What does not fit into `data.max_tokens` is cut from the longer text and counted. Called by the
-kinds that give a whole text a label or a number.
+One window a row: what does not fit into `data.max_tokens` is cut from the longer text and counted.
+Head: transformers' sequence classification.
 """
 
 from collections.abc import Sequence
@@ -9,20 +9,93 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
-from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
-from crosstune.tasks.prediction import Output, Prediction
-
-
-def row_texts(row: dict[str, Any]) -> list[str]:
-    """Return the text of a row, and its second text where it has one."""
-    return [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
+from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset, concatenate
+from crosstune.errors import DataError
+from crosstune.tasks.prediction import Prediction
+from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
 
 
-def encode_texts(
-    rows: Sequence[dict[str, Any]], labels: Any, tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> EncodedDataset:
+class SequenceTask(Task):
+    """A task whose rows have one window each; the defaults are those of one label a row."""
+
+    auto_class = "AutoModelForSequenceClassification"
+    peft_type = "SEQ_CLS"
+    columns = ("text", "text_pair", "label")
+
+    @override
+    def row_texts(self, row: Row) -> list[str]:
+        return [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
+
+    def read_gold(self, row: Row) -> Any:
+        """Return the gold of a row as predictions give it."""
+        return row["label"]
+
+    def decode_output(self, output: Any) -> Any:
+        """Return the prediction that an output of `predict_batch` stands for."""
+        return self.labels[output]
+
+    @override
+    def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return sum_cross_entropy(model(**batch["inputs"]).logits.float(), batch["labels"])
+
+    @override
+    def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
+        return read_best(model(**batch["inputs"]).logits.float().log_softmax(-1))
+
+    @override
+    def decode(self, rows: Rows, encoded: EncodedDataset, outputs: Outputs) -> list[Prediction]:
+        return [
+            Prediction(
+                item,
+                rows[item]["id"],
+                self.read_gold(rows[item]),
+                self.decode_output(output),
+                score,
+            )
+            for item, output, score in ((int(encoded.items[w]), o, s) for w, o, s in outputs)
+        ]
+
+
+def sum_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed cross entropy of logits (N, C) and the number of labels that count."""
+    total = cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE)
+    return total, (labels != IGNORE).sum()
+
+
+def read_best(log_p: torch.Tensor) -> list[tuple[int, float]]:
+    """Return the best label of each row of log-probabilities (B, C), and its log-probability."""
+    scores, best = log_p.max(-1)
+    return list(zip(best.tolist(), scores.tolist(), strict=True))
+
+
+def train_labels(rows: Rows) -> list[str]:
+    """Return the labels of the training rows, sorted.
+
+    Raises:
+        DataError: there is one label only.
+    """
+    labels = sorted({row["label"] for row in rows})
+    if len(labels) < 2:
+        raise DataError([f"{name_file(rows)}: train holds one label only, {labels[0]!r}"])
+    return labels
+
+
+def name_file(rows: Rows) -> str:
+    """Return the file that the first row is from."""
+    return rows[0]["where"].rpartition(":")[0]
+
+
+def index_labels(labels: Sequence[str], golds: Sequence[str]) -> list[int]:
+    """Return the index of each gold among the labels, UNSEEN for one that is not among them."""
+    index = {label: number for number, label in enumerate(labels)}
+    return [index.get(gold, UNSEEN) for gold in golds]
+
+
+def encode_texts(rows: Rows, labels: Any, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
     """Return one window a row; `labels` has one entry a row."""
     second = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
     batch: Any = tokenizer(
@@ -36,39 +109,3 @@ def encode_texts(
     )
     cut = sum(bool(batch[number].overflowing) for number in range(len(rows)))
     return concatenate(batch["input_ids"], batch["token_type_ids"], range(len(rows)), labels, cut)
-
-
-def collate_windows(
-    encoded: EncodedDataset, windows: Sequence[int], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
-    """Return inputs (B, L) and the labels of B windows."""
-    pad_id: Any = tokenizer.pad_token_id
-    labels = torch.from_numpy(encoded.labels[list(windows)])
-    return {"inputs": encoded.pad(windows, pad_id), "labels": labels}
-
-
-def label_loss(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed cross entropy of logits (B, C) and the number of items."""
-    logits, labels = model(**batch["inputs"]).logits, batch["labels"]
-    total = cross_entropy(logits.float(), labels, reduction="sum", ignore_index=IGNORE)
-    return total, (labels != IGNORE).sum()
-
-
-def read_labels(model: Any, batch: dict[str, Any]) -> list[tuple[int, float]]:
-    """Return the best label of each window and its log-probability."""
-    logits = model(**batch["inputs"]).logits
-    scores, best = logits.float().log_softmax(-1).max(-1)
-    return list(zip(best.tolist(), scores.tolist(), strict=True))
-
-
-def decode_labels(
-    rows: Sequence[dict[str, Any]],
-    encoded: EncodedDataset,
-    outputs: Sequence[Output],
-    labels: Sequence[str],
-) -> list[Prediction]:
-    """Return one prediction a row, as label texts."""
-    return [
-        Prediction(item, rows[item]["id"], rows[item]["label"], labels[best], score)
-        for item, best, score in ((int(encoded.items[w]), b, s) for w, b, s in outputs)
-    ]

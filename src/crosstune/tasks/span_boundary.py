@@ -1,8 +1,7 @@
-"""What a model says at masked places: its own guesses, and those from a span's boundary.
+"""The span-boundary objective: masked spans predicted from the two sub-words outside their ends.
 
-The second are the span-boundary objective (Joshi et al. 2020, section 3.2,
-https://arxiv.org/abs/1907.10529): a masked span guessed from the two pieces outside its ends, by
-a head that is saved with the model and needed by nothing afterwards. Called by `masked_lm.py`.
+Joshi et al. 2020, section 3.2 (https://arxiv.org/abs/1907.10529). Its head is saved with the model
+and needed by nothing afterwards. Also the model's own predictions at masked positions alone.
 """
 
 from pathlib import Path
@@ -19,31 +18,36 @@ from crosstune.data.windows import IGNORE
 
 NAME = "span_boundary"  # of the head in the model, and of its weights in the checkpoint
 # The authors' code (github.com/facebookresearch/SpanBERT, pretraining/README.md): 15 targets a
-# span, positions of 200 numbers. What lies further inside a span is guessed by masked LM alone.
-TARGETS = 15
+# span, position embeddings of size 200. Only masked LM predicts what is further inside a span.
+MAX_TARGETS = 15
 POSITION_SIZE = 200
+# model types whose masked LM head is applied to each position independently
+POSITION_WISE_HEADS = (
+    "albert",
+    "bert",
+    "camembert",
+    "distilbert",
+    "electra",
+    "roberta",
+    "xlm-roberta",
+)
 
 
-# their masked LM heads look at each place by itself, so they may be shown some places only
-BY_PLACE = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
-
-
-class Seen(NamedTuple):
-    """What a model says at the M masked places of a batch."""
+class MaskedOutputs(NamedTuple):
+    """A model's outputs at the M masked positions of a batch."""
 
     logits: torch.Tensor  # (M, V)
-    hidden: torch.Tensor | None  # (B, L, H) outputs of the encoder, if its kind is of BY_PLACE
-    outputs: Any  # all that the model returned
+    hidden: torch.Tensor | None  # (B, L, H) outputs of an encoder in POSITION_WISE_HEADS
 
 
 class BoundaryTargets(NamedTuple):
-    """The N masked pieces that two pieces outside their span can be asked for."""
+    """The N masked sub-words whose span has a sub-word on both sides."""
 
     window: torch.Tensor  # (N,) row of the batch
-    left: torch.Tensor  # (N,) column of the last piece before the span
-    right: torch.Tensor  # (N,) column of the first piece after it
-    place: torch.Tensor  # (N,) place in the span, from 0
-    column: torch.Tensor  # (N,) column of the piece itself
+    left: torch.Tensor  # (N,) column of the last sub-word before the span
+    right: torch.Tensor  # (N,) column of the first sub-word after it
+    position: torch.Tensor  # (N,) position in the span, from 0
+    column: torch.Tensor  # (N,) column of the sub-word itself
 
 
 class SpanBoundary(nn.Module):
@@ -51,7 +55,7 @@ class SpanBoundary(nn.Module):
 
     def __init__(self, hidden: int, embedding: int, vocabulary: int, std: float):
         super().__init__()
-        self.position = nn.Embedding(TARGETS, POSITION_SIZE)
+        self.position = nn.Embedding(MAX_TARGETS, POSITION_SIZE)
         self.first = nn.Linear(2 * hidden + POSITION_SIZE, hidden)
         self.first_norm = nn.LayerNorm(hidden)
         self.second = nn.Linear(hidden, embedding)
@@ -66,32 +70,32 @@ class SpanBoundary(nn.Module):
         self,
         left: torch.Tensor,
         right: torch.Tensor,
-        place: torch.Tensor,
+        position: torch.Tensor,
         embeddings: torch.Tensor,
     ) -> torch.Tensor:
         """Return logits (N, V) from encoder outputs (N, H) and embeddings (V, E)."""
-        seen = torch.cat([left, right, self.position(place).to(left.dtype)], dim=-1)
-        inner = self.first_norm(gelu(self.first(seen)))
+        inputs = torch.cat([left, right, self.position(position).to(left.dtype)], dim=-1)
+        inner = self.first_norm(gelu(self.first(inputs)))
         inner = self.second_norm(gelu(self.second(inner)))
         return linear(inner, embeddings, self.bias)
 
 
 def add_boundary(model: PreTrainedModel) -> None:
-    """Put the head on a model: as the model's folder has it, else new weights."""
+    """Add the head to a model, with the weights in the model's folder, if any, or new ones."""
     embeddings: Any = model.get_input_embeddings()
     vocabulary, size = embeddings.weight.shape
     std = getattr(model.config, "initializer_range", 0.02)
     head = SpanBoundary(model.config.hidden_size, size, vocabulary, std)
-    if model.name_or_path and (saved := _saved_weights(Path(model.name_or_path))):
-        fresh = head.bias.detach()[len(saved["bias"]) :]  # of pieces that joined the vocabulary
-        head.load_state_dict({**saved, "bias": torch.cat([saved["bias"].float(), fresh])})
+    if model.name_or_path and (saved := _load_weights(Path(model.name_or_path))):
+        new = head.bias.detach()[len(saved["bias"]) :]  # of sub-words added to the vocabulary
+        head.load_state_dict({**saved, "bias": torch.cat([saved["bias"].float(), new])})
     setattr(model, NAME, head)
 
 
 def find_targets(masked: torch.Tensor, real: torch.Tensor) -> BoundaryTargets:
-    """Return the pieces to be guessed, from what is masked (B, L) and what is no padding (B, L).
+    """Return the sub-words to predict, from what is masked (B, L) and what is no padding (B, L).
 
-    A span is a run of masked pieces. One without a piece on either side has no targets.
+    A span is a run of masked sub-words. One without a sub-word on either side has no targets.
 
     >>> masked = torch.tensor([[False, True, True, False, True]])
     >>> targets = find_targets(masked, torch.ones_like(masked))
@@ -100,72 +104,73 @@ def find_targets(masked: torch.Tensor, real: torch.Tensor) -> BoundaryTargets:
     """
     length = masked.shape[1]
     columns = torch.arange(length, device=masked.device).expand_as(masked)
-    seen = ~masked & real
-    left = torch.where(seen, columns, -1).cummax(1).values
-    right = torch.where(seen, columns, length).flip(1).cummin(1).values.flip(1)
-    place = columns - left - 1
-    asked = masked & (left >= 0) & (right < length) & (place < TARGETS)
-    window, column = asked.nonzero(as_tuple=True)
-    return BoundaryTargets(window, left[asked], right[asked], place[asked], column)
+    visible = ~masked & real
+    left = torch.where(visible, columns, -1).cummax(1).values
+    right = torch.where(visible, columns, length).flip(1).cummin(1).values.flip(1)
+    position = columns - left - 1
+    chosen = masked & (left >= 0) & (right < length) & (position < MAX_TARGETS)
+    window, column = chosen.nonzero(as_tuple=True)
+    return BoundaryTargets(window, left[chosen], right[chosen], position[chosen], column)
 
 
-def encode_with_targets(model: Any, inputs: dict[str, torch.Tensor], masked: torch.Tensor) -> Seen:
-    """Run a model, adapted or not, and return what it says where `masked` (B, L) is true.
+def predict_masked(
+    model: Any, inputs: dict[str, torch.Tensor], masked: torch.Tensor
+) -> MaskedOutputs:
+    """Run a model, adapted or not, and return its outputs where `masked` (B, L) is true.
 
-    The head of a kind in BY_PLACE sees the masked places only, which spares the vocabulary at all
-    others; any other kind is run whole. Pieces that prompt tuning puts in front are left out.
+    A head in POSITION_WISE_HEADS computes the logits of masked positions only; any other is run
+    whole. The virtual tokens of prompt tuning are left out.
     """
-    inner = _inner(model)
+    base = _base_model(model)
     length = masked.shape[1]
-    kept: list[torch.Tensor] = []
+    hidden: list[torch.Tensor] = []
 
-    def narrow(encoder: nn.Module, arguments: Any, output: Any) -> Any:
-        kept.append(output.last_hidden_state[:, -length:])
-        output.last_hidden_state = kept[0][masked][None]
+    def select(encoder: nn.Module, arguments: Any, output: Any) -> Any:
+        hidden.append(output.last_hidden_state[:, -length:])
+        output.last_hidden_state = hidden[0][masked][None]
         return output
 
-    if getattr(getattr(inner, "config", None), "model_type", None) not in BY_PLACE:
-        outputs = model(**inputs)
-        return Seen(_logits(outputs)[:, -length:][masked], None, outputs)
-    hook = inner.base_model.register_forward_hook(narrow)
+    if getattr(getattr(base, "config", None), "model_type", None) not in POSITION_WISE_HEADS:
+        return MaskedOutputs(model(**inputs).logits[:, -length:][masked], None)
+    hook = base.base_model.register_forward_hook(select)
     try:
-        outputs = model(**inputs)
+        logits = model(**inputs).logits[0]
     finally:
         hook.remove()
-    return Seen(_logits(outputs)[0], kept[0], outputs)
+    return MaskedOutputs(logits, hidden[0])
 
 
-def boundary_loss(model: Any, seen: Seen, labels: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+def boundary_loss(
+    model: Any, outputs: MaskedOutputs, labels: torch.Tensor, real: torch.Tensor
+) -> torch.Tensor:
     """Return the summed cross entropy of the targets; `labels` and `real` are (B, L)."""
-    if seen.hidden is None:
-        raise ValueError(f"the encoder's outputs are known for {', '.join(BY_PLACE)} only")
-    inner = _inner(model)
+    if outputs.hidden is None:
+        known = ", ".join(POSITION_WISE_HEADS)
+        raise ValueError(f"the encoder's outputs are known for {known} only")
+    base = _base_model(model)
     targets = find_targets(labels != IGNORE, real.bool())
-    logits = getattr(inner, NAME)(
-        seen.hidden[targets.window, targets.left],
-        seen.hidden[targets.window, targets.right],
-        targets.place,
-        inner.get_input_embeddings().weight,
+    embeddings = base.get_input_embeddings().weight
+    logits = getattr(base, NAME)(
+        outputs.hidden[targets.window, targets.left],
+        outputs.hidden[targets.window, targets.right],
+        targets.position,
+        embeddings.view_as(embeddings),  # FlopCounterMode fails on a leaf passed into a module
     )
     gold = labels[targets.window, targets.column]
     return cross_entropy(logits.float(), gold, reduction="sum")
 
 
-def _inner(model: Any) -> Any:
-    """Return the transformers model inside what peft made of it."""
+def _base_model(model: Any) -> Any:
+    """Return the transformers model that peft wraps, or the model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _logits(outputs: Any) -> torch.Tensor:
-    return outputs.prediction_logits if "prediction_logits" in vars(outputs) else outputs.logits
-
-
-def _saved_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the head's weights from a checkpoint's folder; none where it has no such head."""
-    found: dict[str, torch.Tensor] = {}
+def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the head's weights from a checkpoint's folder; none if it has no such head."""
+    weights: dict[str, torch.Tensor] = {}
     prefix = f"{NAME}."
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            found |= {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    return found
+            weights |= {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    return weights

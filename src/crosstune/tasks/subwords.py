@@ -1,18 +1,15 @@
-"""Sub-words, words and windows: the alignment that tagging and masked LM share.
-
-Nothing here knows labels or tensors; the task kinds call it while they encode.
-"""
+"""The alignment of words with sub-words, and windows of whole words over long sentences."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-MARKS = ("▁", "Ġ")  # of SentencePiece, and of byte-level BPE
+WORD_MARKS = ("▁", "Ġ")  # of SentencePiece, and of byte-level BPE
 
 
-class SubwordWindow(NamedTuple):
-    """Words [first, last) are read; those in [core_first, core_last) are tagged here."""
+class WordWindow(NamedTuple):
+    """The model reads the words [first, last) and tags those in [core_first, core_last)."""
 
     first: int
     core_first: int
@@ -20,7 +17,7 @@ class SubwordWindow(NamedTuple):
     last: int
 
 
-def special_pieces(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def find_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer puts before and after a text."""
     batch = tokenizer("a", return_special_tokens_mask=True)
     mask: list[int] = list(batch["special_tokens_mask"])
@@ -29,14 +26,13 @@ def special_pieces(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
     return ids[:first], ids[last:]
 
 
-def bare_marks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of sub-words that say that a word starts, and nothing of the word.
+def find_bare_marks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of sub-words that mark the start of a word and contain nothing of it.
 
-    That is one or none: "Ġ" is a letter of its own beside "▁", and "▁" stands in no byte-level
-    vocabulary.
+    That is one or none: "Ġ" is a plain letter beside "▁", and no byte-level vocabulary has "▁".
     """
     vocabulary = tokenizer.get_vocab()
-    return frozenset([vocabulary[mark] for mark in MARKS if mark in vocabulary][:1])
+    return frozenset([vocabulary[mark] for mark in WORD_MARKS if mark in vocabulary][:1])
 
 
 def split_words(
@@ -54,41 +50,41 @@ def split_words(
     unknown: Any = (
         tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id
     )
-    bare = bare_marks(tokenizer)
+    bare = find_bare_marks(tokenizer)
     for number, row in enumerate(rows):
         words: list[list[int]] = [[] for _ in row["words"]]
-        for piece, word in zip(batch["input_ids"][number], batch.word_ids(number), strict=True):
-            words[word].append(piece)
-        # a word that normalisation leaves nothing of (a control character) keeps its place and tag
-        yield [[unknown] if bare.issuperset(pieces) else pieces for pieces in words]
+        for subword, word in zip(batch["input_ids"][number], batch.word_ids(number), strict=True):
+            words[word].append(subword)
+        # a word that normalisation empties (a control character) keeps its position and tag
+        yield [[unknown] if bare.issuperset(subwords) else subwords for subwords in words]
 
 
-def carrier_word(pieces: Sequence[int], bare: frozenset[int]) -> int:
-    """Return which sub-word of a word carries its tag: the first that is more than a word mark.
+def find_tagged_subword(subwords: Sequence[int], bare: frozenset[int]) -> int:
+    """Return which sub-word of a word has its tag: the first that is more than a word mark.
 
-    A SentencePiece tokenizer often parts the mark from the word, before Chinese characters above
-    all: the mark is the same piece before any word.
+    A SentencePiece tokenizer often splits the mark from the word, above all before Chinese
+    characters: the mark is the same sub-word before any word.
 
-    >>> carrier_word([7, 30, 31], frozenset([7])), carrier([30, 31], frozenset([7]))
+    >>> find_tagged_subword([7, 30, 31], frozenset([7])), find_tagged_subword([30], frozenset([7]))
     (1, 0)
     """
-    return next((place for place, piece in enumerate(pieces) if piece not in bare), 0)
+    return next((index for index, subword in enumerate(subwords) if subword not in bare), 0)
 
 
-def windows(sizes: Sequence[int], room: int) -> Iterator[SubwordWindow]:
+def make_word_windows(sizes: Sequence[int], room: int) -> Iterator[WordWindow]:
     """Yield windows of at most `room` sub-words over words of the given sizes.
 
-    Each word is in exactly one window's core, with up to a quarter of the room as context on
-    either side. No size may be above half the room.
+    Each word is in the core of exactly one window, with up to a quarter of the room as context on
+    either side. No size may exceed half the room.
 
-    >>> list(windows([1] * 6, room=8))
-    [Window(first=0, core_first=0, core_last=6, last=6)]
-    >>> list(windows([1] * 6, room=4))[1]
-    Window(first=2, core_first=3, core_last=6, last=6)
+    >>> list(make_word_windows([1] * 6, room=8))
+    [WordWindow(first=0, core_first=0, core_last=6, last=6)]
+    >>> list(make_word_windows([1] * 6, room=4))[1]
+    WordWindow(first=2, core_first=3, core_last=6, last=6)
     """
     count = len(sizes)
     if sum(sizes) <= room:
-        yield SubwordWindow(0, 0, count, count)
+        yield WordWindow(0, 0, count, count)
         return
     start = 0
     while start < count:
@@ -105,5 +101,5 @@ def windows(sizes: Sequence[int], room: int) -> Iterator[SubwordWindow]:
         while last < count and used + sizes[last] <= room:
             used += sizes[last]
             last += 1
-        yield SubwordWindow(first, start, end, last)
+        yield WordWindow(first, start, end, last)
         start = end

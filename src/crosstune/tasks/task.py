@@ -1,124 +1,122 @@
-"""What a task kind must offer, and what it gets for nothing.
+"""The base class of all task types: what a task must define, and the defaults it inherits.
 
-A kind subclasses `Task` and writes what is its own; `tasks/__init__.py` maps kinds to classes.
+A task type is one subclass in a file of its own; `tasks/__init__.py` maps task types to classes.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import torch
+from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.data.windows import EncodedDataset
 from crosstune.tasks.prediction import Output, Prediction
-from crosstune.tasks.sequence_classification import collate_windows
+
+Row = dict[str, Any]
+Rows = Sequence[Row]
+Outputs = Sequence[Output]
+Batch = dict[str, Any]
+Tokenizer = PreTrainedTokenizerBase
 
 
-class Task(Protocol):
-    """One kind of task on one data set; made by the class method `from_rows(rows, **options)`.
+class Task:
+    """One task on one data set, made by the class method `from_rows(training_rows, **options)`.
 
-    A row has `id`, `where`, `language` and what its reader gave it.
+    A row has `id`, `where` (file and line), `language` and the fields that its reader sets.
     """
 
-    auto_class: ClassVar[str]  # the transformers class that puts the head on an encoder
+    auto_class: ClassVar[str]  # the transformers class that adds the head to an encoder
     peft_type: ClassVar[str]  # peft's name for that head
-    columns: ClassVar[tuple[str, ...]] = ()  # the `data.…` column options that the kind reads
+    columns: ClassVar[tuple[str, ...]] = ()  # the `data.…` column options that the task type reads
     labels: list[str]  # of the head's outputs, in order
 
     @property
-    def head_class(self) -> str:
-        """Return the transformers class of the head that the options ask for."""
-        return self.auto_class
-
-    @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores that `measure` gives."""
-        ...
+        """Names of the scores that `compute_metrics` returns."""
+        raise NotImplementedError
 
-    @property
-    def is_additive(self) -> bool:
-        """Say whether the loss of a batch is the sum of the losses of its windows."""
-        return True
-
-    def undefined_metrics(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-        """Return those of `metrics` for which such rows hold no item."""
+    def undefined_metrics(self, rows: Rows) -> tuple[str, ...]:
+        """Return those of `metrics` that cannot be computed on these rows."""
         return ()
 
-    def labels_of(self, row: dict[str, Any]) -> list[str]:
-        """Return the labels that a row carries; train must show each of them."""
+    def row_labels(self, row: Row) -> list[str]:
+        """Return the labels of a row; train must contain each of them."""
         return []
 
-    def faults_of(self, row: dict[str, Any]) -> list[str]:
-        """Return what is wrong with a row for this kind, without its place."""
+    def find_row_faults(self, row: Row) -> list[str]:
+        """Return what is wrong with a row for this task type, without file and line."""
         return []
 
-    def texts_of(self, row: dict[str, Any]) -> list[str]:
+    def row_texts(self, row: Row) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
-        ...
+        raise NotImplementedError
 
-    def leakage_texts(self, row: dict[str, Any]) -> list[str]:
-        """Return the texts that must not stand in two splits: all of them, unless a kind says."""
-        return self.texts_of(row)
+    def leakage_texts(self, row: Row) -> list[str]:
+        """Return the texts that must not occur in two splits: all of them by default."""
+        return self.row_texts(row)
 
-    def on_missing_head_weights(self, place: str, lost: Sequence[str]) -> None:
-        """Raise ConfigError, or say, what it means that the checkpoint lacks weights of the head.
+    def on_missing_head_weights(self, source: str, missing: Sequence[str]) -> None:
+        """Handle a checkpoint that lacks weights of the head; a ConfigError refuses it.
 
-        By default nothing: a head for new labels is new.
+        Does nothing by default: a head for new labels is new.
         """
 
-    def extend(self, model: PreTrainedModel) -> list[str]:
-        """Add to the model what the kind needs beside its head; return the new modules' names."""
+    def add_modules(self, model: PreTrainedModel) -> list[str]:
+        """Add the modules that the task needs besides its head; return their names."""
         return []
 
-    def encode(
-        self, rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-    ) -> EncodedDataset:
-        """Return rows as windows of sub-words."""
-        ...
+    def encode(self, rows: Rows, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
+        """Return rows as windows of at most `max_tokens` sub-words."""
+        raise NotImplementedError
 
     def collate(
-        self,
-        encoded: EncodedDataset,
-        windows: Sequence[int],
-        tokenizer: PreTrainedTokenizerBase,
-        draw: Any,
-    ) -> dict[str, Any]:
-        """Return `inputs` of the model and `labels`; `draw` seeds what is random in a batch.
+        self, encoded: EncodedDataset, windows: Sequence[int], tokenizer: Tokenizer, seed: Any
+    ) -> Batch:
+        """Return `inputs` of the model, each (B, L), and `labels`, one a window by default.
 
-        By default the windows as they are, padded, and the label of each.
+        `seed` is a sequence of integers: the seed of everything random in a batch.
         """
-        return collate_windows(encoded, windows, tokenizer)
+        pad_id: Any = tokenizer.pad_token_id
+        labels = torch.from_numpy(encoded.labels[list(windows)])
+        return {"inputs": encoded.pad(windows, pad_id), "labels": labels}
 
-    def loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed loss of a batch and the number of terms in the sum.
 
-        Labels of a batch that must not count are all IGNORE (NaN where they are real numbers).
+        The labels of a batch that must not count are all IGNORE (NaN for real numbers).
         """
-        ...
+        raise NotImplementedError
 
-    def predict_batch(self, model: Any, batch: dict[str, Any]) -> list[tuple[Any, float]]:
-        """Return what the model says of each window of a batch, and its score."""
-        ...
+    def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
+        """Return the model's prediction for each window of a batch, and its score."""
+        raise NotImplementedError
 
-    def decode(
-        self, rows: Sequence[dict[str, Any]], encoded: EncodedDataset, outputs: Sequence[Output]
-    ) -> list[Prediction]:
-        """Return one prediction for each row that `outputs` speaks of."""
-        ...
+    def decode(self, rows: Rows, encoded: EncodedDataset, outputs: Outputs) -> list[Prediction]:
+        """Return one prediction for each row that has outputs."""
+        raise NotImplementedError
 
-    def measure(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
+    def make_metric(self) -> Metric:
+        """Return the metric that compares predictions with golds."""
+        raise NotImplementedError
+
+    def compute_metrics(
+        self, predictions: Sequence[Prediction], device: torch.device
+    ) -> dict[str, Any]:
         """Return {"scores": …, "report": …} over the predictions of all ranks."""
-        ...
+        metric = self.make_metric().to(device)
+        metric.update([p.prediction for p in predictions], [p.gold for p in predictions])
+        return metric.compute()
 
-    def tuned(self, report: dict[str, Any]) -> Self:
-        """Return the task with what the best validation's report decided, for the test."""
+    def prepare_for_test(self, report: dict[str, Any]) -> Self:
+        """Return the task to test with, given the report of the best validation."""
         return self
 
 
-def sum_losses(task: Task, model: Any, parts: Sequence[dict[str, Any]]) -> Any:
-    """Return the summed loss of a batch that comes in parts, and the number of its terms."""
+def sum_losses(task: Task, model: Any, parts: Sequence[Batch]) -> Any:
+    """Return the summed loss of a batch that is split into parts, and the number of its terms."""
     total, count = task.loss(model, parts[0])
     for part in parts[1:]:
-        more, terms = task.loss(model, part)
-        total, count = total + more, count + terms
+        part_total, part_count = task.loss(model, part)
+        total, count = total + part_total, count + part_count
     return total, count

@@ -1,7 +1,6 @@
-"""Patterns with gaps and words for labels: checked as options, and turned into sub-words.
+"""Patterns with gaps, and the words that verbalize labels: checked as options, and tokenized.
 
-Strings and ids alone live here: no tensor, no model, no task. A text never passes through a
-pattern as a string, so a "{mask}" or "[MASK]" in it stays text. Called by `cloze` and `entailment`.
+A text never passes through a pattern as a string, so a "{mask}" or "[MASK]" in it stays text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,23 +12,106 @@ from transformers import PreTrainedTokenizerBase
 
 from crosstune.errors import ConfigError
 from crosstune.languages import check_language
-from crosstune.tasks.subwords import special_pieces
+from crosstune.tasks.subwords import find_special_tokens
 
 ANCHORS = ("。", ".", "a", "好")  # no tokenizer joins all of them with what follows
-ABSENT = -1  # no sub-word here: a label has fewer words, or a word fewer sub-words
+ABSENT = -1  # no sub-word: a label has fewer words, or a word fewer sub-words
 Words = dict[str, dict[str, list[str]]]  # language -> label -> words
+
+
+def check_patterns(
+    patterns: Any, option: str, needed: Sequence[str], allowed: Sequence[str]
+) -> dict[str, str]:
+    """Return language -> pattern, each with every needed gap once and no gap that is not allowed.
+
+    Raises:
+        ConfigError: the option is no table of patterns, or one of them has other gaps.
+    """
+    gaps = ", ".join(f"{{{gap}}}" for gap in allowed)
+    for language, pattern in _check_by_language(patterns, option, str, "a pattern").items():
+        received = f"{option}.{language}={pattern!r}"
+        try:
+            parsed = list(Formatter().parse(pattern))
+        except ValueError as error:
+            raise ConfigError(f"{received}: {error}. Allowed gaps: {gaps}.") from error
+        present = [gap for _, gap, _, _ in parsed if gap is not None]
+        unknown = [gap for gap in present if gap not in allowed]
+        if unknown or any(form or conversion for _, _, form, conversion in parsed):
+            fault = f"{{{unknown[0]}}} is no gap" if unknown else "a gap is a bare name"
+            raise ConfigError(f"{received}: {fault}. Allowed: {gaps}.")
+        for gap in allowed:
+            least = 1 if gap in needed else 0
+            if not least <= present.count(gap) <= 1:
+                times = "exactly once" if least else "at most once"
+                raise ConfigError(f"{received}: {{{gap}}} must stand in it {times}.")
+    return dict(patterns)
+
+
+def check_words(words: Any, option: str, languages: Sequence[str]) -> Words:
+    """Return language -> label -> words, with the same labels in the same languages.
+
+    Raises:
+        ConfigError: the option is no such table, or a word stands for two labels.
+    """
+    checked = {
+        language: _check_labels(labels, f"{option}.{language}")
+        for language, labels in _check_by_language(words, option, dict, "{label: words}").items()
+    }
+    if set(checked) != set(languages):
+        raise ConfigError(
+            f"{option} has the languages {', '.join(sorted(checked))}. It must have those with a "
+            f"pattern: {', '.join(sorted(languages))}."
+        )
+    first, *rest = checked
+    for language in rest:
+        if set(checked[language]) != set(checked[first]):
+            raise ConfigError(
+                f"{option}.{language} has the labels {', '.join(sorted(checked[language]))}, but "
+                f"{option}.{first} has {', '.join(sorted(checked[first]))}."
+            )
+    return checked
+
+
+def _check_by_language(table: Any, option: str, kind: type, what: str) -> dict[str, Any]:
+    if not isinstance(table, dict) or not table:
+        raise ConfigError(f"{option}={table!r}: give {what} for each language, {{es: …, zh: …}}.")
+    for language, value in table.items():
+        check_language(str(language))  # an unquoted `no` in YAML is false, not Norwegian
+        if not isinstance(value, kind):
+            raise ConfigError(f"{option}.{language}={value!r}: this must be {what}.")
+    return table
+
+
+def _check_labels(labels: dict[Any, Any], option: str) -> dict[str, list[str]]:
+    checked: dict[str, list[str]] = {}
+    label_of: dict[str, str] = {}
+    for key, value in labels.items():
+        words = value if isinstance(value, list) else [value]
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise ConfigError(f"{option}: the label {key!r} is no text; put it in quotes.")
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise ConfigError(f"{option}.{key}={value!r}: give one word, or a list of words.")
+        checked[str(key)] = [word.strip() for word in words]
+        for word in checked[str(key)]:
+            if word in label_of:
+                labels_both = f"{label_of[word]} and {key}"
+                raise ConfigError(f"{option}: {word!r} stands twice, for {labels_both}.")
+            label_of[word] = str(key)
+    if len(checked) < 2:
+        raise ConfigError(f"{option}: {len(checked)} label; a choice needs two or more.")
+    return checked
 
 
 class Segment(NamedTuple):
     """A literal part of a pattern, or a gap."""
 
-    gap: str  # what fills it; "" for a literal part
-    text: str  # the literal text; of a gap, the space that stands before its filling
-    before: str | None  # literal text right before; "" where it is not known; None: nothing
+    gap: str  # its name; "" for a literal part
+    text: str  # the literal text; of a gap, the space before it
+    before: str | None  # literal text right before; "" if that is not known; None: nothing
 
 
 def read_segments(pattern: str) -> list[Segment]:
-    """Return a pattern's parts in order; a space before a gap goes with the gap's filling.
+    """Return a pattern's parts in order; a space before a gap belongs to the gap.
 
     >>> for segment in read_segments("{text} Fue {mask}."):
     ...     print(tuple(segment))
@@ -40,110 +122,27 @@ def read_segments(pattern: str) -> list[Segment]:
     """
     segments: list[Segment] = []
     for literal, gap, _, _ in Formatter().parse(pattern):
-        kept = literal if gap is None else literal.rstrip()
-        if kept:
-            segments.append(Segment("", kept, "" if segments else None))
+        text = literal if gap is None else literal.rstrip()
+        if text:
+            segments.append(Segment("", text, "" if segments else None))
         if gap is not None:
-            space = " " if kept != literal and segments else ""
-            segments.append(Segment(gap, space, kept if segments else None))
+            space = " " if text != literal and segments else ""
+            segments.append(Segment(gap, space, text if segments else None))
     return segments
 
 
-def check_patterns(
-    patterns: Any, where: str, needed: Sequence[str], allowed: Sequence[str]
-) -> dict[str, str]:
-    """Return language -> pattern, each with every needed gap once and no gap that is not allowed.
-
-    Raises:
-        ConfigError: the option is no table of patterns, or one of them has other gaps.
-    """
-    gaps = ", ".join(f"{{{gap}}}" for gap in allowed)
-    for language, pattern in _by_language(patterns, where, str, "a pattern").items():
-        place = f"{where}.{language}={pattern!r}"
-        try:
-            parsed = list(Formatter().parse(pattern))
-        except ValueError as error:
-            raise ConfigError(f"{place}: {error}. Allowed gaps: {gaps}.") from error
-        found = [gap for _, gap, _, _ in parsed if gap is not None]
-        odd = [gap for gap in found if gap not in allowed]
-        if odd or any(form or conversion for _, _, form, conversion in parsed):
-            name = f"{{{odd[0]}}} is no gap" if odd else "a gap is a bare name"
-            raise ConfigError(f"{place}: {name}. Allowed: {gaps}.")
-        for gap in allowed:
-            least = 1 if gap in needed else 0
-            if not least <= found.count(gap) <= 1:
-                times = "exactly once" if least else "at most once"
-                raise ConfigError(f"{place}: {{{gap}}} must stand in it {times}.")
-    return dict(patterns)
-
-
-def check_words(words: Any, where: str, languages: Sequence[str]) -> Words:
-    """Return language -> label -> words, with the same labels in the same languages.
-
-    Raises:
-        ConfigError: the option is no such table, or a word stands for two labels.
-    """
-    checked = {
-        language: _words_of_labels(labels, f"{where}.{language}")
-        for language, labels in _by_language(words, where, dict, "{label: words}").items()
-    }
-    if set(checked) != set(languages):
-        raise ConfigError(
-            f"{where} has the languages {', '.join(sorted(checked))}. It must have those with a "
-            f"pattern: {', '.join(sorted(languages))}."
-        )
-    first, *others = checked
-    for language in others:
-        if set(checked[language]) != set(checked[first]):
-            raise ConfigError(
-                f"{where}.{language} has the labels {', '.join(sorted(checked[language]))}, but "
-                f"{where}.{first} has {', '.join(sorted(checked[first]))}."
-            )
-    return checked
-
-
-def _by_language(table: Any, where: str, kind: type, what: str) -> dict[str, Any]:
-    if not isinstance(table, dict) or not table:
-        raise ConfigError(f"{where}={table!r}: give {what} for each language, {{es: …, zh: …}}.")
-    for language, value in table.items():
-        check_language(str(language))  # an unquoted `no` in YAML is false, not Norwegian
-        if not isinstance(value, kind):
-            raise ConfigError(f"{where}.{language}={value!r}: this must be {what}.")
-    return table
-
-
-def _words_of_labels(labels: dict[Any, Any], where: str) -> dict[str, list[str]]:
-    checked: dict[str, list[str]] = {}
-    owners: dict[str, str] = {}
-    for key, value in labels.items():
-        words = value if isinstance(value, list) else [value]
-        if isinstance(key, bool) or not isinstance(key, str | int):
-            raise ConfigError(f"{where}: the label {key!r} is no text; put it in quotes.")
-        if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ConfigError(f"{where}.{key}={value!r}: give one word, or a list of words.")
-        checked[str(key)] = [word.strip() for word in words]
-        for word in checked[str(key)]:
-            if word in owners:
-                raise ConfigError(f"{where}: {word!r} stands twice, for {owners[word]} and {key}.")
-            owners[word] = str(key)
-    if len(checked) < 2:
-        raise ConfigError(f"{where}: {len(checked)} label; a choice needs two or more.")
-    return checked
-
-
-def encode_behind(
+def encode_continuations(
     before: str | None, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> list[list[int]]:
-    """Return the sub-words of texts that stand behind others, or first (`before` is None).
+    """Return the sub-words of texts as they follow `before`, or come first (`before` is None).
 
-    Word marks are those of the place: behind "Fue", " bueno" is "Ġbueno" or "▁bueno"; behind
-    "这很", "好" has no mark, and WordPiece reads "bueno" behind "super" as "##bueno". No sub-word
-    is shared with what stands before: where the tokenizer would join them, another text takes its
-    place.
+    Word marks are those of the context: after "Fue", " bueno" is "Ġbueno" or "▁bueno"; after
+    "这很", "好" has no mark, and WordPiece reads "bueno" after "super" as "##bueno". No sub-word
+    is shared with `before`: where the tokenizer would join them, an anchor replaces it.
     """
-    found: dict[int, list[int]] = {number: [] for number, text in enumerate(texts) if not text}
+    encoded: dict[int, list[int]] = {number: [] for number, text in enumerate(texts) if not text}
     for anchor in [""] if before is None else [*([before] if before else []), *ANCHORS, ""]:
-        rest = [number for number in range(len(texts)) if number not in found]
+        rest = [number for number in range(len(texts)) if number not in encoded]
         if not rest:
             break
         batch: Any = tokenizer(
@@ -152,22 +151,20 @@ def encode_behind(
             return_offsets_mapping=True,
             verbose=False,
         )
-        for number, ids, spans in zip(
+        for number, ids, offsets in zip(
             rest, batch["input_ids"], batch["offset_mapping"], strict=True
         ):
-            if not any(start < len(anchor) < end for start, end in spans):
-                found[number] = [
-                    piece
-                    for piece, (start, _) in zip(ids, spans, strict=True)
-                    if start >= len(anchor)
-                ]
-    return [found[number] for number in range(len(texts))]
+            if not any(start < len(anchor) < end for start, end in offsets):
+                starts = [start for start, _ in offsets]
+                pairs = zip(ids, starts, strict=True)
+                encoded[number] = [subword for subword, start in pairs if start >= len(anchor)]
+    return [encoded[number] for number in range(len(texts))]
 
 
 class PromptTemplate:
     """One language's pattern and words as sub-words; `fill` puts texts into it.
 
-    `pieces` (labels, words, sub-words) are those of the words, in the order of the labels.
+    `words` (labels, words, sub-words) has the labels in their order, ABSENT where there is none.
     """
 
     def __init__(
@@ -184,59 +181,64 @@ class PromptTemplate:
         self.segments = read_segments(pattern)
         self.gaps = [s for s in self.segments if s.gap not in ("", "mask")]
         self.literals = [
-            [] if s.gap else encode_behind(s.before, [s.text], tokenizer)[0] for s in self.segments
+            [] if s.gap else encode_continuations(s.before, [s.text], tokenizer)[0]
+            for s in self.segments
         ]
-        self.around = special_pieces(tokenizer)
-        self.pieces = self._table(words, labels)
+        self.special_tokens = find_special_tokens(tokenizer)
+        self.words = self._encode_words(words, labels)
 
-    def _table(self, words: Mapping[str, Sequence[str]], labels: Sequence[str]) -> np.ndarray:
+    def _encode_words(
+        self, words: Mapping[str, Sequence[str]], labels: Sequence[str]
+    ) -> np.ndarray:
         (gap,) = (s for s in self.segments if s.gap == "mask")
-        owners: dict[tuple[int, ...], tuple[str, str]] = {}
-        found: dict[tuple[int, int], list[int]] = {}
+        first: dict[tuple[int, ...], tuple[str, str]] = {}  # sub-words -> label and word
+        encoded: dict[tuple[int, int], list[int]] = {}
         for row, label in enumerate(labels):
-            behind = [gap.text + word for word in words[label]]
-            for column, pieces in enumerate(encode_behind(gap.before, behind, self.tokenizer)):
+            filled = [gap.text + word for word in words[label]]
+            for column, ids in enumerate(encode_continuations(gap.before, filled, self.tokenizer)):
                 word = words[label][column]
-                owner, twin = owners.setdefault(tuple(pieces), (label, word))
-                if not pieces or self.tokenizer.unk_token_id in pieces:
+                same_label, same_word = first.setdefault(tuple(ids), (label, word))
+                if not ids or self.tokenizer.unk_token_id in ids:
                     fault = "does not know it"
-                elif owner != label:
-                    fault = f"reads it as {twin!r} (for {owner})"
+                elif same_label != label:
+                    fault = f"reads it as {same_word!r} (for {same_label})"
                 else:
-                    found[row, column] = pieces
+                    encoded[row, column] = ids
                     continue
                 raise ConfigError(
                     f"data.task.verbalizers: {word!r} (for {label}): the model's tokenizer "
                     f"{fault}. Choose another word."
                 )
         most = max(len(words[label]) for label in labels)
-        table = np.full((len(labels), most, max(map(len, found.values()))), ABSENT, np.int64)
-        for place, pieces in found.items():
-            table[place][: len(pieces)] = pieces
+        table = np.full((len(labels), most, max(map(len, encoded.values()))), ABSENT, np.int64)
+        for cell, ids in encoded.items():
+            table[cell][: len(ids)] = ids
         return table
 
-    def read(self, rows: Sequence[Mapping[str, Any]]) -> list[list[list[int]]]:
+    def encode_texts(self, rows: Sequence[Mapping[str, Any]]) -> list[list[list[int]]]:
         """Return, for each row, the sub-words of its texts in the order of the gaps."""
         columns = [
-            encode_behind(gap.before, [gap.text + row[gap.gap] for row in rows], self.tokenizer)
+            encode_continuations(
+                gap.before, [gap.text + row[gap.gap] for row in rows], self.tokenizer
+            )
             for gap in self.gaps
         ]
         return [list(texts) for texts in zip(*columns, strict=True)]
 
     def fill(self, texts: Sequence[list[int]], masks: int) -> tuple[list[int], int]:
-        """Return a window with texts and masks in their gaps, and the place of its first mask."""
-        ids, after = list(self.around[0]), self.around[1]
-        place, rest = 0, iter(texts)
+        """Return a window with texts and masks in their gaps, and the column of its first mask."""
+        before, after = self.special_tokens
+        ids, mask_column, rest = list(before), 0, iter(texts)
         for segment, literal in zip(self.segments, self.literals, strict=True):
             if segment.gap == "mask":
-                place = len(ids)
+                mask_column = len(ids)
                 ids += [self.mask] * masks
             else:
                 ids += next(rest) if segment.gap else literal
-        return ids + after, place
+        return ids + after, mask_column
 
-    def cut(self, texts: Sequence[list[int]], masks: int, max_tokens: int) -> list[list[int]]:
-        """Return as much of the texts as a window holds beside the pattern and its masks.
+    def truncate(self, texts: Sequence[list[int]], masks: int, max_tokens: int) -> list[list[int]]:
+        """Return as much of the texts as fits into a window beside the pattern and its masks.
 
         Raises:
             ConfigError: the pattern alone fills the window.
@@ -247,21 +249,21 @@ class PromptTemplate:
                 f"data.max_tokens={max_tokens}: a pattern of data.task.patterns takes {size} "
                 "sub-words without its text."
             )
-        kept = share_room([len(text) for text in texts], max_tokens - size)
-        return [text[:size] for text, size in zip(texts, kept, strict=True)]
+        sizes = truncate_sizes([len(text) for text in texts], max_tokens - size)
+        return [text[:size] for text, size in zip(texts, sizes, strict=True)]
 
-    def free(self, masks: int) -> list[tuple[list[int], int]]:
-        """Return windows whose texts say nothing, as Zhao et al. 2021 choose them."""
-        (named,) = self.read([dict.fromkeys(("text", "text_pair"), "N/A")])
-        contents = [named, *([text] * len(self.gaps) for text in ([self.mask], []))]
+    def fill_content_free(self, masks: int) -> list[tuple[list[int], int]]:
+        """Return windows with the content-free texts of Zhao et al. 2021: "N/A", a mask, none."""
+        (not_available,) = self.encode_texts([dict.fromkeys(("text", "text_pair"), "N/A")])
+        contents = [not_available, *([text] * len(self.gaps) for text in ([self.mask], []))]
         return [self.fill(texts, masks) for texts in contents]
 
 
-def share_room(sizes: Sequence[int], room: int) -> list[int]:
+def truncate_sizes(sizes: Sequence[int], room: int) -> list[int]:
     """Return how much of each of one or two texts fits; the longer is cut first.
 
-    >>> share_room([9, 3], 8), share_room([9, 9], 7), share_room([9], 4), share_room([1, 2], 4)
-    ([5, 3], [4, 3], [4], [1, 2])
+    >>> [truncate_sizes(*case) for case in (([9, 3], 8), ([9, 9], 7), ([9], 4), ([1, 2], 4))]
+    [[5, 3], [4, 3], [4], [1, 2]]
     """
     if len(sizes) == 1:
         return [min(sizes[0], room)]

@@ -218,7 +218,7 @@ class SplitBatchDataset(BatchDataset):
 
     def __getitem__(self, share: RankBatch) -> dict[str, Any]:
         parts = [share.windows]
-        if self.task.is_additive and self.part_cost is not None:
+        if self.part_cost is not None:
             lengths = self.encoded.lengths[share.windows]
             split = split_by_length(lengths, self.part_cost)
             parts = [[share.windows[place] for place in part] for part in split]

@@ -31,7 +31,7 @@ from crosstune.training.batching import (
     TrainingSampler,
 )
 
-CACHE_FORMAT = 2  # raise when the arrays of an encoded split change their meaning
+CACHE_FORMAT = 3  # raise when the arrays of an encoded split change their meaning
 # what a further part of a batch costs, in sub-words: a pass through the model that moves nothing;
 # measured on a CPU, an estimate for the others
 PART_COSTS = {"cpu": 48, "cuda": 8192, "mps": 8192}

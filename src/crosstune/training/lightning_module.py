@@ -198,7 +198,7 @@ class FineTuningModule(pl.LightningModule):
         for loader, (language, encoded) in enumerate(self.data.encoded[split].items()):
             rows = self.data.rows[split][language]
             predictions = self.task.decode(rows, encoded, self._outputs.get(loader, []))
-            result = self.task.measure(predictions, self.device)
+            result = self.task.compute_metrics(predictions, self.device)
             self.results[split][language] = result
             self.predictions[language] = predictions
             for metric, value in result["scores"].items():

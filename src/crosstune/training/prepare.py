@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
     def training_texts(self) -> tuple[Iterator[str], str]:
         """Return the texts that a tokenizer may learn from, and a name of their content."""
         split = merge_languages(self.splits["train"])
-        texts = [text for row in split.rows for text in self.task.texts_of(row)]
+        texts = [text for row in split.rows for text in self.task.row_texts(row)]
         return iter(texts), hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
@@ -66,9 +66,9 @@ def prepare(run: Run) -> Prepared:
     _check_spoken(run, splits)
     run, tuning = apply_tuned(run, splits)
     task = _build_task(run.data, splits)
-    if faults := find_faults(splits, task.faults_of):
+    if faults := find_faults(splits, task.find_row_faults):
         raise DataError(faults)
-    unseen = find_unseen(splits, task.labels, task.labels_of)
+    unseen = find_unseen(splits, task.labels, task.row_labels)
     if unseen and run.data.unseen_labels is UnseenLabels.error:
         raise DataError([fault for faults in unseen.values() for fault in faults])
     for name, faults in unseen.items():
@@ -81,7 +81,7 @@ def prepare(run: Run) -> Prepared:
     run_id = compute_run_id(run, splits)
     counts = {name: len(faults) for name, faults in unseen.items()}
     chosen = {
-        language: choose_rows(split, run.data, task.labels_of, run.seed)
+        language: choose_rows(split, run.data, task.row_labels, run.seed)
         for language, split in splits["train"].items()
     }
     splits = {**splits, "train": chosen}

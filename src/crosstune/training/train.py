@@ -188,7 +188,7 @@ def fit_stage(
     checkpoints.finish(trainer, learner)
     best.restore(trainer, learner)
     compact(learner.model)
-    learner.task = prepared.task.tuned(best.results[stage[0]]["report"])
+    learner.task = prepared.task.prepare_for_test(best.results[stage[0]]["report"])
     if "test" in data.rows:
         trainer.test(learner, data, verbose=False)
     return {"best_step": best.step, "results": {**learner.results, "validation": best.results}}

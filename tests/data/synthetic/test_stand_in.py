@@ -48,9 +48,9 @@ def data_of(name, *more):
 def faults_of(data, splits):
     """Return what is wrong with the splits of a data set."""
     task = TASKS[data.kind].from_rows(merge_languages(splits["train"]).rows, **data.task)
-    faults = find_faults(splits, task.faults_of)
+    faults = find_faults(splits, task.find_row_faults)
     faults += [
-        f for found in find_unseen(splits, task.labels, task.labels_of).values() for f in found
+        f for found in find_unseen(splits, task.labels, task.row_labels).values() for f in found
     ]
     faults += [] if data.metric in task.metrics else [f"no {data.metric}"]
     return faults + list(count_leakage(splits, task.leakage_texts))

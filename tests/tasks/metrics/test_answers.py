@@ -13,7 +13,12 @@ import torch
 from nltk.tokenize.destructive import NLTKWordTokenizer
 from torch import distributed, multiprocessing
 
-from crosstune.tasks.metrics.answers import FORMS, AnswerReport, choose_threshold, score_answer
+from crosstune.tasks.metrics.answers import (
+    NORMALIZERS,
+    AnswerReport,
+    choose_threshold,
+    score_answer,
+)
 
 # --- a second reading of the rules: a table of letters and plain loops, nothing shared with ours
 
@@ -317,6 +322,6 @@ def test_a_threshold_for_each_rank_would_be_another_score():
 
 
 def test_every_rule_reads_hostile_text():
-    for read in FORMS.values():
+    for read in NORMALIZERS.values():
         for text in ("\x00", "\u202e\u200b", "a" * 5000, "\ud800", "(((" * 300, "'" * 999):
             assert read(text, "zh")

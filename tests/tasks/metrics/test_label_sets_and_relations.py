@@ -8,8 +8,7 @@ import sklearn.metrics as sklearn
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from crosstune.errors import DataError
-from crosstune.tasks.metrics.classes import LabelSetReport, RelationReport
-from crosstune.tasks.metrics.rates import UNSEEN
+from crosstune.tasks.metrics.classes import UNSEEN_CLASS, LabelSetReport, RelationReport
 
 LABELS = ["anger", "fear", "joy", "trust"]
 NAMES = ("Cause-Effect", "Entity-Origin", "Message-Topic")
@@ -62,8 +61,8 @@ def test_scores_of_sets_equal_scikit_learn_on_60_random_draws(unseen):
     for seed in range(60):
         guesses, golds = draw_sets(seed, LABELS)
         if unseen:
-            golds = [[*gold, UNSEEN] if n % 3 == 0 else gold for n, gold in enumerate(golds)]
-        expected = scikit_scores(guesses, golds, [*LABELS, UNSEEN] if unseen else LABELS)
+            golds = [[*gold, UNSEEN_CLASS] if n % 3 == 0 else gold for n, gold in enumerate(golds)]
+        expected = scikit_scores(guesses, golds, [*LABELS, UNSEEN_CLASS] if unseen else LABELS)
         scores = score(LabelSetReport(LABELS), (guesses, golds))["scores"]
         assert scores == pytest.approx(expected, **CLOSE), seed
 
@@ -93,7 +92,7 @@ def test_two_empty_sets_agree_and_an_empty_one_with_another_does_not():
 
 def test_a_gold_label_that_is_not_listed_is_never_found():
     result = score(LabelSetReport(["a"]), ([["a"]], [["a", "b"]]))
-    assert result["report"]["classes"][UNSEEN]["support"] == 1
+    assert result["report"]["classes"][UNSEEN_CLASS]["support"] == 1
     assert result["scores"]["micro_f1"] == pytest.approx(2 / 3)
 
 
@@ -252,7 +251,7 @@ def test_a_direction_that_train_never_showed_counts_as_gold_of_its_relation():
 
 def test_a_relation_that_train_never_showed_is_reported_by_name():
     report = score(semeval(), (["Other"], ["Use(e1,e2)"]))["report"]
-    assert report["classes"][UNSEEN]["support"] == 1
+    assert report["classes"][UNSEEN_CLASS]["support"] == 1
 
 
 # ---- both ----------------------------------------------------------------------------------------

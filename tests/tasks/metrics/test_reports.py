@@ -17,8 +17,7 @@ from torch import distributed, multiprocessing
 
 from crosstune.data.tag_schemes import read_spans
 from crosstune.errors import DataError
-from crosstune.tasks.metrics.classes import ClassReport
-from crosstune.tasks.metrics.rates import UNSEEN
+from crosstune.tasks.metrics.classes import UNSEEN_CLASS, ClassReport
 from crosstune.tasks.metrics.spans import SpanReport
 from crosstune.tasks.metrics.tokens import TokenLoss
 
@@ -69,7 +68,7 @@ def score(metric, *batches):
 
 def names(indices: torch.Tensor) -> list[str]:
     known = range(len(LABELS))
-    return [LABELS[index] if index in known else UNSEEN for index in indices.tolist()]
+    return [LABELS[index] if index in known else UNSEEN_CLASS for index in indices.tolist()]
 
 
 def same_table(report: dict, reference: dict) -> bool:
@@ -124,7 +123,7 @@ def test_class_scores_equal_scikit_learn_on_200_random_draws():
 def test_unseen_gold_lowers_accuracy_and_is_reported_by_name():
     result = score(ClassReport(["a", "b"]), (torch.tensor([0, 1, 1]), torch.tensor([0, -1, 7])))
     assert result["scores"]["accuracy"] == 1 / 3
-    assert result["report"]["classes"][UNSEEN] == {
+    assert result["report"]["classes"][UNSEEN_CLASS] == {
         "precision": 0.0,
         "recall": 0.0,
         "f1": 0.0,
@@ -153,7 +152,7 @@ def test_prediction_and_gold_of_different_length_are_refused():
         ClassReport(["a", "b"]).update(torch.tensor([0, 1]), torch.tensor([0]))
 
 
-@pytest.mark.parametrize("labels", [[], ["a", "a"], ["a", UNSEEN]])
+@pytest.mark.parametrize("labels", [[], ["a", "a"], ["a", UNSEEN_CLASS]])
 @pytest.mark.parametrize("metric", [ClassReport, SpanReport])
 def test_labels_that_are_none_repeated_or_reserved_are_refused(metric, labels):
     with pytest.raises(DataError, match="must be at least one, all different"):
@@ -240,7 +239,7 @@ def test_a_gold_span_of_an_unlisted_type_lowers_recall():
     sentence = ["B-PER", "O", "B-MISC"]
     report = score(SpanReport(TYPES), ([sentence], [sentence]))["report"]
     assert report["micro"]["recall"] == 1 / 2
-    assert report["classes"][UNSEEN]["support"] == 1
+    assert report["classes"][UNSEEN_CLASS]["support"] == 1
 
 
 def test_sentences_of_different_length_are_refused():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crosstune.errors import DataError
-from crosstune.tasks.metrics.words import WordReport
+from crosstune.tasks.metrics.spans import WordReport
 
 GOLD = [["小明", "喜歡", "茶"], ["他", "不", "喝", "咖啡"], ["好"]]
 GUESS = [["小", "明", "喜歡", "茶"], ["他", "不喝", "咖啡"], ["好"]]

@@ -1,8 +1,6 @@
-"""Scores that torchmetrics lacks, one file a family.
+"""Metrics that torchmetrics lacks, one file a family; turning logits into predictions is not here.
 
-Each is a torchmetrics `Metric` whose states add up or are gathered whole, so the result is the same
-for any split into batches and any number of ranks; `overlap` is a function over gathered texts.
-`compute()` returns plain Python numbers: `{"scores": {metric: value}, "report": {...}}`; both are
-empty when nothing was counted, because what was not measured is absent, never 0. Turning logits
-into predictions is the work of `tasks/`.
+Each is a torchmetrics `Metric` whose states are summed or gathered, so the result does not depend
+on batches or ranks; `overlap` is a function over gathered texts. `compute()` returns plain numbers,
+`{"scores": {metric: value}, "report": {...}}`; both are empty if nothing was counted.
 """

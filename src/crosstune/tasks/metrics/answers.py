@@ -1,7 +1,6 @@
-"""Answers to questions: exact match and F1 by the rules of SQuAD, MLQA and CMRC 2018.
+"""Metrics of answers to questions: exact match and F1 by the rules of SQuAD, MLQA and CMRC 2018.
 
-Holds those rules, their means over all ranks, and the choice of the threshold below which no
-answer is given. Which text is the answer is decided in `tasks/extraction.py`.
+Also the choice of the threshold below which no answer is given.
 """
 
 import re
@@ -9,6 +8,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 from math import fsum
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-# what the script of MLQA takes away, by language; other languages lose nothing
+# what MLQA's script removes, by language; nothing in other languages
 ARTICLES = {
     "ar": "ال",
     "de": r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
@@ -26,73 +26,72 @@ ARTICLES = {
     "es": r"\b(?:un|una|unos|unas|el|la|los|las)\b",
     "vi": r"\b(?:của|là|cái|chiếc|những)\b",
 }
-SPLIT_AT_IDEOGRAPHS = ("ja", "yue", "zh")  # of these MLQA has only Chinese
-# the script of CMRC 2018 lists a doubled ellipsis among single characters, so "…" stays
-CMRC_MARKS = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
+SPLIT_AT_IDEOGRAPHS = ("ja", "yue", "zh")  # of these, MLQA has Chinese only
+# CMRC's script lists a doubled ellipsis among single characters, so "…" stays
+CMRC_PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 IDEOGRAPH = re.compile("[\u4e00-\u9fa5]")  # the range in the scripts of MLQA and CMRC 2018
 
-Form = tuple[str, list[str]]  # what exact match compares, and the tokens of F1
+Normalized = tuple[str, list[str]]  # what exact match compares, and the tokens of F1
 
 
-def read_squad_form(text: str, language: str) -> Form:
-    """Return a text's normal form and tokens as SQuAD's script has them, whatever the language.
+def normalize_squad(text: str, language: str) -> Normalized:
+    """Return a text's normal form and tokens by SQuAD's script, whatever the language.
 
     Lower case, without ASCII punctuation and English articles, one space between words.
     https://aclanthology.org/D16-1264
 
-    >>> read_squad_form("The  U.S.A., a land", "en")
+    >>> normalize_squad("The  U.S.A., a land", "en")
     ('usa land', ['usa', 'land'])
     """
-    kept = "".join(char for char in text.lower() if char not in string.punctuation)
-    tokens = re.sub(ARTICLES["en"], " ", kept).split()
+    letters = "".join(char for char in text.lower() if char not in string.punctuation)
+    tokens = re.sub(ARTICLES["en"], " ", letters).split()
     return " ".join(tokens), tokens
 
 
-def read_mlqa_form(text: str, language: str) -> Form:
-    """Return a text's normal form and tokens as MLQA's script has them.
+def normalize_mlqa(text: str, language: str) -> Normalized:
+    """Return a text's normal form and tokens by MLQA's script.
 
-    Lower case, without any punctuation of Unicode and the language's articles; Chinese is parted
-    at every ideograph. https://aclanthology.org/2020.acl-main.653
+    Lower case, without Unicode punctuation and the language's articles; Chinese is split at every
+    ideograph. https://aclanthology.org/2020.acl-main.653
 
-    >>> read_mlqa_form("¿La casa?", "es"), read_mlqa_form("《KTV》大厅", "zh")[1]
+    >>> normalize_mlqa("¿La casa?", "es"), normalize_mlqa("《KTV》大厅", "zh")[1]
     (('casa', ['casa']), ['ktv', '大', '厅'])
     """
-    kept = "".join(char for char in text.lower() if not _is_punctuation(char))
+    letters = "".join(char for char in text.lower() if not _is_punctuation(char))
     language = language.partition("-")[0]
     if language in ARTICLES:
-        kept = re.sub(ARTICLES[language], " ", kept)
-    tokens = (IDEOGRAPH.sub(r" \g<0> ", kept) if language in SPLIT_AT_IDEOGRAPHS else kept).split()
+        letters = re.sub(ARTICLES[language], " ", letters)
+    tokens = (
+        IDEOGRAPH.sub(r" \g<0> ", letters) if language in SPLIT_AT_IDEOGRAPHS else letters
+    ).split()
     return " ".join(tokens), tokens
 
 
-def read_cmrc_form(text: str, language: str) -> Form:
-    """Return a text's normal form and tokens as the script of CMRC 2018 has them.
+def normalize_cmrc(text: str, language: str) -> Normalized:
+    """Return a text's normal form and tokens by the script of CMRC 2018.
 
     Lower case, without the punctuation that the script lists; a token is an ideograph, or what
-    NLTK's word tokenizer finds between two of them (the script lets NLTK part that into sentences
-    first, which needs a model of them). https://aclanthology.org/D19-1600
+    NLTK's word tokenizer finds between two of them (the script lets NLTK split that into sentences
+    first, which needs a trained model). https://aclanthology.org/D19-1600
 
-    >>> read_cmrc_form("《KTV 2》大厅，", "zh")
+    >>> normalize_cmrc("《KTV 2》大厅，", "zh")
     ('ktv 2大厅', ['ktv', '2', '大', '厅'])
     """
-    lowered = text.lower().strip()
+    letters = "".join(char for char in text.lower().strip() if char not in CMRC_PUNCTUATION)
     tokens: list[str] = []
-    latin = ""
-    for char in lowered + "大":  # the last ideograph closes what is open, and goes again
-        if char in CMRC_MARKS:
-            continue
-        if IDEOGRAPH.match(char):
-            tokens += [*(_word_tokenizer()(latin) if latin else []), char]
-            latin = ""
-        else:
-            latin += char
-    return "".join(char for char in lowered if char not in CMRC_MARKS), tokens[:-1]
+    # an odd part is an ideograph, an even one the text between two of them
+    for number, part in enumerate(re.split(f"({IDEOGRAPH.pattern})", letters)):
+        if number % 2:
+            tokens.append(part)
+        elif part:
+            tokens += _word_tokenizer()(part)
+    return letters, tokens
 
 
-FORMS: dict[str, Callable[[str, str], Form]] = {
-    "squad": read_squad_form,
-    "mlqa": read_mlqa_form,
-    "cmrc": read_cmrc_form,
+NORMALIZERS: dict[str, Callable[[str, str], Normalized]] = {
+    "squad": normalize_squad,
+    "mlqa": normalize_mlqa,
+    "cmrc": normalize_cmrc,
 }
 
 
@@ -103,7 +102,7 @@ def _is_punctuation(char: str) -> bool:
 
 @cache
 def _word_tokenizer() -> Callable[[str], list[str]]:
-    from nltk.tokenize.destructive import NLTKWordTokenizer  # seconds, and one rule needs it
+    from nltk.tokenize.destructive import NLTKWordTokenizer  # takes seconds; one rule needs it
 
     return NLTKWordTokenizer().tokenize
 
@@ -113,23 +112,23 @@ def score_answer(
 ) -> tuple[float, float]:
     """Return exact match and F1 of an answer, each the best over the gold answers.
 
-    No gold answer, or none with anything in its normal form, means that "" is right and all else
-    is wrong, as in SQuAD 2.0. CMRC's F1 counts the longest run of tokens that both have, the
-    others' every shared token.
+    If no gold answer has anything in its normal form, "" is right and all else is wrong, as in
+    SQuAD 2.0. CMRC's F1 counts the longest run of tokens that both have, the others every shared
+    token.
 
     >>> score_answer("in the city of Madrid", ["Madrid", "la ciudad de Madrid"], "squad")
     (0.0, 0.4)
     >>> score_answer("", [])
     (1.0, 1.0)
     """
-    form, tokens = FORMS[rule](answer, language)
-    forms = [FORMS[rule](gold, language) for gold in golds]
+    form, tokens = NORMALIZERS[rule](answer, language)
+    forms = [NORMALIZERS[rule](gold, language) for gold in golds]
     forms = [gold for gold in forms if gold[0]] or [("", [])]
-    shared = _longest_run if rule == "cmrc" else _overlap
+    count_shared = _longest_run if rule == "cmrc" else _count_overlap
     exact = float(any(form == gold for gold, _ in forms))
     if forms == [("", [])] or not form:
         return exact, exact
-    return exact, max(_f1(shared(tokens, gold), len(tokens), len(gold)) for _, gold in forms)
+    return exact, max(_f1(count_shared(tokens, gold), len(tokens), len(gold)) for _, gold in forms)
 
 
 def _f1(shared: int, predicted: int, gold: int) -> float:
@@ -139,51 +138,41 @@ def _f1(shared: int, predicted: int, gold: int) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def _overlap(one: Sequence[str], other: Sequence[str]) -> int:
-    return (Counter(one) & Counter(other)).total()
+def _count_overlap(tokens: Sequence[str], gold: Sequence[str]) -> int:
+    return (Counter(tokens) & Counter(gold)).total()
 
 
-def _longest_run(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return the length of the longest sequence of neighbours that both have.
-
-    >>> _longest_run("abcd", "zbcxd")
-    2
-    """
-    longest, above = 0, [0] * (len(other) + 1)
-    for token in one:
-        row = [0]
-        row += [above[n] + 1 if token == there else 0 for n, there in enumerate(other)]
-        longest, above = max(longest, *row), row
-    return longest
+def _longest_run(tokens: Sequence[str], gold: Sequence[str]) -> int:
+    return SequenceMatcher(None, tokens, gold, autojunk=False).find_longest_match().size
 
 
 def choose_threshold(margins: Sequence[float], gains: Sequence[float]) -> float:
-    """Return the threshold t that makes the gains of all items with margin >= t largest together.
+    """Return the threshold t that maximises the sum of the gains of all items with margin >= t.
 
     An item's margin says how much better its answer is than none; its gain is its F1 with the
     answer less its F1 without. All margins are tried, and one above them, which answers nothing;
-    of equally good ones the highest is taken. This is the search of SQuAD 2.0's script
-    (https://aclanthology.org/P18-2124) with equal margins kept together.
+    the highest of equally good ones is taken. This is the search of SQuAD 2.0's script
+    (https://aclanthology.org/P18-2124) with equal margins taken together.
 
     >>> choose_threshold([2.0, 1.0, -3.0], [1.0, -1.0, 0.5])
     2.0
     """
     order = sorted(zip(margins, gains, strict=True), reverse=True)
     best, threshold, taken = 0.0, order[0][0] + 1.0, []
-    for place, (margin, gain) in enumerate(order):
+    for index, (margin, gain) in enumerate(order):
         taken.append(gain)
-        last = place + 1 == len(order) or order[place + 1][0] != margin
+        last = index + 1 == len(order) or order[index + 1][0] != margin
         if last and (total := fsum(taken)) > best:
             best, threshold = total, margin
     return threshold
 
 
 class AnswerReport(Metric):
-    """Keep exact match and F1 of every item; report their means, also by answerability.
+    """Gather exact match and F1 of every item; report their means, also by answerability.
 
     With `tune`, answers whose margin is below the best threshold on these very items count as no
-    answer, and the report says the threshold. Every item is kept, because the best threshold is
-    no sum; means are rounded once, so no order of the items changes them.
+    answer, and the report has the threshold: it is no sum, so every item is gathered. Means are
+    rounded once, so the order of the items does not change them.
 
     >>> metric = AnswerReport("squad", tune=True)
     >>> metric.update(["Rome", "Paris"], [["Rome"], []], ["en", "en"], [3.0, -1.0])
@@ -206,7 +195,7 @@ class AnswerReport(Metric):
         languages: Sequence[str],
         margins: Sequence[float],
     ) -> None:
-        """Score answers; a rank without any must call this too, or the others wait for it."""
+        """Score answers; every rank must call this, even without any, or the others wait."""
         rows = [
             (
                 *score_answer(answer, gold, self.rule, language),
@@ -222,7 +211,7 @@ class AnswerReport(Metric):
         self.items.append(items.reshape(-1, 6))
 
     def compute(self) -> dict[str, Any]:
-        """Return scores and report over all that was kept."""
+        """Return scores and report over all that was gathered."""
         rows = dim_zero_cat(self.items).tolist() if len(self.items) else []
         if not rows:
             return {"scores": {}, "report": {}}
@@ -232,28 +221,28 @@ class AnswerReport(Metric):
             gains = [f1 - f1_without for _, f1, _, f1_without, _, _ in rows]
             threshold = choose_threshold([row[5] for row in rows], gains)
             report["best_threshold"] = threshold
-        return _summarise(rows, threshold, report)
+        return _average(rows, threshold, report)
 
 
-def _summarise(
+def _average(
     rows: list[list[float]], threshold: float | None, report: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the means over rows as in `AnswerReport.items`."""
-    found = [
+    scored = [
         (row[0], row[1], row[4])
         if threshold is None or row[5] >= threshold
         else (*row[2:4], row[4])
         for row in rows
     ]
-    answerable = [f1 for _, f1, has_answer in found if has_answer]
-    others = [exact for exact, _, has_answer in found if not has_answer]
+    answerable = [f1 for _, f1, has_answer in scored if has_answer]
+    unanswerable = [exact for exact, _, has_answer in scored if not has_answer]
     scores = {
-        "f1": fsum(f1 for _, f1, _ in found) / len(found),
-        "em": fsum(exact for exact, _, _ in found) / len(found),
+        "f1": fsum(f1 for _, f1, _ in scored) / len(scored),
+        "em": fsum(exact for exact, _, _ in scored) / len(scored),
     }
-    if others:
-        scores["no_answer_accuracy"] = fsum(others) / len(others)
-    if others and answerable:
+    if unanswerable:
+        scores["no_answer_accuracy"] = fsum(unanswerable) / len(unanswerable)
+    if unanswerable and answerable:
         scores["has_answer_f1"] = fsum(answerable) / len(answerable)
-    report |= {"has_answer": len(answerable), "no_answer": len(others)}
+    report |= {"has_answer": len(answerable), "no_answer": len(unanswerable)}
     return {"scores": scores, "report": report}

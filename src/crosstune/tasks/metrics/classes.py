@@ -1,14 +1,12 @@
-"""Reports of classifications: of one class an item, of sets of labels, of relations.
+"""Metrics of classification: one class an item, sets of labels, relations.
 
-Each gives accuracy, rates per class and their means, exact for any split and any number of ranks.
-Called by `tasks/`.
+Each gives accuracy, and precision, recall and F1 per class and in the mean.
 """
 
 import operator
 import re
 from collections import Counter
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from math import sqrt
 from typing import Any
 
@@ -16,19 +14,67 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from crosstune.tasks.metrics.rates import RATES, UNSEEN, check_names, report_rates
+from crosstune.data.windows import UNSEEN
+from crosstune.errors import DataError
 
+UNSEEN_CLASS = "<unseen>"  # reported for gold classes that are not listed
+RATES = ("precision", "recall", "f1")
 DIRECTION = re.compile(r"\((e1,e2|e2,e1)\)$")
+
+
+def compute_rates(correct: int, predicted: int, gold: int) -> dict[str, float]:
+    """Return precision, recall, F1 and support; a rate without a denominator is 0.
+
+    >>> compute_rates(1, 2, 4)
+    {'precision': 0.5, 'recall': 0.25, 'f1': 0.3333333333333333, 'support': 4}
+    """
+    return {
+        "precision": correct / predicted if predicted else 0.0,
+        "recall": correct / gold if gold else 0.0,
+        "f1": 2 * correct / (predicted + gold) if predicted + gold else 0.0,
+        "support": gold,
+    }
+
+
+def report_rates(
+    names: list[str], correct: list[int], predicted: list[int], gold: list[int]
+) -> dict[str, dict[str, Any]]:
+    """Return rates per class that occurs, and their micro, macro and weighted means."""
+    columns = zip(names, correct, predicted, gold, strict=True)
+    classes = {name: compute_rates(c, p, g) for name, c, p, g in columns if p or g}
+    support = sum(gold)
+    macro = {rate: sum(row[rate] for row in classes.values()) for rate in RATES}
+    weighted = {rate: sum(row[rate] * row["support"] for row in classes.values()) for rate in RATES}
+    return {
+        "classes": classes,
+        "micro": compute_rates(sum(correct), sum(predicted), support),
+        "macro": {r: total / max(len(classes), 1) for r, total in macro.items()}
+        | {"support": support},
+        "weighted": {r: total / max(support, 1) for r, total in weighted.items()}
+        | {"support": support},
+    }
+
+
+def check_names(names: Sequence[str], what: str) -> list[str]:
+    """Return the names as a list.
+
+    Raises:
+        DataError: there is none, or one is repeated or reserved.
+    """
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if not names or repeated or UNSEEN_CLASS in names:
+        rule = f"at least one, all different, and none the reserved {UNSEEN_CLASS!r}"
+        raise DataError([f"The {what} must be {rule}. Received: {list(names)}."])
+    return list(names)
 
 
 class ClassReport(Metric):
     """Count a confusion matrix; report accuracy, precision, recall, F1 and Matthews correlation.
 
-    A gold label that training never saw (index -1, or beyond the labels) is an error whatever was
-    predicted, and is reported as the class "<unseen>". Macro and weighted means run over the
-    classes that occur in gold or prediction, as scikit-learn's `classification_report` does with
-    `zero_division=0`; classes that do not occur are absent from the report. All scores are
-    fractions but "mcc", which lies in [-1, 1].
+    A gold label that train does not contain (index -1, or beyond the labels) is an error whatever
+    the prediction, reported as the class "<unseen>". Macro and weighted means run over the classes
+    that occur in gold or prediction, as in scikit-learn's `classification_report` with
+    `zero_division=0`; other classes are absent. "mcc" lies in [-1, 1], all else in [0, 1].
 
     >>> metric = ClassReport(["no", "yes"])
     >>> metric.update(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 0, -1]))
@@ -54,7 +100,7 @@ class ClassReport(Metric):
         if ((prediction < 0) | (prediction >= columns)).any():
             raise ValueError(f"a prediction lies outside 0 to {columns - 1}: {prediction.tolist()}")
         if (gold < -1).any():
-            raise ValueError("gold holds an index below -1: leave ignored positions out")
+            raise ValueError("gold contains an index below -1: leave ignored positions out")
         row = torch.where((gold < 0) | (gold >= columns), columns, gold)
         cells = torch.bincount((row * columns + prediction).flatten(), minlength=rows * columns)
         self.confusion = self.confusion + cells.view(rows, columns)
@@ -66,27 +112,89 @@ class ClassReport(Metric):
         gold = self.confusion.sum(1).tolist()
         if not sum(gold):
             return {"scores": {}, "report": {}}
-        report = report_rates([*self.labels, UNSEEN], correct, predicted, gold)
-        scores = {
-            "accuracy": sum(correct) / sum(gold),
-            "macro_f1": report["macro"]["f1"],
-            "micro_f1": report["micro"]["f1"],
-            "weighted_f1": report["weighted"]["f1"],
-            "macro_precision": report["macro"]["precision"],
-            "macro_recall": report["macro"]["recall"],
-            "mcc": _matthews(correct, predicted, gold),
-        }
+        report = report_rates([*self.labels, UNSEEN_CLASS], correct, predicted, gold)
+        means = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
+        scores = {"accuracy": sum(correct) / sum(gold)}
+        for name in means:
+            mean, rate = name.split("_")
+            scores[name] = report[mean][rate]
+        scores["mcc"] = _matthews(correct, predicted, gold)
         return {"scores": scores, "report": report}
 
 
-class LabelSetReport(Metric):
+def report_classes(
+    labels: Sequence[str],
+    predictions: Sequence[str],
+    golds: Sequence[str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return the `ClassReport` of classes by name, over all ranks.
+
+    Matthews correlation is moved from the scores to the report: it may be negative.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    metric = ClassReport(labels).to(device)
+    indices = [
+        [index[name] for name in predictions],
+        [index.get(name, UNSEEN) for name in golds],
+    ]
+    metric.update(*(torch.tensor(column, dtype=torch.long, device=device) for column in indices))
+    result = metric.compute()
+    if result["scores"]:
+        result["report"]["mcc"] = result["scores"].pop("mcc")
+    return result
+
+
+class CountReport(Metric):
+    """Counts per class, from which a subclass reports rates.
+
+    A class that is not listed counts as "<unseen>", and never as correct.
+    """
+
+    full_state_update = False
+    counts: Tensor  # (3, classes + 1): correct, predicted, gold; last column: classes not listed
+    agreement: Tensor  # (2,): items whose prediction equals gold, all items
+
+    def __init__(self, classes: Sequence[str], what: str) -> None:
+        super().__init__()
+        self.classes = check_names(classes, what)
+        shape = (3, len(self.classes) + 1)
+        self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("agreement", torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")
+
+    def _add(self, *columns: Iterable[str], agreeing: int, total: int) -> None:
+        """Count the classes of what is correct, predicted and gold."""
+        counts: list[list[int]] = []
+        for names in columns:
+            counter = Counter(names)
+            listed = [counter[name] for name in self.classes]
+            counts.append([*listed, counter.total() - sum(listed)])
+        counts[0][-1] = 0
+        self.counts = self.counts + torch.tensor(counts, device=self.counts.device)
+        self.agreement = self.agreement + torch.tensor([agreeing, total], device=self.counts.device)
+
+    def _report(self) -> tuple[float, dict[str, Any]] | None:
+        """Return the share of items that agree and the rates; None if there is no item."""
+        agreeing, total = self.agreement.tolist()
+        if not total:
+            return None
+        correct, predicted, gold = self._counts()
+        report = report_rates([*self.classes, UNSEEN_CLASS], correct, predicted, gold)
+        return agreeing / total, report
+
+    def _counts(self) -> tuple[list[int], list[int], list[int]]:
+        correct, predicted, gold = self.counts.tolist()
+        return correct, predicted, gold
+
+
+class LabelSetReport(CountReport):
     """Count sets of labels; report F1 by label and its means, and how well whole sets agree.
 
     Micro, macro and weighted F1 run over labels, as in `ClassReport` over those that occur;
     "accuracy" is the share of sets that agree wholly. Over items run "samples_f1", the mean of
     2|P & G| / (|P| + |G|), and "jaccard", the mean of |P & G| / |P | G| (the accuracy of
     SemEval-2018 E-c, https://aclanthology.org/S18-1001); two empty sets agree, and count 1 in all
-    three. Gold labels that are not listed count under "<unseen>", and are never found.
+    three.
 
     >>> metric = LabelSetReport(["anger", "joy"])
     >>> metric.update([["joy"], []], [["anger", "joy"], []])
@@ -95,58 +203,48 @@ class LabelSetReport(Metric):
     (0.75, 0.5)
     """
 
-    full_state_update = False
-    counts: Tensor  # (3, labels + 1): found, predicted, gold; last column = labels not listed
-    items: Tensor  # (2,): sets that agree wholly, all sets
     sums: Tensor  # (2,): of F1 and of the Jaccard index over items
 
     def __init__(self, labels: Sequence[str]) -> None:
-        super().__init__()
-        self.labels = check_names(labels, "labels")
-        shape = (3, len(self.labels) + 1)
-        self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("items", torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")
+        super().__init__(labels, "labels")
         self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, predictions: Sequence[Sequence[str]], golds: Sequence[Sequence[str]]) -> None:
         """Count sets of labels, one predicted and one gold an item."""
-        found, predicted, gold = Counter(), Counter(), Counter()
+        correct, predicted, gold = [], [], []
         agreeing, f1, jaccard = 0, 0.0, 0.0
-        pairs = [(set(g), set(t)) for g, t in zip(predictions, golds, strict=True)]
-        for guess, truth in pairs:
-            both = guess & truth
-            found.update(both)
-            predicted.update(guess)
-            gold.update(truth)
-            agreeing += guess == truth
-            f1 += 2 * len(both) / (len(guess) + len(truth)) if guess or truth else 1.0
-            jaccard += len(both) / len(guess | truth) if guess or truth else 1.0
-        as_tensor = partial(torch.tensor, device=self.counts.device)
-        columns = [_in_order(counter, self.labels) for counter in (found, predicted, gold)]
-        columns[0][-1] = 0
-        self.counts = self.counts + as_tensor(columns)
-        self.items = self.items + as_tensor([agreeing, len(pairs)])
-        self.sums = self.sums + as_tensor([f1, jaccard], dtype=torch.float64)
+        pairs = [(set(p), set(g)) for p, g in zip(predictions, golds, strict=True)]
+        for prediction, truth in pairs:
+            both = prediction & truth
+            correct += both
+            predicted += prediction
+            gold += truth
+            agreeing += prediction == truth
+            some = bool(prediction or truth)
+            f1 += 2 * len(both) / (len(prediction) + len(truth)) if some else 1.0
+            jaccard += len(both) / len(prediction | truth) if some else 1.0
+        self._add(correct, predicted, gold, agreeing=agreeing, total=len(pairs))
+        sums = torch.tensor([f1, jaccard], dtype=torch.float64, device=self.sums.device)
+        self.sums = self.sums + sums
 
     def compute(self) -> dict[str, Any]:
         """Return scores and report over all that was counted."""
-        agreeing, total = self.items.tolist()
-        if not total:
+        if (result := self._report()) is None:
             return {"scores": {}, "report": {}}
-        report = report_rates([*self.labels, UNSEEN], *self.counts.tolist())
-        f1, jaccard = (self.sums / total).tolist()
-        means = {f"{mean}_f1": report[mean]["f1"] for mean in ("micro", "macro", "weighted")}
-        own = {"samples_f1": f1, "jaccard": jaccard, "accuracy": agreeing / total}
-        return {"scores": means | own, "report": report}
+        accuracy, report = result
+        f1, jaccard = (self.sums / self.agreement[1]).tolist()
+        scores = {f"{mean}_f1": report[mean]["f1"] for mean in ("micro", "macro", "weighted")}
+        scores |= {"samples_f1": f1, "jaccard": jaccard, "accuracy": accuracy}
+        return {"scores": scores, "report": report}
 
 
-class RelationReport(Metric):
+class RelationReport(CountReport):
     """Count relations; report precision, recall and F1 over all but `no_relation`.
 
     By the rule `plain` each label is a class; micro F1 is then that of TACRED
     (https://aclanthology.org/D17-1004). By the rule `semeval`, that of SemEval-2010 Task 8
     (https://aclanthology.org/S10-1006), the two directions of a relation, labels that differ in
-    "(e1,e2)" and "(e2,e1)" alone, are one class: an answer in the wrong direction is wrong, yet
+    "(e1,e2)" and "(e2,e1)" alone, are one class: a prediction in the wrong direction is wrong, yet
     counts as predicted and as gold of that class, and relations without gold are left out of all
     means. "accuracy" is over all items and labels.
 
@@ -156,51 +254,33 @@ class RelationReport(Metric):
     {'R': {'precision': 0.5, 'recall': 0.5, 'f1': 0.5, 'support': 2}}
     """
 
-    full_state_update = False
-    counts: Tensor  # (3, classes + 1): found, predicted, gold; last column = classes not listed
-    items: Tensor  # (2,): labels that agree, all labels
-
     def __init__(self, labels: Sequence[str], no_relation: str | None, rule: str) -> None:
-        super().__init__()
         self.no_relation, self.rule = no_relation, rule
-        named = {self._class_of(label) for label in labels if label != no_relation}
-        self.classes = check_names(sorted(named), "relations")
-        shape = (3, len(self.classes) + 1)
-        self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("items", torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")
+        super().__init__(sorted(set(self._classes_of(labels))), "relations")
 
-    def _class_of(self, label: str) -> str:
-        return DIRECTION.sub("", label) if self.rule == "semeval" else label
+    def _classes_of(self, labels: Iterable[str]) -> list[str]:
+        related = [label for label in labels if label != self.no_relation]
+        return [DIRECTION.sub("", r) for r in related] if self.rule == "semeval" else related
 
     def update(self, predictions: Sequence[str], golds: Sequence[str]) -> None:
         """Count labels, one predicted and one gold an item."""
-        right = [truth for guess, truth in zip(predictions, golds, strict=True) if guess == truth]
-        columns = [
-            Counter(self._class_of(label) for label in labels if label != self.no_relation)
-            for labels in (right, predictions, golds)
-        ]
-        counts = [_in_order(counter, self.classes) for counter in columns]
-        self.counts = self.counts + torch.tensor(counts, device=self.counts.device)
-        items = [len(right), len(golds)]
-        self.items = self.items + torch.tensor(items, device=self.counts.device)
+        correct = [gold for guess, gold in zip(predictions, golds, strict=True) if guess == gold]
+        columns = [self._classes_of(labels) for labels in (correct, predictions, golds)]
+        self._add(*columns, agreeing=len(correct), total=len(golds))
+
+    def _counts(self) -> tuple[list[int], list[int], list[int]]:
+        correct, predicted, gold = super()._counts()
+        if self.rule == "semeval":
+            predicted = [p if g else 0 for p, g in zip(predicted, gold, strict=True)]
+        return correct, predicted, gold
 
     def compute(self) -> dict[str, Any]:
         """Return scores and report over all that was counted."""
-        agreeing, total = self.items.tolist()
-        if not total:
+        if (result := self._report()) is None:
             return {"scores": {}, "report": {}}
-        found, predicted, gold = self.counts.tolist()
-        if self.rule == "semeval":
-            predicted = [p if g else 0 for p, g in zip(predicted, gold, strict=True)]
-        report = report_rates([*self.classes, UNSEEN], found, predicted, gold)
-        means = {f"{m}_{r}": report[m][r] for m in ("macro", "micro") for r in RATES}
-        return {"scores": means | {"accuracy": agreeing / total}, "report": report}
-
-
-def _in_order(counter: Counter[str], names: Sequence[str]) -> list[int]:
-    """Return the counts in the order of the names, then that of all others."""
-    listed = [counter[name] for name in names]
-    return [*listed, counter.total() - sum(listed)]
+        accuracy, report = result
+        scores = {f"{m}_{rate}": report[m][rate] for m in ("macro", "micro") for rate in RATES}
+        return {"scores": scores | {"accuracy": accuracy}, "report": report}
 
 
 def _matthews(correct: list[int], predicted: list[int], gold: list[int]) -> float:

@@ -1,8 +1,4 @@
-"""Agreement of real numbers: Pearson's and Spearman's correlation, and the errors in their unit.
-
-A rank correlation needs every pair at once, so the pairs themselves are gathered over ranks.
-Called by `tasks/regression.py`.
-"""
+"""Metrics of regression: Pearson's and Spearman's correlation, and errors in the labels' unit."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +14,10 @@ from crosstune.errors import RunError
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Return Pearson's correlation of two columns, 0 where one of them never varies.
+    """Return Pearson's correlation of two columns, 0 if one of them never varies.
 
-    Without variation it is 0/0; a constant prediction has learnt nothing, and a score must be
-    comparable with the next epoch's, so it counts as none. Matthews correlation does the same.
+    Without variation it is 0/0; a constant prediction has learnt nothing, and its score must be
+    comparable with the next epoch's, so it is 0. Matthews correlation does the same.
 
     >>> round(pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 7.0])), 4)
     0.9934
@@ -49,8 +45,8 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 class CorrelationReport(Metric):
     """Gather pairs of real numbers; report their correlations, root mean square and mean error.
 
-    "pearson" and "spearman" are scores because they are what the field compares, though they lie
-    in [-1, 1]; "rmse" and "mae" are in the unit of the numbers and stand in the report.
+    Ranks need all pairs, so the pairs are gathered. "pearson" and "spearman" are the scores, though
+    they lie in [-1, 1]; "rmse" and "mae" have the unit of the numbers and are in the report.
 
     >>> metric = CorrelationReport()
     >>> metric.update([1.0, 2.0, 4.0], [1.0, 3.0, 4.0])
@@ -66,7 +62,7 @@ class CorrelationReport(Metric):
         self.add_state("pairs", [], dist_reduce_fx="cat")
 
     def update(self, predictions: Sequence[float], golds: Sequence[float]) -> None:
-        """Add pairs; a rank without any must say so too, or the others wait for it.
+        """Add pairs; every rank must call this, even without any, or the others wait.
 
         Raises:
             RunError: a prediction is infinite or not a number.
@@ -82,9 +78,9 @@ class CorrelationReport(Metric):
         pairs = dim_zero_cat(self.pairs)
         if not len(pairs):
             return {"scores": {}, "report": {}}
-        guesses, golds = pairs.cpu().numpy().T
-        errors = guesses - golds
-        scores = {"pearson": pearson(guesses, golds), "spearman": spearman(guesses, golds)}
+        predictions, golds = pairs.cpu().numpy().T
+        errors = predictions - golds
+        scores = {"pearson": pearson(predictions, golds), "spearman": spearman(predictions, golds)}
         report = {
             "rmse": float(np.sqrt(np.mean(errors**2))),
             "mae": float(np.abs(errors).mean()),

@@ -1,8 +1,7 @@
-"""Written text against references: BLEU, chrF and ROUGE, as their reference libraries count them.
+"""Metrics of generated text against references: BLEU, chrF and ROUGE, by their own libraries.
 
-BLEU and chrF belong to a corpus, and chrF gives no counts away that would add up: so this is a
-function over all texts of a split, and no `Metric`. `tasks/generation.py` gathers the texts of all
-ranks, in the order of the file, before it asks.
+BLEU and chrF are scores of a corpus, and chrF exposes no counts that could be summed: this is a
+function over all texts of a split, gathered from all ranks, and no `Metric`.
 """
 
 import re
@@ -21,10 +20,10 @@ SINGLE_WORDS = rf"([\u3005-\u3007{UNSPACED}])"  # the marks 々〆〇 stand for 
 
 
 class UnicodeWords:
-    """Words in small letters for ROUGE: rouge-score's own reading knows a to z and digits alone.
+    """A tokenizer for ROUGE: lower-cased words of any script.
 
-    Equal to it on ASCII. Letters, digits and marks of any script make words; ideographs and kana
-    stand for themselves.
+    Equal on ASCII to rouge-score's own, which knows only a to z and digits. Each ideograph and kana
+    is a word.
 
     >>> UnicodeWords().tokenize("El niño, 2 cafés: 北京 OK")
     ['el', 'niño', '2', 'cafés', '北', '京', 'ok']
@@ -32,9 +31,9 @@ class UnicodeWords:
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words of a text."""
-        whole = unicodedata.normalize("NFC", text.lower())
-        kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in whole)
-        return re.sub(SINGLE_WORDS, r" \1 ", kept).split()
+        lowered = unicodedata.normalize("NFC", text.lower())
+        letters = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in lowered)
+        return re.sub(SINGLE_WORDS, r" \1 ", letters).split()
 
 
 def report_overlap(
@@ -46,13 +45,13 @@ def report_overlap(
     https://aclanthology.org/W15-3049) are sacreBLEU's (Post 2018, https://aclanthology.org/W18-6319)
     over the corpus; BLEU's words are those of its tokenizer `zh` where `language` is zh, else of
     `13a`. ROUGE (Lin 2004, https://aclanthology.org/W04-1013) is rouge-score's F-measure over
-    `UnicodeWords`, the best reference counted, averaged over the texts. All are fractions; an empty
-    text is worth 0. Without any text both parts are empty.
+    `UnicodeWords` with the best reference, averaged over the texts. All are fractions; an empty
+    text scores 0. Without any text both parts are empty.
 
     >>> report_overlap(["el niño come pan"], [["el niño come pan", "come pan"]], "es")["scores"]
     {'bleu': 1.0, 'chrf': 1.0, 'rouge1': 1.0, 'rouge2': 1.0, 'rougeL': 1.0}
     """
-    from rouge_score.rouge_scorer import RougeScorer  # imports nltk, and every run this module
+    from rouge_score.rouge_scorer import RougeScorer  # imports nltk: slow, so not in every run
 
     if not texts:
         return {"scores": {}, "report": {}}
@@ -60,20 +59,20 @@ def report_overlap(
     streams: Any = [[of[n] if n < len(of) else None for of in references] for n in range(most)]
     bleu = BLEU(tokenize="zh" if language == "zh" else "13a")
     chrf = CHRF()
-    found: Any = bleu.corpus_score(texts, streams)
-    scores = {"bleu": found.score, "chrf": chrf.corpus_score(texts, streams).score}
+    bleu_score: Any = bleu.corpus_score(texts, streams)
+    scores = {"bleu": bleu_score.score, "chrf": chrf.corpus_score(texts, streams).score}
     scorer = RougeScorer(ROUGE, tokenizer=UnicodeWords())
     rouge = [scorer.score_multi(of, text) for text, of in zip(texts, references, strict=True)]
     report = {
         "texts": len(texts),
         "empty_texts": sum(not text for text in texts),
-        "words": found.sys_len,
-        "reference_words": found.ref_len,
-        "brevity_penalty": found.bp,
+        "words": bleu_score.sys_len,
+        "reference_words": bleu_score.ref_len,
+        "brevity_penalty": bleu_score.bp,
         "bleu_signature": str(bleu.get_signature()),
         "chrf_signature": str(chrf.get_signature()),
     }
-    # their percentages may exceed 100 by a rounding
+    # rounding may take the percentages above 100
     fractions = {name: min(1.0, value / 100) for name, value in scores.items()}
     means = {name: sum(one[name].fmeasure for one in rouge) / len(rouge) for name in ROUGE}
     return {"scores": fractions | means, "report": report}

@@ -1,4 +1,4 @@
-"""Predicted sub-words: their loss, accuracy and perplexity."""
+"""Metrics of masked language modelling: loss, accuracy and perplexity of predicted sub-words."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from torchmetrics import Metric
 class TokenLoss(Metric):
     """Sum the loss of predicted tokens; report their accuracy, mean loss and perplexity.
 
-    Losses are in nats; perplexity = exp(mean loss). The sum is kept in float64, so other batch
-    splits move the result by its rounding only.
+    Losses are in nats; perplexity = exp(mean loss). The sum is in float64, so other batches change
+    the result by its rounding only.
 
     >>> metric = TokenLoss()
     >>> metric.update(torch.tensor([0.0, 0.0]), torch.tensor([True, False]))
@@ -21,7 +21,7 @@ class TokenLoss(Metric):
 
     full_state_update = False
     loss: Tensor
-    tokens: Tensor  # (2,): predicted right, all
+    tokens: Tensor  # (2,): predicted correctly, all
 
     def __init__(self) -> None:
         super().__init__()
