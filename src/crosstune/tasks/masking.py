@@ -70,7 +70,7 @@ def number_words(
             unspaced = UNSPACED_CHARACTER.match(characters[:1]) or UNSPACED_CHARACTER.match(
                 previous[-1]
             )
-            is_new = is_new or unspaced is not None
+            is_new = is_new or unspaced
         if characters and start < end:
             is_new = False  # another byte of the same character
         numbers.append(numbers[-1] + is_new if numbers else 0)
