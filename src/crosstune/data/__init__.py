@@ -1,1 +1,1 @@
-"""Reading, checking, encoding and batching of text in any language."""
+"""Data: readers of files and hubs, checks, synthetic text, splits, and encoded windows."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crosstune.data.readers.files import collect_faults, make_split, read_file
+from crosstune.data.readers.files import collect_faults, has_lone_surrogate, make_split, read_file
 from crosstune.data.readers.tables import parse_json_lines
 from crosstune.data.splits import Split
 
@@ -69,5 +69,6 @@ def _read_value(value: Any) -> str:
     text = " ".join(value) if isinstance(value, list) else str(value)
     if not text.strip():
         raise ValueError("a value is empty")
-    text.encode()  # raises a ValueError for a lone surrogate
+    if has_lone_surrogate(text):
+        raise ValueError("a value holds half of a character (a lone surrogate)")
     return text

@@ -6,6 +6,7 @@ or replaced: one that the encoding does not know is a fault with its line.
 
 import gzip
 import hashlib
+import json
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,30 @@ def read_file(source: str, encoding: str = "utf-8") -> tuple[str, str]:
         name = "UTF-8" if encoding == "utf-8" else encoding
         raise DataError([f"{source}:{line}: byte 0x{byte:02x} is not {name}"]) from error
     return text, hashlib.sha256(raw).hexdigest()
+
+
+def parse_json(source: str, content: str) -> Any:
+    """Parse a file that is one JSON value.
+
+    Raises:
+        DataError: the JSON is malformed.
+    """
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        where = f"{source}:{error.lineno}:{error.colno}"
+        raise DataError([f"{where}: malformed JSON ({error.msg})"]) from error
+    except (ValueError, RecursionError) as error:  # an integer too long, or nested too deep
+        raise DataError([f"{source}: malformed JSON ({error})"]) from error
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Return whether a text holds half of a character, as JSON can spell it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def iterate_lines(content: str) -> Iterator[Line]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from crosstune.data.readers.files import iterate_lines, make_split, read_file
+from crosstune.data.readers.files import has_lone_surrogate, iterate_lines, make_split, read_file
 from crosstune.data.readers.tables import Values, parse_table
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError
@@ -86,15 +86,8 @@ def _read_texts(value: Any) -> list[str]:
     items = value if isinstance(value, list) else [value]
     scalars = [item for item in items if isinstance(item, str | int | float)]
     texts = [str(item).strip() for item in scalars if item == item]  # JSON's NaN is not itself
-    return texts if len(texts) == len(items) and all(map(_is_text, texts)) else []
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()  # JSON may hold half of a character, a lone surrogate
-    except UnicodeEncodeError:
-        return False
-    return bool(text)
+    complete = len(texts) == len(items) and all(texts)
+    return texts if complete and not any(map(has_lone_surrogate, texts)) else []
 
 
 def _make_pair(text: str, references: list[str]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Rows carry `text` without markers, `head` (e1, the subject) and `tail` (e2, the 
 [start, end) character offsets, and `label`. BRAT's stand-off annotations have their own file.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from itertools import accumulate
@@ -15,6 +14,7 @@ from crosstune.data.readers.files import (
     iterate_blocks,
     iterate_lines,
     make_split,
+    parse_json,
     read_file,
 )
 from crosstune.data.readers.tables import read_columns
@@ -157,11 +157,7 @@ def read_tacred(source: str, *, encoding: str = "utf-8") -> Split:
         DataError: the file is missing, no JSON list, or a sentence lacks a key or a span of words.
     """
     content, digest = read_file(source, encoding)
-    try:
-        sentences = json.loads(content)
-    except json.JSONDecodeError as error:
-        where = f"{source}:{error.lineno}:{error.colno}"
-        raise DataError([f"{where}: malformed JSON ({error.msg})"]) from error
+    sentences = parse_json(source, content)
     if not isinstance(sentences, list):
         raise DataError([f"{source}: no JSON list of sentences"])
     rows: list[dict[str, Any]] = []

@@ -10,9 +10,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
-from crosstune.data.readers.files import make_split, read_file
+from crosstune.data.readers.files import has_lone_surrogate, make_split, parse_json, read_file
 from crosstune.data.splits import Split
-from crosstune.errors import DataError
 
 TYPE_NAMES = {
     str: "a string",
@@ -47,7 +46,7 @@ def read_squad(source: str, *, answered: bool = True, encoding: str = "utf-8") -
     locator = _IdLocator(source, content)
     rows: list[dict[str, Any]] = []
     first: dict[str, str] = {}
-    for path, context, value in _iterate_questions(_parse_json(source, content), source, faults):
+    for path, context, value in _iterate_questions(parse_json(source, content), source, faults):
         node = _Node(value, path, source, faults)
         name = node.take_id()
         where = locator.locate(name) if name is not None else source
@@ -61,16 +60,6 @@ def read_squad(source: str, *, answered: bool = True, encoding: str = "utf-8") -
         columns = {"question": question, "context": context, "answers": answers}
         rows.append({"id": name, **columns, "where": where})
     return make_split(rows, faults, {source: digest})
-
-
-def _parse_json(source: str, content: str) -> Any:
-    try:
-        return json.loads(content)
-    except json.JSONDecodeError as error:
-        where = f"{source}:{error.lineno}:{error.colno}"
-        raise DataError([f"{where}: malformed JSON ({error.msg})"]) from error
-    except (ValueError, RecursionError) as error:  # an integer too long, or nested too deep
-        raise DataError([f"{source}: malformed JSON ({error})"]) from error
 
 
 class _Node:
@@ -96,7 +85,7 @@ class _Node:
         if type(value) is not expected:  # isinstance takes a boolean for an int
             self.add_fault(f"{key!r} holds {_describe_type(value)}, not {TYPE_NAMES[expected]}")
             return None
-        if expected is str and re.search("[\ud800-\udfff]", value):
+        if expected is str and has_lone_surrogate(value):
             self.add_fault(f"{key!r} holds half of a character (a lone surrogate)")
             return None
         return value

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from crosstune.data.readers.files import iterate_lines, make_split, read_file
+from crosstune.data.readers.files import has_lone_surrogate, iterate_lines, make_split, read_file
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
@@ -109,9 +109,7 @@ def _find_cell_fault(value: Any, column: str, key: str, is_set: bool) -> str | N
             return f"column {column!r} holds a {type(item).__name__}, not one value"
         if _is_empty(item) and (is_list or not is_set):
             return f"column {column!r} ({key}) is empty"
-        try:
-            str(item).encode()
-        except UnicodeEncodeError:
+        if has_lone_surrogate(str(item)):
             return f"column {column!r} holds half of a character (a lone surrogate)"
     return None
 
