@@ -4,5 +4,5 @@ import sys
 
 from crosstune.cli.main import main
 
-if __name__ == "__main__":  # a pool's processes import it
+if __name__ == "__main__":  # processes of a pool import this file
     sys.exit(main())

@@ -1,7 +1,7 @@
-"""Errors of the user's making: one clear paragraph each, with the exit code it ends in.
+"""Errors that a user can fix, with the exit code of each.
 
-Every message says what was received, what is allowed, and where. `cli.py` prints the message
-alone; `--debug` shows the traceback.
+A message says in one paragraph what was received, what is allowed and where. The command line
+prints it without a traceback.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 
 class CrosstuneError(Exception):
-    """Base of the errors that are shown as one paragraph."""
+    """Base class of errors that are printed without a traceback."""
 
     exit_code = 1
 
@@ -21,27 +21,27 @@ class ConfigError(CrosstuneError):
 
 
 class DataError(CrosstuneError):
-    """A data file is missing, malformed or does not fit the task; holds every fault found.
+    """A data file is missing, malformed or does not fit the task; `faults` has every fault.
 
     >>> str(DataError(["a.tsv:3: 1 column, header has 2", "a.tsv:9: empty text"]))
     'a.tsv:3: 1 column, header has 2; a.tsv:9: empty text'
     """
 
-    shown = 5
+    max_printed = 5
 
     def __init__(self, faults: Sequence[str]):
         self.faults = list(faults)
-        more = len(self.faults) - self.shown
+        more = len(self.faults) - self.max_printed
         tail = f"; and {more} more faults" if more > 0 else ""
-        super().__init__("; ".join(self.faults[: self.shown]) + tail)
+        super().__init__("; ".join(self.faults[: self.max_printed]) + tail)
 
 
 class RunError(CrosstuneError):
-    """The work itself failed: training, evaluation or writing its results."""
+    """Training, evaluation or writing results failed."""
 
 
 def suggest(received: str, allowed: Sequence[str]) -> str:
-    """Return "Allowed: …", with the nearest name first when one is near.
+    """Return "Allowed: …", preceded by the most similar name if there is one.
 
     >>> suggest("lroa", ["full", "lora"])
     'Did you mean lora? Allowed: full, lora.'

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whoever else writes the same one."""
+"""Atomic writes of files and folders, safe when several processes write the same one."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and move it there once it is written."""
+    """Yield a temporary path beside `path`, which replaces `path` once it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -19,7 +19,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())
+        partial.chmod(0o666 & ~_read_umask())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -27,23 +27,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a folder beside `path` to fill, and move it there; a folder already there stays."""
+    """Yield a temporary folder beside `path` and rename it; an existing folder is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield partial
-        partial.chmod(0o777 & ~_umask())
+        partial.chmod(0o777 & ~_read_umask())
         if not path.is_dir():
             try:
                 partial.rename(path)
             except OSError:
-                if not path.is_dir():  # else another process was first, with the same content
+                if not path.is_dir():  # else another process wrote the same content first
                     raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _umask() -> int:
+def _read_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

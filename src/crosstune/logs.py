@@ -1,6 +1,6 @@
-"""What a run tells while it works: log lines on the terminal's stderr and in the run's log.txt.
+"""Logging to stderr and to a run's log.txt, and filters for expected notices of libraries.
 
-Standard output is kept for results: the folders of runs, the table of a report.
+Standard output is for results: folders of runs, the table of a report.
 """
 
 import logging
@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from typing_extensions import override
+
 LOG = logging.getLogger("crosstune")
 
 
 class StderrHandler(logging.Handler):
-    """Writes to whatever stderr is at that moment."""
+    """Writes to the current `sys.stderr`, which may have been redirected since."""
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one line."""
         print(self.format(record), file=sys.stderr)
 
 
 TERMINAL = StderrHandler()
 TERMINAL.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 NOISY_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "transformers")
-# what Lightning and peft say of choices that we make on purpose
+# notices of Lightning and peft about choices that are intended
 EXPECTED_WARNINGS = (
     r".*does not have many workers.*",
     r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*",
@@ -36,23 +38,23 @@ EXPECTED_WARNINGS = (
     r".*Experiment logs directory .* exists and is not empty.*",
     r".*Trainer already configured with model summary callbacks.*",
     r".*`is_gradient_checkpointing` is deprecated.*",
-    r".*Unsupported layer type .*LayerNorm.*",  # peft, of layers that a method does adapt
-    r"The following rank_pattern keys did not match.*",  # peft, of AdaLoRA's pattern
+    r".*Unsupported layer type .*LayerNorm.*",  # peft, about layers that a method does adapt
+    r"The following rank_pattern keys did not match.*",  # peft, about AdaLoRA's pattern
 )
 
 
 def log_to_terminal() -> None:
-    """Send log lines to stderr; a second call changes nothing."""
+    """Send log lines to stderr; calling it again has no effect."""
     LOG.addHandler(TERMINAL)
     LOG.setLevel(logging.INFO)
 
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Send the log lines of this thread to a file too: others may be at other runs."""
+    """Also send this thread's log lines to a file; other threads may train other runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    mine = threading.get_ident()
-    handler.addFilter(lambda record: record.thread == mine)
+    thread = threading.get_ident()
+    handler.addFilter(lambda record: record.thread == thread)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
@@ -65,9 +67,9 @@ def log_to_file(path: Path) -> Iterator[None]:
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Silence the notices of libraries about choices that are meant; errors still show."""
+    """Suppress expected warnings and notices of libraries; errors are still shown."""
     noisy = [logging.getLogger(name) for name in NOISY_LOGGERS]
-    before = [logger.level for logger in noisy]
+    levels = [logger.level for logger in noisy]
     for logger in noisy:
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -76,5 +78,5 @@ def silence_libraries() -> Iterator[None]:
         try:
             yield
         finally:
-            for logger, level in zip(noisy, before, strict=True):
+            for logger, level in zip(noisy, levels, strict=True):
                 logger.setLevel(level)

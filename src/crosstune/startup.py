@@ -1,7 +1,7 @@
-"""Heavy libraries imported without the collector of garbage walking through them again and again.
+"""Faster imports of heavy libraries, by deferring garbage collection.
 
-While torch and transformers are imported nearly every object stays, and looking for garbage among
-them took an eighth of a command's start; so it is while a report reads records. Called by `cli.py`.
+Almost no object created by importing torch and transformers, or by reading records, becomes
+garbage; searching them for it took an eighth of a command's start.
 """
 
 import gc
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def defer_garbage_collection() -> Iterator[None]:
-    """Put garbage collection off, and leave out for good what is made meanwhile."""
+    """Disable garbage collection, and exempt the objects created meanwhile from it for good."""
     gc.disable()
     try:
         yield

@@ -1,6 +1,6 @@
-"""`hydra/launcher=fused`, found by Hydra's scan for plugins; `crosstune.sweeps.fused` does it.
+"""Hydra plugin for `hydra/launcher=fused`; the work is done in `crosstune.sweeps.fused`.
 
-Imports nothing heavy, because the scan imports it at every command.
+Hydra imports it at every command, so it imports nothing heavy.
 """
 
 import logging
@@ -13,6 +13,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from typing_extensions import override
 
 from crosstune.errors import ConfigError
 from crosstune.startup import defer_garbage_collection
@@ -28,7 +29,7 @@ class FusedConf:
     """Options of the launcher."""
 
     _target_: str = "hydra_plugins.crosstune_fused.FusedLauncher"
-    size: int = 8  # runs that are trained together, at most
+    size: int = 8  # at most so many runs are trained together
 
 
 ConfigStore.instance().store(
@@ -37,49 +38,48 @@ ConfigStore.instance().store(
 
 
 class FusedLauncher(Launcher):
-    """Trains runs together that differ in numbers alone, in this process."""
+    """Trains runs that differ only in numbers together, in this process."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
+    @override
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what the sweep is about."""
         self.sweep = Sweep(hydra_context, task_function, config)
         if self.size < 1:
             raise ConfigError(f"hydra.launcher.size={self.size}: must be at least 1.")
 
+    @override
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Do the jobs and return their scores."""
-        return self.sweep.launch(job_overrides, initial_job_idx, self.do)
+        return self.sweep.launch(job_overrides, initial_job_idx, self.run_jobs)
 
-    def do(self, runs: Runs, tell: OnStart) -> dict[int, JobResult]:
-        """Return the answer of every run."""
-        # heavy, and Hydra's scan for plugins imports this file at every command
+    def run_jobs(self, runs: Runs, on_start: OnStart) -> dict[int, JobResult]:
+        """Train the runs and return the result of each."""
         with defer_garbage_collection():
             from crosstune.sweeps.fused.group_trainer import GroupTrainer
             from crosstune.sweeps.job import run_isolated
 
-        answers: dict[int, JobResult] = {}
+        results: dict[int, JobResult] = {}
 
-        def keep(number: int, said: dict[str, Any]) -> None:
-            answers[number] = JobResult(**said)
-            if answers[number].error:
-                show_error(number, answers[number].error)
+        def add_result(number: int, fields: dict[str, Any]) -> None:
+            result = results[number] = JobResult(**fields)
+            if result.error:
+                show_error(number, result.error)
             else:
-                print(answers[number].folder, flush=True)
+                print(result.folder, flush=True)
 
         groups = make_groups(runs, self.size)
         for number, reason in groups.alone.items():
             log.info("run %d is trained alone: %s", number + 1, reason)
         for group in groups.together:
             for number in group:
-                tell(number)
-            GroupTrainer({number: runs[number] for number in group}, keep).train()
+                on_start(number)
+            GroupTrainer({number: runs[number] for number in group}, add_result).train()
         for number in groups.alone:
-            tell(number)
-            keep(number, run_isolated(runs[number]))
-        return answers
+            on_start(number)
+            add_result(number, run_isolated(runs[number]))
+        return results

@@ -86,7 +86,7 @@ def test_the_sound_lines_of_a_faulty_file_are_examined(given):
     assert rules(report) == ["D101", "D102", "L103", "R103"]
     assert report.partial == ["train/es"]
     assert report.splits["train/es"] == 3
-    assert "train/es: 3 rows of its sound lines" in report.as_text(False)
+    assert "train/es: 3 rows of its valid lines" in report.as_text(False)
 
 
 def test_a_train_of_one_label_is_told_and_the_rest_examined(given):
@@ -186,7 +186,7 @@ def test_cuts_and_unknown_pieces_are_measured_where_a_model_is_named(given, caps
     model = ["model=local", f"model.path={checkpoint}"]
     out = run_check(capsys, *overrides, *model, "data.max_tokens=16")[1]
     assert "train/es by local" in out
-    assert "57.14% of sub-words unknown" in out  # El, niñ, ##o and four unknown signs
+    assert "57.14% of subwords unknown" in out  # El, niñ, ##o and four unknown signs
     assert "100.0% of items cut to 16" in out
     assert [rule in out for rule in ("K101", "K102", "K103")] == [True] * 3
 
@@ -195,7 +195,7 @@ def test_mini_trains_its_tokenizer_on_train(given, capsys, tmp_path):
     overrides = [*given(), "model=mini", "model.vocab_size=400", f"outputs={tmp_path}"]
     code, out = run_check(capsys, *overrides)
     assert code == 0
-    assert "0.0% of items cut to 128, 0.00% of sub-words unknown" in out
+    assert "0.0% of items cut to 128, 0.00% of subwords unknown" in out
 
 
 def test_mini_needs_train(given):
@@ -249,5 +249,5 @@ def test_the_5_offsets_of_cmrc_are_found():
 def test_a_check_that_gives_a_faulty_file_up_would_be_seen(given, monkeypatch):
     run = compose_run(given(train=TRAIN + "solo\nuno\ta\n"))
     assert rules(examine(run)) == ["D101", "R103"]
-    monkeypatch.setattr("crosstune.cli.check._PASSES", 1)
+    monkeypatch.setattr("crosstune.cli.check._MAX_PASSES", 1)
     assert rules(examine(run)) == ["R103"]

@@ -102,7 +102,7 @@ def test_a_target_outside_the_allow_list_is_refused_with_what_to_do(path):
     with pytest.raises(ConfigError) as refusal:
         locate_target(path, "data.reader")
     message = str(refusal.value)
-    assert f"data.reader._target_={path} is outside the packages" in message
+    assert f"data.reader._target_={path} is outside the allowed packages" in message
     assert "crosstune.data, crosstune.methods, peft, torch.optim, transformers" in message
     assert "allow=[my_package]" in message
 
@@ -137,7 +137,7 @@ def test_a_module_of_an_admitted_package_is_no_target(own):
 
 
 def test_a_package_is_admitted_by_its_whole_name(own):
-    with pytest.raises(ConfigError, match="is outside the packages"):
+    with pytest.raises(ConfigError, match="is outside the allowed packages"):
         locate_target(f"{own}.Thing", "data.reader", ["own"])
 
 

@@ -1,4 +1,4 @@
 """The command line: one function per verb, help and argument parsing.
 
-The rest of the package is imported only inside a verb, so that help is instant.
+A verb imports the rest of the package when it runs, so that help is printed at once.
 """

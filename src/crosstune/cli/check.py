@@ -1,7 +1,7 @@
-"""What `crosstune check` does: every fault of a data set in one pass, training nothing.
+"""`crosstune check`: reports every fault of a data set in one pass, without training.
 
-Reads the splits that are given, asks `data/checks.py` and `data/duplicates.py` what is wrong with
-them, and puts the findings together. The rules are in `data/findings.py`.
+Reads the splits and collects what the checks of `data/quality` find. Files with faulty lines are
+examined without these.
 """
 
 import gzip
@@ -35,35 +35,35 @@ from crosstune.models.load import load_tokenizer
 from crosstune.runs.fingerprint import resolve_model
 from crosstune.tasks import TASKS, Task
 
-_PASSES = 20  # readings of a faulty file, each without the lines that the one before refused
-_MOST_CUT, _MOST_UNKNOWN = 0.05, 0.01  # shares of items and sub-words beyond which to warn
+_MAX_PASSES = 20  # readings of a faulty file, each without the lines that the last one refused
+_MAX_TRUNCATED, _MAX_UNKNOWN = 0.05, 0.01  # shares of items and subwords above which to warn
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was examined, and what was found."""
+    """What was examined, with the findings."""
 
     data: str
     splits: dict[str, int]  # split/language -> rows examined
     missing: list[str]  # splits that were not given
-    partial: list[str]  # split/language of which only the sound lines were examined
-    leakage: dict[str, int]  # split/language -> rows that train holds too, exactly or loosely
+    partial: list[str]  # split/language of which only the valid lines were examined
+    leakage: dict[str, int]  # split/language -> rows that are also in train, exactly or nearly
     findings: list[Finding]
 
     @property
     def faulty(self) -> bool:
-        """Whether an error is among the findings."""
+        """Whether any finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
 
     def as_text(self, everything: bool) -> str:
-        """Return the report for people; `everything` lists every place of a rule."""
+        """Return the report as text; `everything` lists every occurrence of a rule."""
         lines = [
-            f"{self.data} {name}: {rows} rows{' of its sound lines' * (name in self.partial)}"
+            f"{self.data} {name}: {rows} rows{' of its valid lines' * (name in self.partial)}"
             for name, rows in self.splits.items()
         ]
         if self.missing:
             lines.append(f"{self.data}: not given, so not examined: {', '.join(self.missing)}")
-        lines += [f"{name}: {n} rows stand in train too" for name, n in self.leakage.items()]
+        lines += [f"{name}: {n} rows are in train too" for name, n in self.leakage.items()]
         return "\n".join([*lines, render_text(self.findings, everything)])
 
     def as_json(self) -> str:
@@ -75,24 +75,24 @@ class Report:
 def examine(run: Run, tokenize: bool = False) -> Report:
     """Return what is wrong with the run's data; `tokenize` measures the model's tokenizer on it.
 
-    Splits that are null are not examined. The sound lines of a faulty file are.
+    Splits that are null are not examined; of a faulty file the valid lines are.
 
     Raises:
         ConfigError: an option does not fit, or no split is given.
     """
     data = run.data
-    _check_allowed(data.allowed)
+    _check_allowed_rules(data.allowed)
     splits: Splits = {}
     sources: dict[str, str] = {}
     partial: list[str] = []
     findings: list[Finding] = []
-    for name, language, given in iterate_sources(data, _given(data)):
-        source = sources[f"{name}/{language}"] = given["source"]
-        split, faults, whole = _read(data, run.allow, given)
+    for name, language, arguments in iterate_sources(data, _list_splits(data)):
+        source = sources[f"{name}/{language}"] = arguments["source"]
+        split, faults, complete = _read_split(data, run.allow, arguments)
         findings += faults
         rows = [{**row, "language": language} for row in split.rows]
         splits.setdefault(name, {})[language] = Split(rows, split.digests)
-        if not whole:
+        if not complete:
             partial.append(f"{name}/{language}")
         elif not rows:
             findings.append(
@@ -117,95 +117,91 @@ def examine(run: Run, tokenize: bool = False) -> Report:
     )
 
 
-def _check_allowed(allowed: Sequence[str]) -> None:
+def _check_allowed_rules(allowed: Sequence[str]) -> None:
     known = {*RULES, *(rule.name for rule in RULES.values())}
     for name in allowed:
         if name not in known:
             raise ConfigError(f"data.allowed={name}: no such rule. {suggest(name, sorted(known))}")
 
 
-def _given(data: Data) -> list[str]:
+def _list_splits(data: Data) -> list[str]:
     names = [name for name in SPLITS if getattr(data, name) is not None]
     if not names:
         raise ConfigError("No split is given: give data.train, data.validation or data.test.")
     return names
 
 
-def _read(
-    data: Data, allow: Sequence[str], given: ReaderArguments
+def _read_split(
+    data: Data, allow: Sequence[str], arguments: ReaderArguments
 ) -> tuple[Split, list[Finding], bool]:
-    """Return the rows of a source, what is wrong with its text, and whether all was read."""
-    encoding, source = str(data.reader.get("encoding", "utf-8")), given["source"]
+    """Return the rows of a source, what is wrong with its text, and whether all of it was read."""
+    encoding, source = str(data.reader.get("encoding", "utf-8")), arguments["source"]
     try:
-        split = instantiate(data.reader, "data.reader", allow, **given)
+        split = instantiate(data.reader, "data.reader", allow, **arguments)
     except DataError as error:
-        text, findings = _scan(source, encoding)
+        text, findings = _read_text(source, encoding)
         if text is None:
             faults = [checks.classify_reader_fault(source, fault) for fault in error.faults]
             return Split([], {}), faults, False
-        split, faults = _read_sound_lines(data, allow, source, text)
+        split, faults = _read_valid_lines(data, allow, source, text)
         return split, findings + faults, False
-    findings = [
-        finding
-        for file in split.digests
-        if Path(file).is_file() and not _is_json(file)
-        for finding in _scan(file, encoding)[1]
-    ]
-    if not any(Path(file).is_file() and not _is_json(file) for file in split.digests):
-        # JSON escapes characters; a hub has no file
-        findings += checks.find_odd_values(split.rows)
-    return split, findings, True
+    files = [file for file in split.digests if Path(file).is_file() and not _is_json(file)]
+    if not files:  # JSON escapes characters, and data from a hub has no file
+        return split, list(checks.find_odd_values(split.rows)), True
+    return split, [finding for file in files for finding in _read_text(file, encoding)[1]], True
 
 
-def _scan(file: str, encoding: str) -> tuple[str | None, list[Finding]]:
-    """Return a file's text with "?" for bytes that are no text, and what is wrong with it."""
+def _read_text(file: str, encoding: str) -> tuple[str | None, list[Finding]]:
+    """Return a file's text, with "?" for invalid bytes, and what is wrong with it."""
     try:
         raw = Path(file).read_bytes()
         raw = gzip.decompress(raw) if file.endswith(".gz") else raw
         text = raw.decode(encoding, "surrogateescape").removeprefix("\ufeff")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
-        return None, []  # the reader tells what the matter is
+        return None, []  # the reader reports the reason
     return checks.inspect_text(file, text, encoding)
 
 
-def _read_sound_lines(
+def _read_valid_lines(
     data: Data, allow: Sequence[str], source: str, text: str
 ) -> tuple[Split, list[Finding]]:
     """Return the rows of a faulty file without its faulty lines, and the reader's faults.
 
-    A line that is left out makes no new fault but in CSV, where a reader stops at the first
-    malformed row: only there what later readings find is told too.
+    Leaving a line out creates no new fault. Only in CSV, where a reader stops at the first
+    malformed row, do later passes report faults of their own.
     """
     lines = text.split("\n")
-    kept = list(range(1, len(lines) + 1))
+    numbers = list(range(1, len(lines) + 1))  # of the lines that are still read
     findings: list[Finding] = []
-    telling = True
+    is_reported = True
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(source).name.removesuffix(".gz")
         encoding = str(data.reader.get("encoding", "utf-8"))
 
-        def original(told: str) -> str:
-            numbered = re.escape(str(path)) + r":(\d+)"
-            told = re.sub(numbered, lambda m: f"{source}:{kept[int(m[1]) - 1]}", told)
-            return told.replace(str(path), source)
+        def restore_location(message: str) -> str:
+            location = re.escape(str(path)) + r":(\d+)"
+            message = re.sub(location, lambda m: f"{source}:{numbers[int(m[1]) - 1]}", message)
+            return message.replace(str(path), source)
 
-        for _ in range(_PASSES):
-            content = "\n".join(lines[number - 1] for number in kept).encode(encoding)
+        for _ in range(_MAX_PASSES):
+            content = "\n".join(lines[number - 1] for number in numbers).encode(encoding)
             path.write_bytes(content)
             try:
                 split = instantiate(data.reader, "data.reader", allow, source=str(path))
             except DataError as error:
-                faults = [checks.classify_reader_fault(source, original(f)) for f in error.faults]
+                faults = [
+                    checks.classify_reader_fault(source, restore_location(f)) for f in error.faults
+                ]
             else:
-                rows = [{**row, "where": original(row["where"])} for row in split.rows]
+                rows = [{**row, "where": restore_location(row["where"])} for row in split.rows]
                 return Split(rows, {source: hashlib.sha256(content).hexdigest()}), findings
-            findings += faults if telling else []
+            findings += faults if is_reported else []
             rules = {fault.rule for fault in faults}
-            telling = telling and "R105" in rules and ".csv" in Path(source).suffixes
+            is_reported = is_reported and "R105" in rules and ".csv" in Path(source).suffixes
             bad = {int(m[1]) for f in faults if (m := re.search(r":(\d+)$", f.place))}
             if not bad or ("R106" in rules and not is_jsonl(source)):
                 break
-            kept = [number for number in kept if number not in bad]
+            numbers = [number for number in numbers if number not in bad]
     return Split([], {}), findings
 
 
@@ -214,7 +210,7 @@ def _is_json(file: str) -> bool:
 
 
 def _make_task(data: Data, splits: Splits) -> tuple[Task | None, list[Finding]]:
-    """Return the task of train, or of all rows where train makes none."""
+    """Return the task made from train, or from all rows where train fails."""
     train = [row for split in splits.get("train", {}).values() for row in split.rows]
     rows = [row for languages in splits.values() for s in languages.values() for row in s.rows]
     findings: list[Finding] = []
@@ -224,9 +220,9 @@ def _make_task(data: Data, splits: Splits) -> tuple[Task | None, list[Finding]]:
         try:
             return TASKS[data.kind].from_rows(part, **data.task), findings
         except DataError as error:
-            place = str(part[0]["where"]).rpartition(":")[0]
+            source = str(part[0]["where"]).rpartition(":")[0]
             if part is train:
-                findings += [make_finding("T102", place, fault) for fault in error.faults]
+                findings += [make_finding("T102", source, fault) for fault in error.faults]
         except TypeError as error:
             raise ConfigError(f"data.task={data.task}: {error}") from error
     return None, findings
@@ -248,7 +244,7 @@ def _examine_rows(
 def _examine_tokens(
     splits: Splits, task: Task, run: Run, sources: dict[str, str]
 ) -> Iterator[Finding]:
-    """Yield what the model's tokenizer makes of each split: length, cuts, unknown pieces."""
+    """Yield how the model's tokenizer encodes each split: length, truncation, unknown subwords."""
     if run.model.origin is ModelOrigin.scratch and not splits.get("train"):
         raise ConfigError(
             f"model={run.model.name} trains its tokenizer on train: give data.train, or a model "
@@ -269,15 +265,16 @@ def _examine_tokens(
             encoded = task.encode(rows, tokenizer, run.data.max_tokens)
             special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
             ids = encoded.ids[~np.isin(encoded.ids, list(special))]
-            cut = int(encoded.cut[0]) / len(rows)
+            truncated = int(encoded.cut[0]) / len(rows)
             unknown = float((ids == tokenizer.unk_token_id).mean()) if len(ids) else 0.0
-            place, who = sources[f"{name}/{language}"], f"{name}/{language} by {run.model.name}"
+            source = sources[f"{name}/{language}"]
             message = (
-                f"{who}: {len(ids) / len(rows):.1f} sub-words an item, {cut:.1%} of items cut to "
-                f"{run.data.max_tokens}, {unknown:.2%} of sub-words unknown"
+                f"{name}/{language} by {run.model.name}: {len(ids) / len(rows):.1f} subwords per "
+                f"item, {truncated:.1%} of items cut to {run.data.max_tokens}, {unknown:.2%} of "
+                "subwords unknown"
             )
-            yield make_finding("K101", place, message)
-            if cut > _MOST_CUT:
-                yield make_finding("K102", place, message)
-            if unknown > _MOST_UNKNOWN:
-                yield make_finding("K103", place, message)
+            yield make_finding("K101", source, message)
+            if truncated > _MAX_TRUNCATED:
+                yield make_finding("K102", source, message)
+            if unknown > _MAX_UNKNOWN:
+                yield make_finding("K103", source, message)

@@ -1,4 +1,4 @@
-"""The typed configuration: schema, composition by Hydra, validation, `_target_` objects.
+"""The typed configuration: schema, composition by Hydra, checks of values, `_target_` objects.
 
 Nothing here reads data or loads weights.
 """

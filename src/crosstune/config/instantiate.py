@@ -1,8 +1,7 @@
-"""`_target_` nodes to objects: the one place that imports what a configuration names.
+"""Builds the objects that `_target_` nodes describe, from allowed packages only.
 
-A target must lie under the allow-list, both by the name written and by the module that defines
-the object found there. `check_target` binds every node's arguments against its signature before
-any data or weights load; `instantiate` is the only caller of a target. Neither knows what a run is.
+Both the written path of a target and the module that defines it must be in an allowed package.
+`check_target` checks options against signatures before any data or weights load.
 """
 
 import inspect
@@ -28,10 +27,10 @@ KEY = "_target_"
 def instantiate(
     node: dict[str, Any], where: str, allow: Sequence[str] = (), **arguments: Any
 ) -> Any:
-    """Return the object that the node describes; its own options go before `arguments`."""
-    target, options = _split(node, where, allow)
+    """Return the object that the node describes; its options take precedence over `arguments`."""
+    target, options = _locate_and_split(node, where, allow)
     options = {**arguments, **options}
-    _bind(target, options, where)
+    _check_options(target, options, where)
     try:
         return target(**options)
     except (TypeError, ValueError) as error:
@@ -40,11 +39,11 @@ def instantiate(
 
 
 def check_target(node: Any, where: str, allow: Sequence[str] = ()) -> None:
-    """Raise ConfigError if any `_target_` at or below the node could not be built."""
+    """Raise ConfigError if a `_target_` at or below the node cannot be built."""
     if isinstance(node, dict):
         if KEY in node:
-            target, options = _split(node, where, allow)
-            _bind(target, options, where)
+            target, options = _locate_and_split(node, where, allow)
+            _check_options(target, options, where)
         for key, value in node.items():
             check_target(value, f"{where}.{key}", allow)
     elif isinstance(node, list):
@@ -53,13 +52,12 @@ def check_target(node: Any, where: str, allow: Sequence[str] = ()) -> None:
 
 
 def locate_target(path: str, where: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
-    """Import the class or function at a dotted path under the allow-list."""
+    """Import the class or function at a dotted path in an allowed package."""
     allowed = (*ALLOWED_PACKAGES, *allow)
-    if not _under(path, allowed):
+    if not _is_in(path, allowed):
         raise ConfigError(
-            f"{where}.{KEY}={path} is outside the packages that may be built. "
-            f"{suggest(path, allowed)} Admit a package of your own with allow=[my_package] "
-            "on the command line."
+            f"{where}.{KEY}={path} is outside the allowed packages. {suggest(path, allowed)} Allow "
+            "a package of your own with allow=[my_package] on the command line."
         )
     module_name, _, name = path.rpartition(".")
     try:
@@ -68,73 +66,70 @@ def locate_target(path: str, where: str, allow: Sequence[str] = ()) -> Callable[
         raise ConfigError(
             f"{where}.{KEY}={path}: cannot import {module_name} ({error})."
         ) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type | types.FunctionType):
+    target = getattr(module, name, None)
+    if not isinstance(target, type | types.FunctionType):
         public = [n for n in dir(module) if not n.startswith("_") and n[0].isupper()]
         public += [n for n in dir(module) if n.startswith("read_")]
-        near = suggest(name, public) if len(public) < 40 else _near(name, public)
-        raise ConfigError(f"{where}.{KEY}={path}: no class or function of that name. {near}")
-    if not _under(found.__module__ + ".", allowed):
+        hint = suggest(name, public)
+        if len(public) >= 40:
+            hint = hint.partition("Allowed:")[0].rstrip()
+        raise ConfigError(f"{where}.{KEY}={path}: no class or function of that name. {hint}")
+    if not _is_in(target.__module__ + ".", allowed):
         raise ConfigError(
-            f"{where}.{KEY}={path} is defined in {found.__module__}, outside the packages that "
-            f"may be built: {', '.join(allowed)}."
+            f"{where}.{KEY}={path} is defined in {target.__module__}, outside the allowed "
+            f"packages: {', '.join(allowed)}."
         )
-    return found
+    return target
 
 
-def _near(name: str, public: Sequence[str]) -> str:
-    hint = suggest(name, public)
-    return hint.partition(" Allowed:")[0] if hint.startswith("Did you mean") else ""
-
-
-def _under(path: str, packages: Sequence[str]) -> bool:
+def _is_in(path: str, packages: Sequence[str]) -> bool:
     return any(path.startswith(package + ".") for package in packages)
 
 
-def _split(
+def _locate_and_split(
     node: Any, where: str, allow: Sequence[str]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     if not isinstance(node, dict) or not isinstance(node.get(KEY), str):
         raise ConfigError(f"{where} needs a {KEY}: a dotted path to a class or function.")
     options = {key: value for key, value in node.items() if key != KEY}
-    odd = [key for key in options if str(key).startswith("_")]
-    if odd:
-        raise ConfigError(f"{where}.{odd[0]}: only {KEY} may start with an underscore.")
+    private = [key for key in options if str(key).startswith("_")]
+    if private:
+        raise ConfigError(f"{where}.{private[0]}: only {KEY} may start with an underscore.")
     return locate_target(node[KEY], where, allow), options
 
 
-def _bind(target: Callable[..., Any], options: dict[str, Any], where: str) -> None:
+def _check_options(target: Callable[..., Any], options: dict[str, Any], where: str) -> None:
     signature = inspect.signature(target)
     named = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     open_ended = len(named) < len(signature.parameters)
     for key, value in options.items():
         if key not in named and not open_ended:
             raise ConfigError(f"{where}.{key}: unknown option. {suggest(str(key), named)}")
-        if key in named and not _fits(value, _hint(target, key, signature)):
+        if key in named and not _fits(value, _find_hint(target, key, signature)):
             raise ConfigError(
                 f"{where}.{key}={value!r} is a {type(value).__name__}, "
                 f"but must be {inspect.formatannotation(signature.parameters[key].annotation)}."
             )
 
 
-def _hint(target: Callable[..., Any], key: str, signature: inspect.Signature) -> Any:
+def _find_hint(target: Callable[..., Any], key: str, signature: inspect.Signature) -> Any:
     annotation = signature.parameters[key].annotation
     if not isinstance(annotation, str):
         return annotation
-    # a dataclass inherits fields whose annotations only the module of their own class resolves
-    owners = target.__mro__ if isinstance(target, type) else ()
-    homes = [c.__module__ for c in owners if key in vars(c).get("__annotations__", {})]
-    for home in (*homes, target.__module__):
-        alone = types.SimpleNamespace(__annotations__={key: annotation})
+    # the annotation of an inherited dataclass field resolves only in the module of its own class
+    classes = target.__mro__ if isinstance(target, type) else ()
+    modules = [c.__module__ for c in classes if key in vars(c).get("__annotations__", {})]
+    for module in (*modules, target.__module__):
+        holder = types.SimpleNamespace(__annotations__={key: annotation})
         try:
-            return typing.get_type_hints(alone, vars(sys.modules[home]))[key]
+            return typing.get_type_hints(holder, vars(sys.modules[module]))[key]
         except (NameError, TypeError, AttributeError):
             continue
-    return Any  # an annotation that no module resolves says nothing
+    return Any  # no module resolves the annotation
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Say whether a plain value can stand where `hint` is annotated; unknown hints accept all."""
+    """Return whether a plain value fits a type hint; unknown hints accept everything."""
     scalars: dict[Any, Any] = {
         int: int, float: (int, float), str: str, bool: bool, types.NoneType: types.NoneType
     }  # fmt: skip
