@@ -73,6 +73,13 @@ class TargetModules(Enum):
     norms = "norms"
 
 
+class FrozenLayers(Enum):
+    """Mode, in training, of the frozen layers below the lowest trainable one."""
+
+    train = "train"
+    evaluation = "evaluation"  # no dropout, as in a linear probe; outputs are computed once
+
+
 class Tracker(Enum):
     """Where a run is mirrored to."""
 
@@ -165,6 +172,7 @@ class Method:
     peft: dict[str, Any] | None = None  # `_target_` of a peft config; null trains every weight
     targets: TargetModules | None = None  # what it adapts, unless peft.target_modules names it
     layers: int = 0  # train so many of the last layers whole, beside the head
+    frozen_layers: FrozenLayers = FrozenLayers.train  # mode of those below the lowest trainable one
     language_adapters: Any = None  # madx: {ISO code: run of method=madx_language}
     search: dict[str, list[Any]] = field(default_factory=dict)  # `crosstune tune` tries these, too
 
@@ -192,6 +200,7 @@ class Trainer:
     max_steps: int | None = None  # stop after so many optimizer steps
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = 1.0
+    accelerate: bool = True  # use crosstune's own speed-ups; false: plain torch and transformers
     compile: bool = False  # the layers, by torch.compile: for GPUs; measured: slower on a CPU
     patience: int | None = None  # epochs without a better headline score before stopping
     log_every_n_steps: int = 10

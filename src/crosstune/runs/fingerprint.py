@@ -49,6 +49,8 @@ INDIFFERENT = {
         "checkpoint_every_seconds",
     ),
 }
+# options that are newer than the run ids: left out at their default, which is what runs did before
+NEWER = {("trainer", "accelerate"): True, ("method", "frozen_layers"): "train"}
 
 
 def compute_run_id(run: Run, splits: Splits) -> str:
@@ -70,6 +72,9 @@ def result_config(run: Run) -> dict[str, Any]:
             config[group] = {k: v for k, v in config[group].items() if k not in keys}
         else:
             del config[group]
+    for (group, key), default in NEWER.items():
+        if config[group][key] == default:
+            del config[group][key]
     return config
 
 
