@@ -1,5 +1,6 @@
 """Where each type of model keeps its matrices: every role once in each layer, and no head."""
 
+import inspect
 from functools import cache
 
 import pytest
@@ -216,6 +217,32 @@ def test_a_head_with_a_norm_of_its_own_is_left_to_be_trained_whole():
     model = build(("bert", "MaskedLM"))
     assert "cls.predictions.transform.LayerNorm" in find_norms(model, [])
     assert "cls.predictions.transform.LayerNorm" not in find_norms(model, find_head(model))
+
+
+ENCODERS = [kind for kind in CONFIGS if kind not in WRITERS]
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_takes_a_prefix_where_its_pass_accepts_keys_and_values(kind):
+    encoder = build((kind, "TokenClassification")).base_model
+    accepts = "past_key_values" in inspect.signature(encoder.forward).parameters
+    assert ARCHITECTURES[kind].encoder_takes_prefix == accepts
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_positions_begin_behind_the_padding_where_the_embeddings_have_a_row_for_it(kind):
+    encoder = build((kind, "TokenClassification")).base_model
+    table = getattr(encoder.embeddings, "position_embeddings", None)
+    after_padding = table is not None and table.padding_idx is not None
+    assert ARCHITECTURES[kind].positions_after_padding == after_padding
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_the_stack_of_layers_is_where_the_layers_are(kind):
+    stack = ARCHITECTURES[kind].layer_stack
+    model = build((kind, "TokenClassification"))
+    layers = find_layers(model)
+    assert stack is None or all(f".{stack}.layer." in layer for layer in layers)
 
 
 def test_a_type_that_the_table_lacks_is_refused_by_name():

@@ -177,7 +177,7 @@ def test_a_tokenizer_without_a_fast_version_is_refused_and_says_what_works(
     (tmp_path / "merges.txt").write_text("#version: 0.2\n\n")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
     model = resolve_model(Model(name="local", origin=ModelOrigin.local, path=str(tmp_path)))
-    with pytest.raises(ConfigError, match="Marian checkpoints have none at all: take mT5, mBART"):
+    with pytest.raises(ConfigError, match="Marian checkpoints have none at all: use mT5, mBART"):
         load_tokenizer(model, iter(()), "", tmp_path)
 
 

@@ -26,6 +26,7 @@ class Option:
     above: float | None = None  # exclusive minimum
     maximum: float | None = None
     allowed: tuple[str, ...] = ()
+    added_later: bool = False  # than run ids; at its default a run does what it did before
 
 
 def option(default: Any, sentence: str, **facts: Any) -> Any:
@@ -88,6 +89,13 @@ class TargetModules(Enum):
     key_value_down = "key_value_down"  # and the last matrix of the feed-forward block
     linear = "linear"  # every matrix of attention and feed-forward
     norms = "norms"
+
+
+class FrozenLayers(Enum):
+    """Mode, in training, of the frozen layers below the lowest trainable one."""
+
+    train = "train"
+    evaluation = "evaluation"  # no dropout, as in a linear probe; outputs are computed once
 
 
 class Tracker(Enum):
@@ -209,6 +217,11 @@ class Method:
         None, "modules to adapt, unless method.peft.target_modules names them"
     )
     layers: int = option(0, "fully train so many of the last layers, beside the head")
+    frozen_layers: FrozenLayers = option(
+        FrozenLayers.train,
+        "mode of the frozen layers below the lowest trainable one: train (dropout) or evaluation",
+        added_later=True,
+    )
     language_adapters: Any = option(
         None, "madx: {language: run folder of method=madx_language}", is_path=True
     )
@@ -244,6 +257,9 @@ class Trainer:
     max_steps: int | None = option(None, "stop after so many optimizer steps", minimum=1)
     accumulate_grad_batches: int = option(1, "batches per optimizer step", minimum=1)
     gradient_clip_val: float | None = option(1.0, "maximal gradient norm; null does not clip")
+    accelerate: bool = option(
+        True, "use crosstune's own speed-ups; false: plain torch and transformers", added_later=True
+    )
     compile: bool = option(False, "compile the layers with torch.compile; slower on a CPU")
     patience: int | None = option(
         None, "stop after so many epochs without a better headline score", minimum=1
@@ -311,6 +327,7 @@ def select_result_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Paths are left out too: digests identify what they lead to. Run ids hash this selection, so a
     retired option stays in it at its default, and so does `data.root`, which has always been there.
+    An option that was added later is left out at its default, which is what runs did before.
     """
     left_out = {
         key
@@ -326,5 +343,10 @@ def select_result_options(config: Mapping[str, Any]) -> dict[str, Any]:
         if key not in left_out:
             group, _, name = key.partition(".")
             groups[group].setdefault(name, facts.default)
+    for key, facts in OPTIONS.items():
+        group, _, name = key.partition(".")
+        default = getattr(facts.default, "name", facts.default)
+        if facts.added_later and groups.get(group, {}).get(name) == default:
+            del groups[group][name]
     alone = {key: value for key, value in config.items() if key not in {*groups, *left_out}}
     return alone | {group: part for group, part in groups.items() if part}

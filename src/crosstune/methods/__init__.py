@@ -12,12 +12,13 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from transformers import PreTrainedModel
 
 from crosstune.config.instantiate import instantiate
-from crosstune.config.schema import Method
+from crosstune.config.schema import FrozenLayers, Method
 from crosstune.errors import ConfigError
 from crosstune.methods.adalora import callbacks_of, compact, penalty_of, resize
 from crosstune.methods.madx import load_language_adapters
 from crosstune.methods.prompts import count_virtual_tokens, install_prompt_hooks, set_prompt_sizes
 from crosstune.models.architectures import choose_targets, find_layers
+from crosstune.models.frozen_prefix import FrozenPrefix
 from crosstune.models.load import LoadedModel
 
 __all__ = [
@@ -65,6 +66,8 @@ def adapt(
             "train, because its output layer shares the embeddings. Take a method that adds "
             "weights (lora), or method=full."
         )
+    if method.frozen_layers is FrozenLayers.evaluation:
+        adapted.frozen_prefix = FrozenPrefix(adapted)
     return adapted.train()
 
 

@@ -18,19 +18,12 @@ from peft.tuners.tuners_utils import (
     check_adapters_to_merge,
     check_target_module_exists,
 )
-from peft.utils import AuxiliaryTrainingWrapper, PeftType, TaskType
+from peft.utils import AuxiliaryTrainingWrapper, PeftType
 from torch import Tensor, nn
 
 from crosstune.errors import ConfigError, RunError
 from crosstune.methods.registry import register
-
-# what peft trains whole for a task even if `modules_to_save` does not name it; for some tasks it
-# adds the names only when the adapter is already in place
-HEADS = {
-    TaskType.SEQ_CLS: ("classifier", "score"),
-    TaskType.TOKEN_CLS: ("classifier", "score"),
-    TaskType.QUESTION_ANS: ("qa_outputs",),
-}
+from crosstune.models.architectures import HEAD_NAMES
 
 CHOOSE = "Name the layers to train in target_modules."
 
@@ -216,7 +209,7 @@ def _has_plain_bias(module: nn.Module) -> bool:
 
 def _trained_whole(config: Any) -> tuple[str, ...]:
     """Return the ends of the names of the modules that peft trains and saves whole."""
-    return (*(config.modules_to_save or ()), *HEADS.get(config.task_type, ()))
+    return (*(config.modules_to_save or ()), *HEAD_NAMES.get(config.task_type, ()))
 
 
 def _lies_within(name: str, ends: tuple[str, ...]) -> bool:

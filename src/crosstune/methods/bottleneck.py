@@ -6,7 +6,7 @@ are for is in `madx.py`.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
@@ -23,36 +23,13 @@ from crosstune.methods.adapters import (
 )
 from crosstune.methods.registry import register
 from crosstune.models.architectures import (
-    BART,
-    BERT,
-    DISTILBERT,
-    T5,
+    ENCODER_EMBEDDINGS,
     architecture_of,
     find_layers,
     find_norms,
 )
 
 __all__ = ["BottleneckConfig", "BottleneckModel", "find_insertion_points"]
-
-
-class BlockOutputs(NamedTuple):
-    """Patterns, below a layer, of the modules whose output goes into a residual sum."""
-
-    attention: str
-    feedforward: str
-    norm: str | None  # the normalisation of the feed-forward block's sum, if one follows it
-
-
-BLOCK_OUTPUTS = {  # by the pattern of the feed-forward block's last matrix
-    BERT.down: BlockOutputs(
-        r"attention\.output\.dropout", r"output\.dropout", r"output\.LayerNorm"
-    ),
-    DISTILBERT.down: BlockOutputs(DISTILBERT.attention_output, "ffn", "output_layer_norm"),
-    T5.down: BlockOutputs(T5.attention_output, r"layer\.\d\.DenseReluDense", None),
-    BART.down: BlockOutputs(BART.attention_output, BART.down, "final_layer_norm"),
-}
-NORM_FIRST = ("mbart",)  # has BART's modules, but normalises before a block and not after its sum
-EMBEDDINGS = "embeddings.dropout"  # end of the name of what gives the embeddings to the layers
 
 
 class BottleneckModel(BaseTuner):
@@ -112,12 +89,12 @@ def find_insertion_points(model: PreTrainedModel, config: BottleneckConfig) -> l
         ConfigError: the layers of the model are not known, or it has no place for an invertible
             adapter.
     """
-    ends = BLOCK_OUTPUTS[architecture_of(model).down]
-    inside = ends.feedforward
+    architecture = architecture_of(model)
+    inside = architecture.feedforward_block
     if config.style == "houlsby":
-        inside = f"{ends.attention}|{ends.feedforward}"
-    elif config.style == "pfeiffer" and ends.norm and model.config.model_type not in NORM_FIRST:
-        inside = ends.norm
+        inside = f"{architecture.attention_block}|{architecture.feedforward_block}"
+    elif config.style == "pfeiffer" and architecture.block_norm:
+        inside = architecture.block_norm
     places = [
         f"{layer}.{name}"
         for layer in find_layers(model)
@@ -126,7 +103,7 @@ def find_insertion_points(model: PreTrainedModel, config: BottleneckConfig) -> l
     ]
     if not config.invertible:
         return places
-    embeddings = [name for name, _ in model.named_modules() if name.endswith(EMBEDDINGS)]
+    embeddings = [name for name, _ in model.named_modules() if name.endswith(ENCODER_EMBEDDINGS)]
     if len(embeddings) != 1:
         raise ConfigError(
             f"method.peft.invertible: not for {model.config.model_type}, but for the kinds of BERT "
@@ -136,7 +113,7 @@ def find_insertion_points(model: PreTrainedModel, config: BottleneckConfig) -> l
 
 
 def _kind_of(name: str, target: nn.Module, config: BottleneckConfig) -> type[BottleneckLayer]:
-    if name.endswith(EMBEDDINGS):
+    if name.endswith(ENCODER_EMBEDDINGS):
         return InvertibleAdapter
     if config.style == "parallel":
         return ParallelInput

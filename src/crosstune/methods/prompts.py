@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from crosstune.errors import ConfigError
+from crosstune.models.architectures import types_with
 
 
 def set_prompt_sizes(model: PreTrainedModel, config: PromptLearningConfig) -> None:
@@ -59,7 +60,7 @@ def _check_prefix(model: PreTrainedModel, number: int) -> None:
         if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
             raise ConfigError(
                 f"prefix tuning on {kind}: its attention takes no keys and values beside its own. "
-                "Allowed: bert, camembert, electra, roberta, xlm-roberta, and encoder-decoders; "
+                f"Allowed: {', '.join(types_with('encoder_takes_prefix'))}, and encoder-decoders; "
                 "or method=prompt_tuning or p_tuning."
             )
         return

@@ -1,13 +1,14 @@
-"""Where the layers of an encoder are and what they are called, by model type.
+"""The one table of model types: where the parts of a transformers model are, and what it allows.
 
-A table, and the functions that find modules with it. Which of them a method adapts is written in
-the method's YAML; nothing here knows a method. Called by `methods/`.
+A new model type is one row in `ARCHITECTURES`. Which of these parts a tuning method adapts stands
+in the method's YAML; nothing here knows a method.
 """
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from peft.utils import TaskType
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -16,15 +17,27 @@ from crosstune.errors import ConfigError
 
 
 class Architecture(NamedTuple):
-    """Patterns: of a layer's path, and of its matrices' paths below it."""
+    """What is known of a model type; the strings are patterns of module paths.
+
+    `layer` is a path in the model, the others are paths below a layer.
+    """
 
     layer: str
     query: str
     key: str
     value: str
     attention_output: str
-    up: str  # the feed-forward block's first matrix
+    up: str  # first matrix of the feed-forward block
     down: str  # and its last
+    attention_block: str  # its output goes into the residual sum
+    feedforward_block: str  # likewise
+    block_norm: str | None  # norm after the residual sum of the feed-forward block
+    encoder_takes_prefix: bool = False  # its attention accepts keys and values beside its own
+    positions_after_padding: bool = False  # position ids start at pad_token_id + 1
+    # path, below the encoder, of a stack whose layers take hidden states and a mask alone, and know
+    # neither order nor distance: they can do without padding, and their outputs can be cached
+    layer_stack: str | None = None
+    vmappable: bool = False  # takes a 4-D mask as it is, and branches on no tensor's value
 
 
 BERT = Architecture(
@@ -35,11 +48,21 @@ BERT = Architecture(
     attention_output=r"attention\.output\.dense",
     up=r"intermediate\.dense",
     down=r"output\.dense",
+    attention_block=r"attention\.output\.dropout",
+    feedforward_block=r"output\.dropout",
+    block_norm=r"output\.LayerNorm",
+    encoder_takes_prefix=True,
+    layer_stack="encoder",
+    vmappable=True,
 )
+ROBERTA = BERT._replace(positions_after_padding=True)
 DEBERTA = BERT._replace(
     query=r"attention\.self\.query_proj",
     key=r"attention\.self\.key_proj",
     value=r"attention\.self\.value_proj",
+    encoder_takes_prefix=False,
+    layer_stack=None,
+    vmappable=False,
 )
 DISTILBERT = Architecture(
     layer=r"transformer\.layer\.\d+",
@@ -49,6 +72,10 @@ DISTILBERT = Architecture(
     attention_output=r"attention\.out_lin",
     up=r"ffn\.lin1",
     down=r"ffn\.lin2",
+    attention_block=r"attention\.out_lin",
+    feedforward_block="ffn",
+    block_norm="output_layer_norm",
+    layer_stack="transformer",
 )
 T5 = Architecture(
     layer=r"(?:encoder|decoder)\.block\.\d+",
@@ -58,6 +85,9 @@ T5 = Architecture(
     attention_output=r"layer\.\d\.(?:SelfAttention|EncDecAttention)\.o",
     up=r"layer\.\d\.DenseReluDense\.wi(?:_[01])?",
     down=r"layer\.\d\.DenseReluDense\.wo",
+    attention_block=r"layer\.\d\.(?:SelfAttention|EncDecAttention)\.o",
+    feedforward_block=r"layer\.\d\.DenseReluDense",
+    block_norm=None,
 )
 BART = Architecture(
     layer=r"(?:encoder|decoder)\.layers\.\d+",
@@ -65,23 +95,37 @@ BART = Architecture(
     key=r"(?:self_attn|encoder_attn)\.k_proj",
     value=r"(?:self_attn|encoder_attn)\.v_proj",
     attention_output=r"(?:self_attn|encoder_attn)\.out_proj",
-    up=r"fc1",
-    down=r"fc2",
+    up="fc1",
+    down="fc2",
+    attention_block=r"(?:self_attn|encoder_attn)\.out_proj",
+    feedforward_block="fc2",
+    block_norm="final_layer_norm",
 )
 ARCHITECTURES = {
     "bert": BERT,
-    "roberta": BERT,
-    "xlm-roberta": BERT,
-    "camembert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+    "camembert": ROBERTA,
     "electra": BERT,
     "distilbert": DISTILBERT,
     "deberta-v2": DEBERTA,
     "t5": T5,
     "mt5": T5,
     "bart": BART,
-    "mbart": BART,
+    "mbart": BART._replace(block_norm=None),  # normalizes before a block, not after its sum
     "marian": BART,
 }
+# End of the path of the module whose output enters the first layer, in encoders of BERT's kinds
+ENCODER_EMBEDDINGS = "embeddings.dropout"
+# Heads that peft trains whole for a task even if `modules_to_save` lacks their names; for some
+# tasks it adds the names only after the adapter is in place
+HEAD_NAMES = {
+    TaskType.SEQ_CLS: ("classifier", "score"),
+    TaskType.TOKEN_CLS: ("classifier", "score"),
+    TaskType.QUESTION_ANS: ("qa_outputs",),
+}
+# Ends of class names: heads that read the first subword alone, in the types with a `layer_stack`
+FIRST_SUBWORD_HEADS = ("ForSequenceClassification",)
 ROLES = {
     TargetModules.query_value: ("query", "value"),
     TargetModules.key_value_down: ("key", "value", "down"),
@@ -90,28 +134,35 @@ ROLES = {
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
-    """Return the anatomy of a model, or of the halves of one made of two encoders.
+    """Return the row of a model's type, or of the halves of one made of two encoders.
 
     Raises:
-        ConfigError: the table lacks its type.
+        ConfigError: the table lacks the type.
     """
     config = model.config
-    kind = getattr(config, "encoder", config).model_type if config.is_encoder_decoder else None
-    kind = kind or config.model_type
-    if kind not in ARCHITECTURES:
+    model_type = (
+        getattr(config, "encoder", config).model_type if config.is_encoder_decoder else None
+    )
+    model_type = model_type or config.model_type
+    if model_type not in ARCHITECTURES:
         raise ConfigError(
-            f"the layers of {kind} models are not known here, but those of "
+            f"the layers of {model_type} models are not known here, but those of "
             f"{', '.join(ARCHITECTURES)}. Name the modules in method.peft.target_modules=[…], "
             "or use method=full or head_only."
         )
-    return ARCHITECTURES[kind]
+    return ARCHITECTURES[model_type]
+
+
+def types_with(fact: str) -> list[str]:
+    """Return the model types whose row has a true `fact`, by name."""
+    return sorted(name for name, row in ARCHITECTURES.items() if getattr(row, fact))
 
 
 def find_parts(model: PreTrainedModel, roles: Sequence[str]) -> list[str]:
     """Return the full names of the matrices with these roles, layer by layer."""
-    anatomy = architecture_of(model)
-    inside = "|".join(getattr(anatomy, role) for role in roles)
-    pattern = re.compile(rf"(?:.*\.)?{anatomy.layer}\.(?:{inside})")
+    architecture = architecture_of(model)
+    inside = "|".join(getattr(architecture, role) for role in roles)
+    pattern = re.compile(rf"(?:.*\.)?{architecture.layer}\.(?:{inside})")
     return [name for name, _ in model.named_modules() if pattern.fullmatch(name)]
 
 
@@ -121,22 +172,22 @@ def find_layers(model: PreTrainedModel) -> list[str]:
     return [name for name, _ in model.named_modules() if pattern.fullmatch(name)]
 
 
-def find_norms(model: nn.Module, whole: Sequence[str]) -> list[str]:
-    """Return the full names of the normalisation layers outside the modules trained whole."""
+def find_norms(model: nn.Module, saved: Sequence[str]) -> list[str]:
+    """Return the full names of the normalization layers outside the modules saved whole."""
     return [
         name
         for name, module in model.named_modules()
         if type(module).__name__.endswith("Norm")
-        and not any(name == one or name.startswith(f"{one}.") for one in whole)
+        and not any(name == one or name.startswith(f"{one}.") for one in saved)
     ]
 
 
 def choose_targets(
-    model: PreTrainedModel, targets: TargetModules, whole: Sequence[str]
+    model: PreTrainedModel, targets: TargetModules, saved: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Return the arguments of a peft config that name what it adapts."""
+    """Return the arguments of a peft config that name the modules to adapt."""
     if targets is TargetModules.norms:
-        return {"target_modules": find_norms(model, whole)}
+        return {"target_modules": find_norms(model, saved)}
     chosen = {"target_modules": find_parts(model, ROLES[targets])}
     if targets is TargetModules.key_value_down:
         chosen["feedforward_modules"] = find_parts(model, ("down",))

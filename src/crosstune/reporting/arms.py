@@ -23,7 +23,12 @@ _SPLITS = ("data.train", "data.validation", "data.test")
 _FILES = tuple(f"{key}." for key in OPTIONS if key.startswith("data.") and OPTIONS[key].is_path)
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
-_RETIRED = {key: _encode(facts.default) for key, facts in RETIRED_OPTIONS.items()}
+# at these values an option is the same as absent: records of other versions lack it
+_AS_ABSENT = {
+    key: _encode(getattr(facts.default, "name", facts.default))
+    for key, facts in _ALL_OPTIONS.items()
+    if key in RETIRED_OPTIONS or facts.added_later
+}
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
@@ -133,7 +138,7 @@ def list_settings(record: Mapping[str, Any], digested: bool) -> dict[str, str]:
     settings = {
         key: text
         for key, text in flat.items()
-        if not _under(key, dropped) and _RETIRED.get(key) != text
+        if not _under(key, dropped) and _AS_ABSENT.get(key) != text
     }
     if isinstance(record.get("model_sha256"), str):
         settings.pop("model.path", None)

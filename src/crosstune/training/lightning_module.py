@@ -17,11 +17,8 @@ from crosstune.config.schema import Optimizer, Trainer
 from crosstune.errors import ConfigError, RunError
 from crosstune.methods import penalty_of
 from crosstune.methods.madx import activate_language_adapter
-from crosstune.models.acceleration.compile import Compiled
-from crosstune.models.acceleration.dropout import use_fast_dropout
-from crosstune.models.acceleration.feature_cache import Features, find_features
-from crosstune.models.acceleration.onednn_linear import use_onednn_linear
-from crosstune.models.acceleration.unpad import UnpaddedLayers, unpad
+from crosstune.models.acceleration.accelerate import Acceleration
+from crosstune.models.frozen_prefix import find_frozen_prefix
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import sum_losses
@@ -62,48 +59,36 @@ class FineTuningModule(pl.LightningModule):
         self.results: dict[str, dict[str, dict[str, Any]]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
         self._outputs: dict[int, list[Output]] = {}
-        self._unpadded: UnpaddedLayers | None = None
-        self._compiled: Compiled | None = None
-        self._features: Features | None = None
+        self.acceleration = Acceleration(model, loop)
         self.add_up: Callable[[Task, Any, Any], Any] = (
             sum_losses  # runs trained together have another
         )
 
     def setup(self, stage: str) -> None:
-        """Train without padding where the model can, unless it is to be compiled."""
-        on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        if stage == "fit" and on_cpu and not self.loop.compile:
-            self._unpadded = unpad(self.model)
-            self.data.whole = self._unpadded is not None
+        """Decide on padding before the loaders are made."""
+        if stage == "fit":
+            self.acceleration.start_unpadding(self.trainer.strategy.root_device)
+            self.data.whole = self.acceleration.keeps_batches_whole
 
     def teardown(self, stage: str) -> None:
-        """Leave the model as it was before training."""
-        for change in (self._unpadded, self._compiled, self._features):
-            if change:
-                change.end()
-        self._unpadded = self._compiled = self._features = None
+        """Restore the model as it was before training."""
+        self.acceleration.end()
 
     def on_fit_start(self) -> None:
-        """Switch dropout on, for loaded checkpoints come in evaluation mode; quicken the layers."""
+        """Switch dropout on: loaded checkpoints come in evaluation mode."""
         self.model.train()
-        if self.loop.compile:
-            self._compiled = Compiled(self.model)
-            return
-        use_fast_dropout(self.model)
-        if self._unpadded:
-            use_onednn_linear(self._unpadded.layers)
+        self.acceleration.start_layers()
 
     def on_train_start(self) -> None:
-        """Ask an encoder that always says the same of a text once, where no other run shares it."""
-        windows, tokens = self.data.count()
-        if self.add_up is not sum_losses or not (
-            found := find_features(self.model, windows, tokens)
-        ):
-            return
-        self._features = found
-        move = self.trainer.strategy.batch_to_device
-        with self.trainer.precision_plugin.train_step_context():
-            found.learn(move(batch, self.device) for batch in self.data.once())
+        """Switch dropout off in a frozen prefix, whose outputs may then be computed once."""
+        if prefix := find_frozen_prefix(self.model):
+            prefix.eval()
+        planned = self.trainer.estimated_stepping_batches * self.loop.accumulate_grad_batches
+        if self.add_up is sum_losses and planned > self.trainer.num_training_batches:
+            move = self.trainer.strategy.batch_to_device
+            batches = (move(batch, self.device) for batch in self.data.once())
+            with self.trainer.precision_plugin.train_step_context():
+                self.acceleration.start_cache(self.data.count(), batches)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """Return the mean loss over the whole batch, all ranks together, and the method's penalty.

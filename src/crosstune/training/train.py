@@ -26,6 +26,7 @@ from crosstune.errors import ConfigError, RunError
 from crosstune.files import atomic_write
 from crosstune.logs import log_to_file, silence_libraries
 from crosstune.methods import adapt, callbacks_of, compact, count_virtual_tokens
+from crosstune.models.frozen_prefix import describe_frozen_prefix
 from crosstune.models.load import (
     check_length,
     digest_tokenizer,
@@ -160,6 +161,7 @@ def fit_and_record(prepared: Prepared, join: Join = by_itself) -> None:
             **digest_base(model),
             **collect_results(stages, data),
             **({"fused_with": sharing} if sharing else {}),
+            **describe_frozen_prefix(model),
             "cost": {**counts, **_measured(spent, folder, sharing)},
         }
     record["environment"]["device"] = meter.device_name

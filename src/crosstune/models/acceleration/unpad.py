@@ -18,16 +18,8 @@ from transformers.masking_utils import sdpa_mask
 
 from crosstune.data.length_groups import split_by_length
 from crosstune.models.acceleration.dropout import apply_dropout
+from crosstune.models.architectures import ARCHITECTURES
 
-# where the layers of a model are, by type: those whose attention knows neither order nor distance
-LAYERS = {
-    "bert": "encoder",
-    "camembert": "encoder",
-    "distilbert": "transformer",
-    "electra": "encoder",
-    "roberta": "encoder",
-    "xlm-roberta": "encoder",
-}
 GROUP_COST = 16  # what one more group costs, in sub-words
 FINENESS = 4  # leading binary digits of a batch's number of sub-words; the others are 0
 ROUND = 128  # in bf16 kernels cost more to make: sub-words come in multiples of this
@@ -70,15 +62,16 @@ class UnpaddedLayers:
 def unpad(model: Any) -> UnpaddedLayers | None:
     """Let a model's layers see no padding while it is trained; None: it is not made for that.
 
-    It is where the model is of a type in `LAYERS`, attends by sdpa, and writes no text: the head of
-    a language model takes longer than all the padding.
+    Its type must have a `layer_stack`, its attention must be sdpa, and it must not be a language
+    model, whose head takes longer than all the padding.
     """
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = whole.config
-    known = config.model_type in LAYERS and config._attn_implementation == _SDPA
-    if not known or whole.get_output_embeddings() is not None:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    architecture = ARCHITECTURES.get(base.config.model_type)
+    if architecture is None or architecture.layer_stack is None:
         return None
-    return UnpaddedLayers(whole, getattr(whole.base_model, LAYERS[config.model_type]))
+    if base.config._attn_implementation != _SDPA or base.get_output_embeddings() is not None:
+        return None
+    return UnpaddedLayers(base, base.base_model.get_submodule(architecture.layer_stack))
 
 
 def group_by_length(attention_mask: Tensor, multiple: int = 1) -> LengthGroups | None:

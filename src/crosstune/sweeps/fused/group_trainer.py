@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from crosstune.config.schema import Run
 from crosstune.errors import RunError
 from crosstune.logs import silence_libraries
+from crosstune.models.architectures import ARCHITECTURES
 from crosstune.sweeps.fused.hyperparameters import Place, read_settings
 from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch
 from crosstune.sweeps.fused.rendezvous import Barrier, BarrierStopped
 from crosstune.sweeps.job import run_isolated
 from crosstune.training.lightning_module import FineTuningModule
 
-# encoders that take a mask of attention as it is, and whose pass depends on no value of a tensor
-ENCODERS = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 M_ARENA_MAX = -8  # as in glibc's malloc.h
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,8 @@ class GroupTrainer:
     def _join(self, number: int, learner: FineTuningModule) -> int:
         """Let a run share its steps; return with how many others."""
         kind = learner.model.config.model_type
-        if kind not in ENCODERS:
+        architecture = ARCHITECTURES.get(kind)
+        if architecture is None or not architecture.vmappable:
             log.info("trained alone: encoders of type %s are not mapped over", kind)
             return 0
         trained = {n: p for n, p in learner.model.named_parameters() if p.requires_grad}
