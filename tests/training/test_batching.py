@@ -179,21 +179,23 @@ def test_that_law_finds_batches_of_equally_many_texts():
 def test_no_batch_is_empty_where_texts_are_longer_than_the_budget(tokens):
     lengths = np.array([1, 1, 1, 199, 1, 1, 1])
     for seed in range(20):
-        held = [share.windows for share in TokenBudgetSampler(lengths, tokens, seed)]
+        held = [share.windows for share in TokenBudgetSampler(lengths, tokens, seed=seed)]
         assert all(held)
         assert sorted(window for batch in held for window in batch) == list(range(7))
 
 
 def test_ranks_share_out_a_budget():
     def order_of(windows, batch_size, seed, rank, world):
-        return TokenBudgetSampler(LENGTHS[:windows], 100 * batch_size, seed, rank, world)
+        return TokenBudgetSampler(
+            LENGTHS[:windows], 100 * batch_size, seed=seed, rank=rank, world=world
+        )
 
     assert makes_up_the_batches(order_of, 37, 12, 3)
 
 
 def test_a_mixture_keeps_the_number_of_batches():
     lengths = np.concatenate([np.full(900, 20), np.full(100, 120)])
-    order = TokenBudgetSampler(lengths, 1000, 1, mixture=LanguageMixture([LARGE, SMALL], 5.0))
+    order = TokenBudgetSampler(lengths, 1000, seed=1, mixture=LanguageMixture([LARGE, SMALL], 5.0))
     assert [len(at_epoch(order, epoch)) for epoch in range(3)] == [30] * 3
 
 

@@ -94,17 +94,9 @@ class TokenBudgetSampler(TrainingSampler):
     windows a batch has, the more each weighs in its step.
     """
 
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_tokens: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        mixture: LanguageMixture | None = None,
-    ):
+    def __init__(self, lengths: np.ndarray, batch_tokens: int, **options: Any):
         batches = min(max(1, round(lengths.sum() / batch_tokens)), len(lengths))
-        super().__init__(len(lengths), -(-len(lengths) // batches), seed, rank, world, mixture)
+        super().__init__(len(lengths), -(-len(lengths) // batches), **options)
         self.lengths, self.batches = lengths, batches
 
     def __len__(self) -> int:

@@ -109,12 +109,12 @@ class FineTuningData(pl.LightningDataModule):
             groups = [np.flatnonzero(languages[encoded.items] == one) for one in self.stage]
             mixture = LanguageMixture(groups, self.data.sampling_temperature)
         trainer: Any = self.trainer
-        world, rank = trainer.world_size, trainer.global_rank
-        rest = (self.seed, rank, world, mixture)
+        options = {"seed": self.seed, "mixture": mixture}
+        options |= {"rank": trainer.global_rank, "world": trainer.world_size}
         if self.data.batch_tokens is not None:
-            sampler = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, *rest)
+            sampler = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, **options)
         else:
-            sampler = TrainingSampler(len(encoded), self.data.batch_size, *rest)
+            sampler = TrainingSampler(len(encoded), self.data.batch_size, **options)
         cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]
         batches = SplitBatchDataset(encoded, self.task, self.tokenizer, self.seed, cost)
         return self._loader(batches, sampler)

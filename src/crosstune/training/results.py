@@ -38,19 +38,10 @@ class StageResult:
         }
         return cls(plain["best_step"], results)
 
-    @property
-    def scores(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Split -> language -> metric -> score."""
+    def select(self, field: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return split -> language -> `scores` or `report`."""
         return {
-            split: {language: result.scores for language, result in languages.items()}
-            for split, languages in self.results.items()
-        }
-
-    @property
-    def report(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Split -> language -> the metrics' details."""
-        return {
-            split: {language: result.report for language, result in languages.items()}
+            split: {language: getattr(result, field) for language, result in languages.items()}
             for split, languages in self.results.items()
         }
 
@@ -84,7 +75,7 @@ def run_facts(prepared: Prepared, started: str) -> dict[str, Any]:
 def result_fields(stages: Sequence[StageResult], data: FineTuningData) -> dict[str, Any]:
     """Return the fields of a record that hold results: those of the last stage, scores of each."""
     by_stage = [
-        {"languages": languages, "scores": stage.scores}
+        {"languages": languages, "scores": stage.select("scores")}
         for languages, stage in zip(data.data.stages, stages, strict=True)
     ]
     truncated = {
@@ -94,8 +85,8 @@ def result_fields(stages: Sequence[StageResult], data: FineTuningData) -> dict[s
         if encoded.cut[0]
     }
     return {
-        "scores": stages[-1].scores,
-        "report": stages[-1].report,
+        "scores": stages[-1].select("scores"),
+        "report": stages[-1].select("report"),
         "truncated": truncated,
         **({"stages": by_stage} if len(stages) > 1 else {}),
     }
