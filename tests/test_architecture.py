@@ -85,7 +85,7 @@ def test_every_module_says_what_lives_in_it() -> None:
     [
         ("tasks/prediction.py", "import crosstune.training.train"),
         ("reporting/records.py", "import torch"),
-        ("reporting/html/page.py", "import crosstune.training.record_fields"),
+        ("reporting/html/page.py", "import crosstune.training.results"),
         ("config/paths.py", "import hydra_plugins.crosstune_pool"),
     ],
 )

@@ -14,7 +14,8 @@ from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
 from crosstune.config.compose import read_config
 from crosstune.errors import ConfigError, RunError
 from crosstune.logs import silence_libraries
-from crosstune.methods.adalora import AllocateRanks, callbacks_of, compact, penalty_of, plan
+from crosstune.methods import find_tuning_method
+from crosstune.methods.adalora import AllocateRanks, scale_schedule
 from crosstune.models.load import load_tokenizer
 from crosstune.training.datamodule import FineTuningData
 from crosstune.training.lightning_module import FineTuningModule
@@ -79,13 +80,13 @@ def ranks_of(folder: Path) -> list[int]:
 @pytest.mark.parametrize("steps", [3, 4, 5, 7, 10, 33, 1000])
 @pytest.mark.parametrize("shares", [(15, 50), (0, 0), (0, 99), (90, 5), (49, 50)])
 def test_a_plan_has_two_steps_before_the_last_allocation_and_one_behind_it(shares, steps):
-    first, last = plan(*shares, 100, steps)
+    first, last = scale_schedule(*shares, 100, steps)
     assert 1 <= last <= steps - 2
     assert 0 <= first < steps - last
 
 
 def test_a_plan_of_its_own_length_stays_as_it_is():
-    assert plan(15, 50, 100, 100) == (15, 50)
+    assert scale_schedule(15, 50, 100, 100) == (15, 50)
 
 
 # ---- the penalty ---------------------------------------------------------------------------------
@@ -97,8 +98,10 @@ def test_the_penalty_is_what_peft_adds_to_a_models_own_loss():
     with torch.no_grad():
         output = model(input_ids=IDS, labels=labels)
         alone = torch.nn.functional.cross_entropy(output.logits, labels)
-    torch.testing.assert_close(penalty_of(model), output.loss - alone, atol=1e-6, rtol=1e-6)
-    assert penalty_of(model) > 0.1
+    torch.testing.assert_close(
+        find_tuning_method(model).penalty(), output.loss - alone, atol=1e-6, rtol=1e-6
+    )
+    assert find_tuning_method(model).penalty() > 0.1
 
 
 def test_orthogonal_factors_cost_nothing():
@@ -109,13 +112,17 @@ def test_orthogonal_factors_cost_nothing():
                 parameter.copy_(torch.eye(*parameter.shape))
             if "lora_B" in name:
                 parameter.copy_(torch.eye(*parameter.shape))
-    assert penalty_of(model).item() == 0.0
+    assert find_tuning_method(model).penalty().item() == 0.0
 
 
 def test_other_methods_have_neither_penalty_nor_callback():
     model = get_peft_model(build().unload(), LoraConfig(task_type="SEQ_CLS"))
-    assert penalty_of(model) == penalty_of(model.get_base_model()) == 0.0
-    assert callbacks_of(model, SimpleNamespace(score=0.0)) == []
+    assert (
+        find_tuning_method(model).penalty()
+        == find_tuning_method(model.get_base_model()).penalty()
+        == 0.0
+    )
+    assert find_tuning_method(model).callbacks(SimpleNamespace(score=0.0)) == []
 
 
 # ---- compacting and saving -----------------------------------------------------------------------
@@ -126,7 +133,7 @@ def test_dropping_ranks_that_are_zero_changes_nothing_that_the_model_says(kept):
     model = build()
     zero(model, kept)
     before = logits(model)
-    compact(model)
+    find_tuning_method(model).finish()
     torch.testing.assert_close(logits(model), before, atol=1e-5, rtol=1e-4)
     sizes = [len(p) for name, p in model.named_parameters() if "lora_E" in name]
     assert sizes == [max(1, number) for number in kept]
@@ -136,7 +143,7 @@ def test_a_rank_in_use_that_was_dropped_would_show():
     model = build()
     before = logits(model)
     zero(model, (3, 4, 4, 4))
-    compact(model)
+    find_tuning_method(model).finish()
     assert not torch.allclose(logits(model), before, atol=1e-3)
 
 
@@ -145,7 +152,7 @@ def test_a_compact_adapter_reloads_to_the_last_bit(tmp_path):
     model.get_base_model().save_pretrained(tmp_path / "base")
     base = build().unload()
     zero(model, (4, 3, 1, 0))
-    compact(model)
+    find_tuning_method(model).finish()
     model.save_pretrained(tmp_path / "adapter")
     again = PeftModel.from_pretrained(base, tmp_path / "adapter")
     assert torch.equal(logits(again), logits(model))
@@ -154,15 +161,15 @@ def test_a_compact_adapter_reloads_to_the_last_bit(tmp_path):
 def test_compacting_twice_is_compacting_once():
     model = build()
     zero(model, (4, 3, 1, 0))
-    compact(model)
+    find_tuning_method(model).finish()
     before = logits(model)
-    compact(model)
+    find_tuning_method(model).finish()
     assert torch.equal(logits(model), before)
 
 
 def test_a_model_that_never_allocated_keeps_all_its_ranks():
     model = build()
-    compact(model)
+    find_tuning_method(model).finish()
     assert {len(p) for name, p in model.named_parameters() if "lora_E" in name} == {START}
 
 
@@ -196,12 +203,12 @@ def test_the_saved_adapter_gives_the_scores_of_the_best_validation(folder):
     model = PeftModel.from_pretrained(base, folder / "model")
     tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
     data = FineTuningData(prepared.splits, prepared.task, tokenizer, run.data, 1, cache)
-    learner = FineTuningModule(model, prepared.task, data, run.optimizer, [], run.trainer)
+    learner = FineTuningModule(model, prepared.task, data, run)
     options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = pl.Trainer(accelerator="cpu", enable_progress_bar=False, **options)
     with silence_libraries():
         trainer.validate(learner, data, verbose=False)
-    found = learner.results["validation"]["zh"]["scores"]
+    found = learner.results["validation"]["zh"].scores
     assert found == read(folder)["scores"]["validation"]["zh"]
 
 
@@ -275,11 +282,11 @@ def test_early_stopping_is_refused(tmp_path):
 
 def test_a_budget_that_is_no_reduction_is_refused():
     with pytest.raises(ConfigError, match="init_r=2: AdaLoRA comes down to target_r=2"):
-        callbacks_of(build(init_r=2), SimpleNamespace(score=0.0))
+        find_tuning_method(build(init_r=2)).callbacks(SimpleNamespace(score=0.0))
 
 
 def test_more_ranks_in_use_than_the_budget_has_fail_the_run():
-    (callback,) = callbacks_of(build(), SimpleNamespace(score=0.0))
+    (callback,) = find_tuning_method(build()).callbacks(SimpleNamespace(score=0.0))
     assert isinstance(callback, AllocateRanks)
     callback.active = True
     with pytest.raises(RunError, match="16 ranks in use after training, in a budget of 8"):

@@ -18,7 +18,7 @@ from torch import nn
 
 from crosstune.errors import ConfigError, RunError
 from crosstune.methods.bitfit import BitFitConfig, BitFitLayer, BitFitModel
-from crosstune.methods.registry import register
+from crosstune.methods.tuning_method import register
 
 # peft asks transformers by the old name of the property
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

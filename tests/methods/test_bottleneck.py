@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn.functional import gelu, relu
 
 from crosstune.errors import ConfigError
-from crosstune.methods.adapters import BottleneckLayer, ParallelInput
-from crosstune.methods.bottleneck import BottleneckConfig
+from crosstune.methods.bottleneck import BottleneckConfig, BottleneckLayer, ParallelInput
 
 # peft asks transformers by the old name of the property
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -315,7 +314,7 @@ def test_a_parallel_adapter_is_fed_with_what_its_block_is_fed_with(family):
     last.register_forward_hook(lambda m, args, out: heard.update(out=out))
     logits(model)
     with torch.no_grad():
-        change = last.change("default", heard["fed"])
+        change = last.apply_adapter("default", heard["fed"])
     assert torch.equal(heard["out"], heard["block"] + change)
     assert change.abs().max() > 1e-3
 
@@ -378,9 +377,12 @@ def test_gradients_are_the_same_with_and_without_checkpointing():
 def test_the_bottleneck_is_dropped_out_in_training_if_asked_for(share, differs):
     layer = layers_of(stir(adapt(build("Bert"), "Bert", "parallel", dropout=share)))[0].train()
     x = torch.randn(4, D)
-    assert torch.equal(layer.change("default", x), layer.change("default", x)) is not differs
+    assert (
+        torch.equal(layer.apply_adapter("default", x), layer.apply_adapter("default", x))
+        is not differs
+    )
     layer.eval()
-    assert torch.equal(layer.change("default", x), layer.change("default", x))
+    assert torch.equal(layer.apply_adapter("default", x), layer.apply_adapter("default", x))
 
 
 @every_style
@@ -530,7 +532,9 @@ def test_a_half_precision_base_keeps_its_type_and_its_logits():
 def test_nothing_is_kept_between_two_calls():
     model = adapt(build("Bert"), "Bert", "parallel")
     logits(model)
-    assert all(layer.seen == [] for layer in layers_of(model) if isinstance(layer, ParallelInput))
+    assert all(
+        layer.captured == [] for layer in layers_of(model) if isinstance(layer, ParallelInput)
+    )
 
 
 # ---- what is refused -----------------------------------------------------------------------------

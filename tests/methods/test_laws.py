@@ -25,12 +25,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from crosstune.config.paths import find_conf
-from crosstune.config.schema import Data, Method, Model, ModelOrigin, Optimizer, TaskType
+from crosstune.config.schema import Data, Method, Model, ModelOrigin, Optimizer, Run, TaskType
 from crosstune.config.schema import Trainer as Loop
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, CrosstuneError
 from crosstune.logs import silence_libraries
-from crosstune.methods import adapt, callbacks_of, compact
+from crosstune.methods import adapt, find_tuning_method
 from crosstune.models.architectures import find_layers
 from crosstune.models.load import LoadedModel, load_model, save_base_model
 from crosstune.tasks import TASKS
@@ -289,13 +289,14 @@ class Shop:
         algorithm = {"_target_": "torch.optim.AdamW"}
         optimizer = Optimizer(algorithm=algorithm, learning_rate=1e-3, schedule="constant")
         data = self.data(kind)
-        learner = FineTuningModule(model, data.task, data, optimizer, [], Loop(log_every_n_steps=1))
+        run = Run(data=data.data, optimizer=optimizer, trainer=Loop(log_every_n_steps=1))
+        learner = FineTuningModule(model, data.task, data, run)
         options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
         options |= {"enable_progress_bar": False, "enable_model_summary": False}
         trainer = pl.Trainer(
             max_steps=3,
             limit_val_batches=0,
-            callbacks=callbacks_of(model, SimpleNamespace(score=0.0)),
+            callbacks=find_tuning_method(model).callbacks(SimpleNamespace(score=0.0)),
             **options,
         )
         with silence_libraries():
@@ -305,7 +306,7 @@ class Shop:
     def _trained(self, kind: str, method: str) -> "Trained":
         model = self.adapted(kind, method)
         agreed = holds_what_is_trainable(self.fit(kind, model), model)
-        compact(model)
+        find_tuning_method(model).finish()
         folder = self.folder / f"{kind}-{method}"
         model.save_pretrained(folder)
         return Trained(model.eval(), folder, agreed)
@@ -588,7 +589,7 @@ warnings.filterwarnings("ignore", "Unsupported layer type")
 import torch, transformers
 from safetensors.torch import load_file
 from peft import PeftModel
-from crosstune.methods import bitfit, bottleneck, restore
+from crosstune.methods.prompts import install_prompt_hooks
 from crosstune.tasks.crf import Transitions
 """
 READ += inspect.getsource(said_by)
@@ -612,7 +613,7 @@ for name, auto, base, folder, sizes in json.loads(Path(sys.argv[1]).read_text())
             for own in sizes:
                 for parameter in model.get_submodule(own).parameters():
                     parameter.normal_()
-        model = restore(PeftModel.from_pretrained(model, folder))
+        model = install_prompt_hooks(PeftModel.from_pretrained(model, folder))
     with torch.no_grad():
         found[name] = (said_by(model, kept) - said).abs().max().item()
 print(json.dumps(found))

@@ -13,10 +13,14 @@ from torch import nn
 from torch.nn.functional import relu
 
 from crosstune.errors import ConfigError
-from crosstune.methods.adapters import AroundNorm, BottleneckLayer, InvertibleAdapter
-from crosstune.methods.bottleneck import BottleneckConfig
+from crosstune.methods import find_tuning_method
+from crosstune.methods.bottleneck import (
+    AroundNorm,
+    BottleneckConfig,
+    BottleneckLayer,
+    InvertibleAdapter,
+)
 from crosstune.methods.madx import (
-    activate_language_adapter,
     list_language_adapters,
     load_language_adapters,
 )
@@ -208,7 +212,7 @@ def test_the_output_embeddings_are_given_the_inverse(family):
 def test_without_the_inverse_the_logits_would_be_others():
     model = stir(language_model(), seed=3)
     expected = logits(model)
-    coupling_of(model).unhook()
+    coupling_of(model).remove_hooks()
     assert not torch.allclose(logits(model), expected, atol=1e-3)
 
 
@@ -232,9 +236,9 @@ def test_an_encoder_with_a_decoder_has_no_place_for_an_invertible_adapter():
 def test_a_language_at_work_is_the_first_of_two_stacked_adapters(folders, family):
     model = task_model(family)
     load_language_adapters(model, folders[family])
-    activate_language_adapter(model, "zh")
+    find_tuning_method(model).activate_language("zh")
     spoken = logits(model)
-    activate_language_adapter(model, "es")
+    find_tuning_method(model).activate_language("es")
     assert not torch.allclose(logits(model), spoken, atol=1e-4)
     plain = task_model(family)
     load_language_adapters(plain, folders[family])
@@ -245,7 +249,7 @@ def test_a_language_at_work_is_the_first_of_two_stacked_adapters(folders, family
 
 
 def test_the_task_works_on_what_the_language_gives(speaker):
-    activate_language_adapter(speaker, "es")
+    find_tuning_method(speaker).activate_language("es")
     layer = next(module for module in speaker.modules() if isinstance(module, AroundNorm))
     norm = layer.base_layer
 
@@ -275,7 +279,7 @@ def test_a_language_is_the_same_adapter_under_a_task_as_in_its_own_training(fold
 
 
 def test_only_the_task_adapter_and_the_head_are_trained(speaker):
-    activate_language_adapter(speaker, "es")
+    find_tuning_method(speaker).activate_language("es")
     names = [name for name, p in speaker.named_parameters() if p.requires_grad]
     assert all(".default." in name for name in names)
     assert sum(p.numel() for p in speaker.parameters() if p.requires_grad) == (
@@ -285,9 +289,9 @@ def test_only_the_task_adapter_and_the_head_are_trained(speaker):
 
 def test_training_leaves_the_languages_as_they_were(speaker):
     before, task = language_values(speaker), logits(speaker)
-    activate_language_adapter(speaker, "es")
+    find_tuning_method(speaker).activate_language("es")
     train(speaker)
-    activate_language_adapter(speaker, "zh")
+    find_tuning_method(speaker).activate_language("zh")
     train(speaker)
     assert same_values(language_values(speaker), before)
     assert not torch.equal(logits(speaker), task)
@@ -295,7 +299,7 @@ def test_training_leaves_the_languages_as_they_were(speaker):
 
 def test_a_language_left_trainable_would_show(speaker):
     before = language_values(speaker)
-    activate_language_adapter(speaker, "es")
+    find_tuning_method(speaker).activate_language("es")
     for name, parameter in speaker.named_parameters():
         parameter.requires_grad_(parameter.requires_grad or ".language_es." in name)
     train(speaker)
@@ -311,7 +315,7 @@ def test_a_disabled_model_is_the_base_model_in_every_language(speaker):
             if name in base.state_dict()
         }
     )
-    activate_language_adapter(speaker, "es")
+    find_tuning_method(speaker).activate_language("es")
     with speaker.disable_adapter():
         assert torch.equal(logits(speaker), logits(base))
 
@@ -319,7 +323,7 @@ def test_a_disabled_model_is_the_base_model_in_every_language(speaker):
 def test_a_masked_lm_task_adapts_the_language_and_undoes_its_embeddings(folders):
     model = get_peft_model(build(), BottleneckConfig(**TASK | {"task_type": "FEATURE_EXTRACTION"}))
     load_language_adapters(model, folders["Bert"])
-    activate_language_adapter(model, "es")
+    find_tuning_method(model).activate_language("es")
     alone = PeftModel.from_pretrained(build(), folders["Bert"]["es"])
     alone.get_base_model().cls.load_state_dict(model.get_base_model().cls.state_dict())
     assert torch.equal(logits(model), logits(alone))
@@ -334,15 +338,15 @@ def test_a_saved_run_finds_its_languages_again(speaker, tmp_path):
     model = PeftModel.from_pretrained(base, str(tmp_path))
     load_language_adapters(model, list_language_adapters(tmp_path))
     for language in ("es", "zh"):
-        activate_language_adapter(model, language)
-        activate_language_adapter(speaker, language)
+        find_tuning_method(model).activate_language(language)
+        find_tuning_method(speaker).activate_language(language)
         assert torch.equal(logits(model), logits(speaker))
 
 
 def test_a_run_without_its_languages_would_say_something_else(speaker, tmp_path):
     speaker.save_pretrained(str(tmp_path))
     model = PeftModel.from_pretrained(copy.deepcopy(speaker).unload(), str(tmp_path))
-    activate_language_adapter(speaker, "es")
+    find_tuning_method(speaker).activate_language("es")
     assert not torch.allclose(logits(model), logits(speaker), atol=1e-4)
 
 
@@ -369,14 +373,14 @@ def test_the_head_of_masked_lm_is_left_behind(tmp_path):
 
 def test_a_language_that_was_not_learned_is_refused(speaker):
     with pytest.raises(ConfigError, match="no language adapter for en, only for es, zh"):
-        activate_language_adapter(speaker, "en")
+        find_tuning_method(speaker).activate_language("en")
 
 
 @pytest.mark.parametrize("adapted", [True, False])
 def test_a_model_without_languages_speaks_any(adapted):
     model = task_model() if adapted else build()
     before = logits(model)
-    activate_language_adapter(model, "en")
+    find_tuning_method(model).activate_language("en")
     assert torch.equal(logits(model), before)
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from crosstune.config.schema import Method
 from crosstune.errors import ConfigError
-from crosstune.methods import adapt
-from crosstune.methods.prompts import count_virtual_tokens, install_prompt_hooks
+from crosstune.methods import adapt, find_tuning_method
+from crosstune.methods.prompts import install_prompt_hooks
 from crosstune.models.load import LoadedModel, find_head
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.generation import Generation
@@ -515,7 +515,7 @@ import sys
 from pathlib import Path
 import torch, transformers
 from peft import PeftModel
-from crosstune.methods.prompts import restore
+from crosstune.methods.prompts import install_prompt_hooks
 
 torch.set_num_threads(1)
 for folder in sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir()):
@@ -525,7 +525,7 @@ for folder in sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir
         for name, parameter in base.named_parameters():
             if "classifier" in name or "qa_outputs" in name:
                 parameter.add_(1)
-        model = restore(PeftModel.from_pretrained(base, folder / "adapter")).eval()
+        model = install_prompt_hooks(PeftModel.from_pretrained(base, folder / "adapter")).eval()
         output = model(**torch.load(folder / "inputs.pt"))
     said = [output.start_logits, output.end_logits] if "start_logits" in output else [output.logits]
     torch.save(said, folder / "logits.pt")
@@ -759,16 +759,18 @@ def test_a_loaded_writer_writes_the_same_texts(writers, case, tmp_path):
 
 @every_case
 def test_a_prompt_and_a_prefix_take_positions_of_an_encoder(case):
-    assert count_virtual_tokens(adapted(case)) == SIZE
+    assert find_tuning_method(adapted(case)).virtual_tokens == SIZE
 
 
 @every_writing
 def test_a_prefix_of_a_decoder_takes_none_of_the_encoder(case):
-    assert count_virtual_tokens(writing(case)) == (0 if case[1] == "prefix_tuning" else SIZE)
+    assert find_tuning_method(writing(case)).virtual_tokens == (
+        0 if case[1] == "prefix_tuning" else SIZE
+    )
 
 
 def test_a_model_without_a_prompt_takes_no_positions():
-    assert count_virtual_tokens(build(CASES[0])) == 0
+    assert find_tuning_method(build(CASES[0])).virtual_tokens == 0
 
 
 @pytest.mark.parametrize("method", PEFT)

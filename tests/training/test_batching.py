@@ -9,7 +9,6 @@ from crosstune.data.windows import IGNORE, concatenate
 from crosstune.tasks.classification import Classification
 from crosstune.training.batching import (
     BatchDataset,
-    BucketedSampler,
     EvaluationSampler,
     LanguageMixture,
     RankBatch,
@@ -141,30 +140,7 @@ def test_the_order_of_a_mixture_is_that_of_its_seed_and_epoch():
     assert list(first) != list(again)
 
 
-# --- batches of like length
-
 LENGTHS = np.random.default_rng(0).integers(1, 200, 1000)
-
-
-@pytest.mark.parametrize("windows", SIZES)
-def test_bucketed_batches_hold_every_window_once(windows):
-    shares = list(BucketedSampler(LENGTHS[:windows], 4, seed=1))
-    assert sorted(window for share in shares for window in share.windows) == list(range(windows))
-
-
-def padding(order):
-    held = [LENGTHS[share.windows] for share in order]
-    return sum(len(batch) * batch.max() for batch in held) - LENGTHS.sum()
-
-
-def test_bucketed_batches_need_a_tenth_of_the_padding():
-    uniform = padding(TrainingSampler(len(LENGTHS), 8, seed=1))
-    assert padding(BucketedSampler(LENGTHS, 8, seed=1)) < uniform / 10
-
-
-def test_bucketed_batches_do_not_come_by_length():
-    longest = [LENGTHS[share.windows].max() for share in BucketedSampler(LENGTHS, 8, seed=1)]
-    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
 
 
 # --- batches of about so many sub-words
@@ -191,8 +167,8 @@ def test_a_batch_holds_about_so_many_sub_words(windows, tokens):
 class Counting(TokenBudgetSampler):
     """A planted bug: batches of as many texts, however long these are."""
 
-    def cut(self, drawn, rng):
-        return TrainingSampler.cut(self, drawn, rng)
+    def cut(self, drawn):
+        return TrainingSampler.cut(self, drawn)
 
 
 def test_that_law_finds_batches_of_equally_many_texts():
@@ -203,21 +179,23 @@ def test_that_law_finds_batches_of_equally_many_texts():
 def test_no_batch_is_empty_where_texts_are_longer_than_the_budget(tokens):
     lengths = np.array([1, 1, 1, 199, 1, 1, 1])
     for seed in range(20):
-        held = [share.windows for share in TokenBudgetSampler(lengths, tokens, seed)]
+        held = [share.windows for share in TokenBudgetSampler(lengths, tokens, seed=seed)]
         assert all(held)
         assert sorted(window for batch in held for window in batch) == list(range(7))
 
 
 def test_ranks_share_out_a_budget():
     def order_of(windows, batch_size, seed, rank, world):
-        return TokenBudgetSampler(LENGTHS[:windows], 100 * batch_size, seed, rank, world)
+        return TokenBudgetSampler(
+            LENGTHS[:windows], 100 * batch_size, seed=seed, rank=rank, world=world
+        )
 
     assert makes_up_the_batches(order_of, 37, 12, 3)
 
 
 def test_a_mixture_keeps_the_number_of_batches():
     lengths = np.concatenate([np.full(900, 20), np.full(100, 120)])
-    order = TokenBudgetSampler(lengths, 1000, 1, mixture=LanguageMixture([LARGE, SMALL], 5.0))
+    order = TokenBudgetSampler(lengths, 1000, seed=1, mixture=LanguageMixture([LARGE, SMALL], 5.0))
     assert [len(at_epoch(order, epoch)) for epoch in range(3)] == [30] * 3
 
 

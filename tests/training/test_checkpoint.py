@@ -179,17 +179,17 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path, whole: Any) ->
 
 
 def test_without_time_to_lose_only_epochs_are_written(tmp_path: Path) -> None:
-    places: list[checkpoints.LoopPosition] = []
+    positions: list[checkpoints.LoopPosition] = []
     original = checkpoints.ResumeCheckpoint.write
 
-    def noted(self: Any, trainer: Any, module: Any, place: checkpoints.LoopPosition) -> None:
-        places.append(place)
-        original(self, trainer, module, place)
+    def noted(self: Any, trainer: Any, module: Any, position: checkpoints.LoopPosition) -> None:
+        positions.append(position)
+        original(self, trainer, module, position)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints.ResumeCheckpoint, "write", noted)
         train(tiny_run(tmp_path, "classification"))
-    assert [(p.epoch, p.batch, p.over) for p in places] == [(1, 0, False), (2, 0, True)]
+    assert [(p.epoch, p.batch, p.finished) for p in positions] == [(1, 0, False), (2, 0, True)]
 
 
 def differs(outputs: Path, whole: Any, *words: str) -> bool:
@@ -221,17 +221,17 @@ def test_a_checkpoint_on_the_last_batch_of_an_epoch_is_seen(
     tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counters as they stand after the last batch let Lightning skip what follows."""
-    original = checkpoints._move_to
+    original = checkpoints.restore_loop
 
-    def on_last_batch(trainer: Any, place: checkpoints.LoopPosition) -> None:
-        assert (place.epoch, place.batch) == (1, 0)
-        original(trainer, place)
+    def on_last_batch(trainer: Any, position: checkpoints.LoopPosition) -> None:
+        assert (position.epoch, position.batch) == (1, 0)
+        original(trainer, position)
         progress = trainer.fit_loop.epoch_loop.batch_progress
         progress.current.ready = progress.current.started = progress.current.processed = 5
         progress.current.completed, progress.is_last_batch = 5, True
         trainer.fit_loop.restarting = True
 
     whole("trainer.max_steps=10")
-    monkeypatch.setattr(checkpoints, "_move_to", on_last_batch)
+    monkeypatch.setattr(checkpoints, "restore_loop", on_last_batch)
     killed(tmp_path, 6, "trainer.max_steps=10")
     assert resumed(tmp_path, "trainer.max_steps=10") != whole("trainer.max_steps=10")

@@ -19,15 +19,15 @@ from crosstune.methods import adapt
 from crosstune.models.load import load_model, load_tokenizer
 from crosstune.reporting.records import COSTS
 from crosstune.training import cost
-from crosstune.training.callbacks import CostMeter
 from crosstune.training.checkpoint import ResumeCheckpoint
 from crosstune.training.cost import (
     WARM_UP,
+    CostMeter,
     Throughput,
     count_flops,
     count_parameters,
+    get_device_name,
     measure_state,
-    name_device,
 )
 from crosstune.training.datamodule import FineTuningData
 from crosstune.training.lightning_module import FineTuningModule
@@ -56,13 +56,13 @@ TABLES = (VOCABULARY + 20 + 2) * HIDDEN  # of tokens, positions, segments
 
 
 def test_embeddings_are_the_tables_of_tokens_positions_and_segments():
-    counts = count_parameters(tiny_bert(), ["classifier"], peft=False)
+    counts = count_parameters(tiny_bert(), ["classifier"])
     assert counts["embedding_parameters"] == TABLES
 
 
 def test_a_decoder_tied_to_the_embeddings_counts_with_them_and_once():
     model = tiny_bert(BertForMaskedLM)
-    counts = count_parameters(model, [], peft=False)
+    counts = count_parameters(model, [])
     assert counts["embedding_parameters"] == TABLES
     assert counts["total_parameters"] == sum(p.numel() for p in model.parameters())
 
@@ -79,7 +79,7 @@ def test_a_decoder_tied_to_the_embeddings_counts_with_them_and_once():
 def test_head_adapter_and_embeddings_are_apart(config):
     with silence_libraries():
         adapted = get_peft_model(tiny_bert(), config)
-    counts = count_parameters(adapted, ["classifier"], peft=True)
+    counts = count_parameters(adapted, ["classifier"])
     assert counts["embedding_parameters"] == TABLES
     parts = counts["head_parameters"] + counts["adapter_parameters"]
     assert parts == counts["trainable_parameters"]
@@ -143,7 +143,7 @@ def test_a_forward_pass_alone_is_not_taken_for_a_step():
     assert count_flops(partial(forward, tiny_bert()), CPU) != 3 * (FORWARD + ATTENTION)
 
 
-def test_counting_leaves_the_dice_as_they_were():
+def test_counting_does_not_advance_the_rng():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -168,10 +168,10 @@ def weights_after(tmp_path, meter, *more):
     with silence_libraries():
         model = adapt(loaded, run.method, task.peft_type, run.allow)
         data = FineTuningData(prepared.splits, task, tokenizer, run.data, run.seed, tmp_path)
-        learner = FineTuningModule(model, task, data, run.optimizer, run.allow, run.trainer)
-        checkpoints = ResumeCheckpoint(prepared.folder, run, model)
-        fit_stage(prepared, run.data.stages[0], learner, (checkpoints, meter), [])
-    return {name: value.clone() for name, value in learner.state_dict().items()}
+        module = FineTuningModule(model, task, data, run)
+        checkpoints = ResumeCheckpoint(prepared.folder, run, module.method)
+        fit_stage(prepared, run.data.stages[0], module, (checkpoints, meter), [])
+    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 def check_unchanged(tmp_path, meter, *more):
@@ -215,7 +215,7 @@ from crosstune.training import cost
 
 collect = gc.collect
 if sys.argv[1] == "keep":
-    cost.give_back = lambda: None
+    cost.release_memory = lambda: None
 if sys.argv[1] == "cycle":
     cost.gc.collect = lambda: None
 memory = cost.PeakMemory()
@@ -298,7 +298,7 @@ def test_time_between_stop_and_start_counts_nowhere(clock):
 
 
 def test_a_processor_has_a_name():
-    assert name_device(CPU).strip()
+    assert get_device_name(CPU).strip()
 
 
 LONG = ("++data.reader.rows={train: 56, validation: 12, test: 56}", "trainer.max_epochs=1")

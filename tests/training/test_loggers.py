@@ -111,7 +111,7 @@ def test_a_server_that_never_answers_leaves_the_run_unharmed(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        monkeypatch.setitem(tracking.PATIENCE, "init_timeout", 1.0)
+        monkeypatch.setitem(tracking.TIMEOUTS, "init_timeout", 1.0)
         words = ("logger=wandb", "logger.mode=online", "trainer.max_steps=2")
         folder = train(tiny_run(tmp_path, "classification", *words))
     assert json.loads((folder / "record.json").read_text())["status"] == "finished"

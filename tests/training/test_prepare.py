@@ -1,6 +1,7 @@
 """What a run trains on: joint languages, the first rows, a few rows of each label."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from crosstune.config.schema import Data, TaskType
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
-from crosstune.training.prepare import choose_rows
+from crosstune.training import prepare as preparation
+from crosstune.training.prepare import Checks, choose_rows, prepare, prepare_rank
+from tests.tiny import tiny_run
 
 DATA = Data("d", TaskType.classification, "es", {}, "", "", "")
 ROWS = [
@@ -67,3 +70,14 @@ def test_shots_need_one_label_a_row():
     split = Split([{**ROWS[0], "tags": ["O", "O"]}], {})
     with pytest.raises(ConfigError, match=r"data\.shots=1: classification has no label by row"):
         choose_rows(split, replace(DATA, shots=1), lambda row: row["tags"], 1)
+
+
+def test_a_rank_gets_what_the_run_prepared_without_checking_it_again(tmp_path, monkeypatch):
+    words = ("data.limit=20", "data.shots=3", "data.test={es: test, zh: test}")
+    prepared = prepare(tiny_run(tmp_path, "classification", *words))
+    for check in ("compute_run_id", "count_leakage", "find_unseen", "find_faults"):
+        monkeypatch.setattr(preparation, check, None)
+    checks = Checks(*json.loads(json.dumps(prepared.checks)))
+    again = prepare_rank(prepared.run, checks)
+    assert again == prepared
+    assert again.folder == prepared.folder

@@ -22,6 +22,7 @@ from crosstune.cli.main import main
 from crosstune.config.compose import compose_run
 from crosstune.errors import ConfigError, RunError
 from crosstune.training import lightning_module as learner
+from crosstune.training.failures import Diverged
 from crosstune.training.train import train
 from tests.tiny import DATA, METHODS, tiny_overrides, tiny_run
 
@@ -199,7 +200,7 @@ def test_a_failed_run_is_recorded_and_tried_again_only_when_asked(
 def test_an_infinite_loss_is_recorded_as_diverged_before_it_moves_a_weight(tmp_path: Path) -> None:
     words = ("optimizer.learning_rate=1e30", "optimizer=sgd", "trainer.gradient_clip_val=null")
     run = tiny_run(tmp_path, "classification", *words)
-    with pytest.raises(learner.Diverged):
+    with pytest.raises(Diverged):
         train(run)
     (path,) = tmp_path.glob("adhoc/*/record.json")
     assert record_of(path.parent)["status"] == "diverged"

@@ -8,9 +8,7 @@ import dataclasses
 import json
 import warnings
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstune import methods
 from crosstune.config.compose import read_config
 from crosstune.config.schema import Model, ModelOrigin, Run
 from crosstune.errors import ConfigError, RunError
@@ -36,8 +33,6 @@ from crosstune.tasks import TASK_CLASSES, Task
 from crosstune.training.artifacts import TASK, model_in_folder
 
 ADAPTER = "adapter_config.json"
-for _module in iter_modules(methods.__path__):
-    import_module(f"{methods.__name__}.{_module.name}")  # each method of ours registers with peft
 
 
 class FinishedRun(NamedTuple):

@@ -25,7 +25,7 @@ from crosstune.errors import ConfigError
 from crosstune.files import atomic_write
 from crosstune.inference.load_run import FinishedRun, load_run
 from crosstune.inference.read_input import Source, read_input
-from crosstune.methods.madx import activate_language_adapter
+from crosstune.methods import find_tuning_method
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.training.batching import BatchDataset, EvaluationSampler
 
@@ -54,7 +54,7 @@ def predict(run: Path, source: Path, target: Path, language: str = "") -> int:
     data = saved.run.data
     language = language or data.language
     rows = read_input(Source(str(source), data, saved.task, language))
-    activate_language_adapter(saved.model, language)
+    find_tuning_method(saved.model).activate_language(language)
     if target.suffix == ".conll" and not _is_tagged(saved, rows[0]):
         raise ConfigError(f"output={target}: CoNLL holds tags of words, which this run has not.")
     records = predict_rows(saved, rows)

@@ -1,10 +1,12 @@
 """Tuning methods: a model in, the same model adapted out.
 
-peft holds the methods; those that peft lacks are registered with it, one file each. Full
-fine-tuning is the absence of a peft config. Called by `run.py`.
+peft holds the methods; those that it lacks are registered with it, one file each. Full fine-tuning
+is the absence of a peft config.
 """
 
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig, get_peft_model
@@ -14,22 +16,17 @@ from transformers import PreTrainedModel
 from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import FrozenLayers, Method
 from crosstune.errors import ConfigError
-from crosstune.methods.adalora import callbacks_of, compact, penalty_of, resize
 from crosstune.methods.madx import load_language_adapters
-from crosstune.methods.prompts import count_virtual_tokens, install_prompt_hooks, set_prompt_sizes
+from crosstune.methods.prompts import install_prompt_hooks, set_prompt_sizes
+from crosstune.methods.tuning_method import TuningMethod, find_tuning_method
 from crosstune.models.architectures import choose_targets, find_layers
 from crosstune.models.frozen_prefix import FrozenPrefix
 from crosstune.models.load import LoadedModel
 
-__all__ = [
-    "adapt",
-    "callbacks_of",
-    "compact",
-    "count_virtual_tokens",
-    "head_only",
-    "penalty_of",
-    "resize",
-]
+__all__ = ["TuningMethod", "adapt", "find_tuning_method", "head_only"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")  # defines a TuningMethod or registers with peft
 
 
 def adapt(
@@ -42,12 +39,12 @@ def adapt(
     """
     if method.peft is None:
         return loaded.model
-    whole = loaded.head + _last_layers(loaded.model, method.layers)
-    arguments: dict[str, Any] = {"task_type": peft_type, "modules_to_save": whole}
+    saved = loaded.head + _last_layers(loaded.model, method.layers)
+    arguments: dict[str, Any] = {"task_type": peft_type, "modules_to_save": saved}
     node = dict(method.peft)
     if node.get("target_modules") is None and method.targets is not None:
         node.pop("target_modules", None)
-        arguments |= choose_targets(loaded.model, method.targets, whole)
+        arguments |= choose_targets(loaded.model, method.targets, saved)
     config: Any = instantiate(node, "method.peft", allow, **arguments)
     if not isinstance(config, PeftConfig):
         raise ConfigError(f"method.peft: {node['_target_']} is no peft config.")
@@ -81,7 +78,7 @@ def _last_layers(model: PreTrainedModel, count: int) -> list[str]:
 
 
 def head_only(task_type: str | None = None, modules_to_save: list[str] | None = None) -> LoraConfig:
-    """Return a peft config that adds nothing and trains the task head alone."""
+    """Return a peft config that adds no weights and trains the task head alone."""
     return LoraConfig(
         target_modules=DUMMY_TARGET_MODULES, task_type=task_type, modules_to_save=modules_to_save
     )

@@ -1,99 +1,112 @@
-"""What AdaLoRA needs beside peft: ranks allocated over the run's own steps, and its penalty.
+"""AdaLoRA: rank allocation over the run's own steps, and the orthogonality penalty.
 
-Zhang et al. 2023, https://arxiv.org/abs/2303.10512. peft holds the layers and says which ranks
-matter; here is when it is asked, the term of the training loss, and the end of ranks that were
-given up. Called by `learner.py` and `run.py`, for models of every method: others get nothing.
+Zhang et al. 2023, https://arxiv.org/abs/2303.10512. peft holds the layers and scores the ranks;
+this file decides when it allocates, adds the penalty and drops the ranks that were pruned.
 """
 
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from peft import AdaLoraModel
 from peft.tuners.adalora import AdaLoraLayer
 from pytorch_lightning.callbacks import EarlyStopping
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
 from crosstune.errors import ConfigError, RunError
+from crosstune.methods.tuning_method import BestScore, TuningMethod
 
-PLAN = ("tinit", "tfinal", "total_step")  # what of peft's config follows the run's own steps
-FEWEST_STEPS = 3  # one for the first importances, one to reduce the ranks, one to train the last
+SCHEDULE = ("tinit", "tfinal", "total_step")  # options of peft's config that follow the run's steps
+MIN_STEPS = 3  # for the first importances, for reducing the ranks, for training the rest
 log = logging.getLogger(__name__)
 
 
-class BestStep(Protocol):
-    """What of `callbacks.KeepBest` matters here."""
+class AdaLora(TuningMethod):
+    """The penalty and the ranks of an AdaLoRA model."""
 
-    score: float
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self.tuner: AdaLoraModel = model.base_model
 
+    @classmethod
+    @override
+    def fits(cls, model: Any) -> bool:
+        return isinstance(getattr(model, "base_model", None), AdaLoraModel)
 
-def callbacks_of(model: nn.Module, best: BestStep) -> list[pl.Callback]:
-    """Return what the model's method does beside the loop."""
-    return [AllocateRanks(tuner, best)] if (tuner := _tuner_of(model)) else []
+    @property
+    def adapter(self) -> str:
+        """The name of the adapter in training; peft sets none on a model loaded for inference."""
+        return self.tuner.trainable_adapter_name
 
+    @property
+    def config(self) -> Any:
+        """The peft config of the adapter in training."""
+        return self.tuner.peft_config[self.adapter]
 
-def penalty_of(model: nn.Module) -> Tensor | float:
-    """Return what the model's method adds to the training loss.
+    @override
+    def penalty(self) -> Tensor:
+        # the weighted mean of ‖P Pᵀ - I‖ over the left and right factors of all matrices, the norm
+        # not squared, as in the authors' program
+        factors: list[Tensor] = []
+        for layer in self.tuner.modules():
+            if isinstance(layer, AdaLoraLayer):
+                factors += [layer.lora_A[self.adapter], layer.lora_B[self.adapter].T]
+        gaps = [torch.linalg.matrix_norm(p @ p.T - torch.eye(len(p)).to(p)) for p in factors]
+        return self.config.orth_reg_weight * torch.stack(gaps).mean()
 
-    For AdaLoRA the weighted mean of ‖P Pᵀ - I‖ over the left and right factors of all matrices, the
-    norm not squared, as the authors' program has it.
-    """
-    tuner = _tuner_of(model)
-    if tuner is None:
-        return 0.0
-    name = tuner.trainable_adapter_name
-    factors: list[Tensor] = []
-    for layer in tuner.modules():
-        if isinstance(layer, AdaLoraLayer):
-            factors += [layer.lora_A[name], layer.lora_B[name].T]
-    gaps = [torch.linalg.matrix_norm(p @ p.T - torch.eye(len(p)).to(p)) for p in factors]
-    return _config_of(tuner).orth_reg_weight * torch.stack(gaps).mean()
+    @override
+    def callbacks(self, best: BestScore) -> list[pl.Callback]:
+        return [AllocateRanks(self, best)]
 
+    @override
+    def finish(self) -> None:
+        # what the model computes stays; a matrix that has lost all ranks keeps one of zeros,
+        # because peft takes an empty one for damage
+        if self.config.rank_pattern is None:
+            return
+        used = {name: (values != 0).flatten() for name, values in self.singular_values().items()}
+        ranks = [int(mask.sum()) for mask in used.values()]
+        for mask in used.values():
+            mask[0] |= not mask.any()
+        self.config.rank_pattern = {name: mask.tolist() for name, mask in used.items()}
+        self.tuner.resize_modules_by_rank_pattern(self.config.rank_pattern, self.adapter)
+        counts = (sum(ranks), len(ranks), min(ranks), max(ranks))
+        log.info("ranks: %d in %d matrices, from %d to %d", *counts)
 
-def compact(model: nn.Module) -> None:
-    """Drop the ranks that the model's method has given up; what the model computes stays.
+    @override
+    def shape(self) -> dict[str, int]:
+        return {name: len(values) for name, values in self.singular_values().items()}
 
-    A matrix that has lost all keeps one of zeros, because peft takes an empty one for damage.
-    """
-    tuner = _tuner_of(model)
-    if tuner is None or _config_of(tuner).rank_pattern is None:
-        return
-    kept = {name: (values != 0).flatten() for name, values in _singular_values(tuner)}
-    ranks = [int(mask.sum()) for mask in kept.values()]
-    for mask in kept.values():
-        mask[0] |= not mask.any()
-    pattern = {name: mask.tolist() for name, mask in kept.items()}
-    tuner.resize_modules_by_rank_pattern(pattern, tuner.trainable_adapter_name)
-    _config_of(tuner).rank_pattern = pattern
-    told = (sum(ranks), len(ranks), min(ranks), max(ranks))
-    log.info("ranks: %d in %d matrices, from %d to %d", *told)
+    @override
+    def restore_shape(self, shape: Mapping[str, int]) -> None:
+        sizes = self.shape()
+        if shape != sizes:
+            masks = {
+                name: [True] * shape[name] + [False] * (n - shape[name])
+                for name, n in sizes.items()
+            }
+            self.tuner.resize_modules_by_rank_pattern(masks, self.adapter)
 
-
-def resize(model: nn.Module, ranks: Mapping[str, int]) -> None:
-    """Give every matrix as many ranks as a checkpoint's: those of later stages have fewer."""
-    tuner = _tuner_of(model)
-    if tuner is None:
-        return
-    sizes = {name: len(values) for name, values in _singular_values(tuner)}
-    pattern = {
-        name: [True] * ranks[name] + [False] * (n - ranks[name]) for name, n in sizes.items()
-    }
-    if ranks != sizes:
-        tuner.resize_modules_by_rank_pattern(pattern, tuner.trainable_adapter_name)
+    def singular_values(self) -> dict[str, Tensor]:
+        """Return the singular values of each matrix by parameter name; pruned ones are 0."""
+        ending = f"lora_E.{self.adapter}"
+        return {n: p.detach() for n, p in self.tuner.model.named_parameters() if n.endswith(ending)}
 
 
 class AllocateRanks(pl.Callback):
-    """Lets peft move the budget after every step of the optimizer, from its first to its last.
+    """Lets peft allocate the rank budget after every optimizer step, over the whole training.
 
-    Only what holds the last budget can be the best checkpoint. Of several stages of training the
-    first allocates; later ones train the ranks that it has left.
+    Only weights within the final budget can be the best checkpoint. Of several stages of training
+    the first allocates; later ones train the ranks that are left.
     """
 
-    def __init__(self, tuner: AdaLoraModel, best: BestStep):
-        self.tuner, self.best, self.config = tuner, best, _config_of(tuner)
+    def __init__(self, method: AdaLora, best: BestScore):
+        self.method, self.best = method, best
+        self.tuner, self.config = method.tuner, method.config
         self.step = 0  # of the optimizer, at the last allocation
         self.active = False
         self.planned = False
@@ -103,20 +116,19 @@ class AllocateRanks(pl.Callback):
                 f"{self.config.target_r} ranks a matrix, so it must begin with more."
             )
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold: the plan, the importances, the ranks in use."""
         allocator = self.tuner.rankallocator
         return {
             "step": self.step,
             "active": self.active,
-            "plan": {name: getattr(self.config, name) for name in (*PLAN, "rank_pattern")},
-            "ranks": {name: len(values) for name, values in _singular_values(self.tuner)},
+            "plan": {name: getattr(self.config, name) for name in (*SCHEDULE, "rank_pattern")},
             "importance": allocator.exp_avg_ipt,
             "uncertainty": allocator.exp_avg_unc,
         }
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what a checkpoint holds."""
         self.step, self.active, self.planned = state_dict["step"], state_dict["active"], True
         vars(self.config).update(state_dict["plan"])
         allocator = self.tuner.rankallocator
@@ -125,7 +137,7 @@ class AllocateRanks(pl.Callback):
             values: dict[str, Tensor] = state_dict[source]
             loaded = {name: value.to(devices[name]) for name, value in values.items()}
             setattr(allocator, target, loaded)
-        allocator.ipt = dict(allocator.exp_avg_ipt)  # peft asks only whether a name is there
+        allocator.ipt = dict(allocator.exp_avg_ipt)  # peft checks only whether a name is there
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Plan the run's own steps, unless a checkpoint holds the plan.
@@ -140,14 +152,15 @@ class AllocateRanks(pl.Callback):
         if self.planned:
             return
         steps = int(trainer.estimated_stepping_batches)
-        self.active = steps >= FEWEST_STEPS and self.config.rank_pattern is None
+        self.active = steps >= MIN_STEPS and self.config.rank_pattern is None
         if self.active:
-            shares = self.config.tinit, self.config.tfinal, self.config.total_step
-            self.config.tinit, self.config.tfinal = plan(*shares, steps)
+            schedule = self.config.tinit, self.config.tfinal, self.config.total_step
+            self.config.tinit, self.config.tfinal = scale_schedule(*schedule, steps)
             self.config.total_step = steps
-        elif 0 < steps < FEWEST_STEPS:
+        elif 0 < steps < MIN_STEPS:
             log.warning("%d steps are too few to allocate ranks: all stay as they begin", steps)
 
+    @override
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -156,45 +169,30 @@ class AllocateRanks(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Allocate once the optimizer has made a step; its gradients are still there."""
         if not self.active or trainer.global_step == self.step:
             return
-        done, self.step = self.step, trainer.global_step  # peft counts from 0
-        self.tuner.update_and_allocate(done)
-        if done == self.config.total_step - self.config.tfinal:
+        previous, self.step = self.step, trainer.global_step  # peft counts from 0
+        self.tuner.update_and_allocate(previous)  # the gradients of the step are still there
+        if previous == self.config.total_step - self.config.tfinal:
             self.best.score = -math.inf
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise RunError if more ranks are in use than the budget has."""
-        used = sum(int((values != 0).sum()) for _, values in _singular_values(self.tuner))
+        used = sum(int((values != 0).sum()) for values in self.method.singular_values().values())
         budget = self.tuner.rankallocator.target_bgt
         if self.active and used > budget:
             raise RunError(f"AdaLoRA: {used} ranks in use after training, in a budget of {budget}.")
 
 
-def plan(tinit: int, tfinal: int, total: int, steps: int) -> tuple[int, int]:
-    """Return a schedule's first and last phase for another number of steps, 3 at the least.
+def scale_schedule(tinit: int, tfinal: int, total: int, steps: int) -> tuple[int, int]:
+    """Return a schedule's first and last phase for another number of steps, at least 3.
 
     Two steps or more come before the last allocation: after one, most importances are still 0.
 
-    >>> plan(15, 50, 100, 4000)
+    >>> scale_schedule(15, 50, 100, 4000)
     (600, 2000)
-    >>> plan(15, 50, 100, 3)
+    >>> scale_schedule(15, 50, 100, 3)
     (0, 1)
     """
     last = min(max(1, round(tfinal / total * steps)), steps - 2)
     return min(round(tinit / total * steps), steps - last - 1), last
-
-
-def _tuner_of(model: nn.Module) -> AdaLoraModel | None:
-    tuner = getattr(model, "base_model", None)
-    return tuner if isinstance(tuner, AdaLoraModel) else None
-
-
-def _config_of(tuner: AdaLoraModel) -> Any:
-    return tuner.peft_config[tuner.trainable_adapter_name]
-
-
-def _singular_values(tuner: AdaLoraModel) -> list[tuple[str, Tensor]]:
-    ending = f"lora_E.{tuner.trainable_adapter_name}"
-    return [(n, p.detach()) for n, p in tuner.model.named_parameters() if n.endswith(ending)]

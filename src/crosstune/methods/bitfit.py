@@ -1,9 +1,8 @@
-"""BitFit as a peft method: train the biases of the encoder and, whole, the head.
+"""BitFit as a peft method: trains the biases of the encoder, and the head whole.
 
 Ben Zaken et al. 2022, https://aclanthology.org/2022.acl-short.1. Importing this module registers
-the method, so that `get_peft_model` and `PeftModel.from_pretrained` know it. The base biases stay
-frozen; each adapter holds what it adds to them, so a fresh adapter is the base model, and several
-adapters can share one base.
+the method with peft. The base biases stay frozen and each adapter holds a difference to them, so a
+fresh adapter equals the base model, and several adapters can share one base.
 """
 
 from collections.abc import Iterator
@@ -20,23 +19,24 @@ from peft.tuners.tuners_utils import (
 )
 from peft.utils import AuxiliaryTrainingWrapper, PeftType
 from torch import Tensor, nn
+from typing_extensions import override
 
 from crosstune.errors import ConfigError, RunError
-from crosstune.methods.registry import register
+from crosstune.methods.tuning_method import register
 from crosstune.models.architectures import HEAD_NAMES
 
-CHOOSE = "Name the layers to train in target_modules."
+NAME_LAYERS = "Name the layers to train in target_modules."
 
 
 @dataclass
 class BitFitConfig(PeftConfig):
-    """Say which biases BitFit trains.
+    """Which biases BitFit trains.
 
     Attributes:
         target_modules: Names, ends of names, or one pattern of the linear and normalisation layers
             whose bias is trained; None for every bias outside the modules that are saved whole.
-        modules_to_save: Modules trained and saved whole, as the head; for a known task type peft
-            adds its usual heads.
+        modules_to_save: Modules trained and saved whole, such as the head; for a known task type
+            peft adds its usual heads.
     """
 
     target_modules: list[str] | str | None = None
@@ -48,7 +48,7 @@ class BitFitConfig(PeftConfig):
 
 
 class BitFitLayer(nn.Module, BaseTunerLayer):
-    """Add the active adapters' bias changes to the output of a linear or normalisation layer."""
+    """A linear or normalisation layer plus the bias differences of the active adapters."""
 
     adapter_layer_names = ("bitfit_delta",)
 
@@ -62,12 +62,12 @@ class BitFitLayer(nn.Module, BaseTunerLayer):
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: BitFitConfig) -> None:
-        """Give an adapter its change of the bias, zero at the start."""
+        """Add an adapter: a difference to the bias, zero at the start."""
         self.bitfit_delta[adapter_name] = nn.Parameter(torch.zeros_like(self.bias))
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    @override
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the base layer's output plus the changes of the active adapters."""
         if self.disable_adapters and self.merged:
             self.unmerge()
         output = self.base_layer(x, *args, **kwargs)
@@ -80,7 +80,7 @@ class BitFitLayer(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the changes of the named, else the active, adapters to the base bias.
+        """Add the differences of the named, else the active, adapters to the base bias.
 
         In place, so a bias that two modules share stays shared.
         """
@@ -105,7 +105,7 @@ class BitFitLayer(nn.Module, BaseTunerLayer):
 
 
 class BitFitModel(BaseTuner):
-    """Put a `BitFitLayer` around every layer whose bias is trained."""
+    """Wraps every layer whose bias is trained in a `BitFitLayer`."""
 
     prefix = "bitfit_"
     tuner_layer_cls = BitFitLayer
@@ -113,22 +113,22 @@ class BitFitModel(BaseTuner):
     def _check_new_adapter_config(self, config: Any) -> None:
         super()._check_new_adapter_config(config)
         for other in self.peft_config.values():
-            if set(_trained_whole(other)) != set(_trained_whole(config)):
+            if set(_saved_whole(other)) != set(_saved_whole(config)):
                 raise ConfigError(
                     "BitFit adapters that share a base model must have the same modules_to_save, "
-                    f"not {_trained_whole(other)} and {_trained_whole(config)}."
+                    f"not {_saved_whole(other)} and {_saved_whole(config)}."
                 )
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None:
-            peft_config.target_modules = find_biases(self.model, _trained_whole(peft_config))
+            peft_config.target_modules = find_biases(self.model, _saved_whole(peft_config))
         return peft_config
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> Any:
-        # peft saves every module whose name ends so, "pre_classifier" too for "classifier", but
-        # spares from adaptation only those of exactly that name
-        if _lies_within(key, _trained_whole(peft_config)):
+        # for "classifier" peft saves every module whose name ends so, also "pre_classifier", but
+        # excludes from adaptation only those of exactly that name
+        if _is_within(key, _saved_whole(peft_config)):
             return False
         return check_target_module_exists(peft_config, key)
 
@@ -156,66 +156,66 @@ class BitFitModel(BaseTuner):
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # peft's own also copies weight and bias, which a saved head of several layers lacks
+        # peft's own method also copies weight and bias, which a saved head of several layers lacks
         setattr(parent, child_name, new_module)
 
 
-def find_biases(model: nn.Module, whole: tuple[str, ...] = ()) -> list[str]:
-    """Return the names of the modules with a bias, but for those that are trained whole.
+def find_biases(model: nn.Module, saved: tuple[str, ...] = ()) -> list[str]:
+    """Return the names of the modules with a bias, except those that are saved whole.
 
     A parameter under two names, such as the output bias of masked language models, counts once;
-    `whole` holds ends of names.
+    `saved` holds ends of names.
 
     Raises:
         ConfigError: there is no bias, one that several layers share, or one of another kind of
             layer, so that training "every bias" would leave some out.
     """
     owners: dict[int, str] = {}
-    for name, module in _walk(model):
+    for name, module in _walk_modules(model):
         if _has_plain_bias(module) and owners.setdefault(id(module.bias), name) != name:
-            raise ConfigError(f"{name} and {owners[id(module.bias)]} share one bias. {CHOOSE}")
-    others = [
-        f"{name}.{own}"
-        for name, module in _walk(model)
-        for own, parameter in module.named_parameters(recurse=False)
-        if own.endswith("bias") and id(parameter) not in owners and not _lies_within(name, whole)
+            raise ConfigError(f"{name} and {owners[id(module.bias)]} share one bias. {NAME_LAYERS}")
+    unsupported = [
+        f"{name}.{bias}"
+        for name, module in _walk_modules(model)
+        for bias, parameter in module.named_parameters(recurse=False)
+        if bias.endswith("bias") and id(parameter) not in owners and not _is_within(name, saved)
     ]
-    names = [name for name in owners.values() if not _lies_within(name, whole)]
-    if others or not names:
-        found = f"also {', '.join(others[:3])}" if others else "none outside its head"
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    names = [name for name in owners.values() if not _is_within(name, saved)]
+    if unsupported or not names:
+        biases = f"also {', '.join(unsupported[:3])}" if unsupported else "none outside its head"
+        more = f" and {len(unsupported) - 3} more" if len(unsupported) > 3 else ""
         raise ConfigError(
             "BitFit trains the biases of linear and layer-normalisation modules; "
-            f"{type(model).__name__} has {found}{more}. {CHOOSE}"
+            f"{type(model).__name__} has {biases}{more}. {NAME_LAYERS}"
         )
     return names
 
 
-def _walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield modules with their names as if no adapter were there, but none that is saved whole."""
+def _walk_modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield modules, except those saved whole, named as in a model without adapters."""
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         if isinstance(child, BaseTunerLayer):
             yield path, child.get_base_layer()
         elif not isinstance(child, AuxiliaryTrainingWrapper):
             yield path, child
-            yield from _walk(child, f"{path}.")
+            yield from _walk_modules(child, f"{path}.")
 
 
 def _has_plain_bias(module: nn.Module) -> bool:
-    """Whether the module's output is a sum whose last term is its bias."""
+    """Return whether the module's output is a sum whose last term is its bias."""
     return isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None
 
 
-def _trained_whole(config: Any) -> tuple[str, ...]:
+def _saved_whole(config: Any) -> tuple[str, ...]:
     """Return the ends of the names of the modules that peft trains and saves whole."""
     return (*(config.modules_to_save or ()), *HEAD_NAMES.get(config.task_type, ()))
 
 
-def _lies_within(name: str, ends: tuple[str, ...]) -> bool:
-    """Whether a module, or one that it is part of, has a name that ends in one of these.
+def _is_within(name: str, ends: tuple[str, ...]) -> bool:
+    """Return whether the name of a module, or of one around it, ends in one of these.
 
-    >>> _lies_within("bert.pooler.dense", ("pooler",)), _lies_within("bert.pooler", ("dense",))
+    >>> _is_within("bert.pooler.dense", ("pooler",)), _is_within("bert.pooler", ("dense",))
     (True, False)
     """
     parts = name.split(".")

@@ -176,11 +176,7 @@ def find_stale_reasons(record: dict[str, Any]) -> list[str]:
     for name, digest in record.get("data_sha256", {}).items():
         file = Path(name)
         # the digest of a compressed file is that of its content
-        if (
-            file.is_file()
-            and file.suffix != ".gz"
-            and _digest_once(file, file.stat().st_mtime_ns) != digest
-        ):
+        if file.is_file() and file.suffix != ".gz" and _digest(file) != digest:
             changes.append(f"{name} has changed")
     return changes
 
@@ -191,14 +187,15 @@ def _versions() -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    status = path.stat()
+    return _digest_version(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _digest_once(path: Path, modified: int) -> str:
-    """Return a file's digest, cached: every record of a study names the same files."""
-    return _digest(path)
+def _digest_version(path: Path, size: int, modified_ns: int) -> str:
+    """Return the sha256 of a file, read once per process as long as it does not change."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _find_saved(root: Path, file: str, language: str | None = None) -> list[Path]:

@@ -20,9 +20,9 @@ from crosstune.files import atomic_write
 from crosstune.logs import log_to_terminal
 from crosstune.runs.record import read_record, utc_now, write_record
 from crosstune.sweeps.process_pool import exit_with_parent
-from crosstune.training.lightning_module import Join, by_itself
+from crosstune.training.lightning_module import LossStrategy
 from crosstune.training.prepare import prepare
-from crosstune.training.record_fields import run_facts
+from crosstune.training.results import run_facts
 from crosstune.training.train import train
 
 
@@ -36,9 +36,9 @@ def read_headline(folder: Path) -> float:
     return sum(float(scores[language][metric]) for language in trained) / len(trained)
 
 
-def run_job(run: Run, join: Join = by_itself) -> tuple[Path, float]:
+def run_job(run: Run, loss_strategy: LossStrategy | None = None) -> tuple[Path, float]:
     """Do a run, or find it finished; return its folder and its score."""
-    folder = train(run, join)
+    folder = train(run, loss_strategy)
     return folder, read_headline(folder)
 
 
@@ -52,13 +52,15 @@ def record_crash(run: Run, why: str) -> None:
     write_record(prepared.folder, {**facts, "status": "failed", "error": why})
 
 
-def run_isolated(run: Run, died: str = "", *, join: Join = by_itself) -> dict[str, Any]:
+def run_isolated(
+    run: Run, died: str = "", *, loss_strategy: LossStrategy | None = None
+) -> dict[str, Any]:
     """Do the run, or record what it died of; return its folder and score, or what went wrong."""
     try:
         if died:
             record_crash(run, died)
             raise RunError(died)
-        folder, headline = run_job(run, join)
+        folder, headline = run_job(run, loss_strategy)
         return {"folder": str(folder), "headline": headline}
     except CrosstuneError as error:
         return {"error": str(error), "exit_code": error.exit_code}

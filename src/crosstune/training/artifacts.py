@@ -1,17 +1,37 @@
-"""What a finished run leaves beside its weights: `task.json` and the digest of its base model."""
+"""The files that a finished run leaves: its model and tokenizer, task.json, its predictions."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
-from crosstune.config.schema import Model, ModelOrigin
+from crosstune.config.schema import Model, ModelOrigin, Run
 from crosstune.files import atomic_write
+from crosstune.models.load import LoadedModel, save_base_model
 from crosstune.runs.fingerprint import digest_weights
 from crosstune.tasks import Task
+from crosstune.tasks.prediction import Prediction
 
 TASK = "task.json"
+
+
+def save_adapter_base(
+    loaded: LoadedModel, run: Run, tokenizer: PreTrainedTokenizerBase, cache: Path
+) -> None:
+    """Save the base of an adapter, unless a hub or a folder has it, so that it can be named."""
+    if run.method.peft is not None:
+        save_base_model(loaded.model, run.model, tokenizer, cache)
+
+
+def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the trained weights and the tokenizer to `folder/model`."""
+    model.save_pretrained(str(folder / "model"))
+    tokenizer.save_pretrained(folder / "model")
 
 
 def write_task(task: Task, folder: Path) -> None:
@@ -21,8 +41,21 @@ def write_task(task: Task, folder: Path) -> None:
         partial.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
+def write_predictions(predictions: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
+    """Write predictions.parquet: one row per language and test item."""
+    rows = [
+        {**prediction._asdict(), "language": language}
+        for language, items in predictions.items()
+        for prediction in items
+    ]
+    columns = ("id", "language", "gold", "prediction", "score")
+    table = pa.table({column: [row[column] for row in rows] for column in columns})
+    with atomic_write(folder / "predictions.parquet") as partial:
+        pq.write_table(table, partial)
+
+
 def digest_base(model: Any) -> dict[str, str]:
-    """Return base_sha256, the digest of the folder that an adapter's base lies in; {} if none.
+    """Return `base_sha256`, the digest of the folder of an adapter's base; {} if there is none.
 
     A hub checkpoint needs none: its commit is pinned.
     """

@@ -1,16 +1,16 @@
-"""Where a run stands, written so that it can go on from there as if it had never stopped.
+"""Exact checkpoints: a run that is stopped and resumed ends as if it had not been stopped.
 
-One safetensors file, in whose header the plain values stand as JSON: the trainable weights, the
-optimizer and its schedule, what the callbacks know, and the place in the loop. It is written
-between two batches, before anything of the second has happened. The order of the data is a function
-of (seed, epoch), and what is random in a step, like dropout, one of (seed, stage, epoch, batch), so
-that no state of a random number generator has to be kept. Called by `run.py`.
+One safetensors file, whose header holds plain values as JSON: trainable weights, optimizer,
+schedule, callbacks and the position in the loop, between two batches. The order of the data depends
+on (seed, epoch) and the random numbers of a step on (seed, stage, epoch, batch, rank), so no state
+of a random number generator is stored.
 """
 
 import json
 import logging
 import time
 import warnings
+from dataclasses import asdict
 from importlib.metadata import version
 from os import fsync, truncate
 from pathlib import Path
@@ -21,11 +21,12 @@ import pytorch_lightning as pl
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from typing_extensions import override
 
 from crosstune.config.schema import Run
 from crosstune.errors import RunError
 from crosstune.files import atomic_write
-from crosstune.methods import resize
+from crosstune.methods import TuningMethod
 from crosstune.runs.record import PACKAGES
 from crosstune.training.callbacks import (
     BestWeights,
@@ -33,28 +34,29 @@ from crosstune.training.callbacks import (
     load_trainable_state,
     trainable_state,
 )
+from crosstune.training.results import StageResult
 
-FORMAT = 2
+FORMAT = 3
 FILE, METRICS = "checkpoint.safetensors", "metrics.jsonl"
-TENSOR = "tensor in this file"  # key under which the name of a tensor stands in the JSON
-COST_SHARE = 0.05  # of the time, that the checkpoints between epochs may take
+TENSOR = "tensor in this file"  # key of a tensor's name in the JSON
+MAX_TIME_SHARE = 0.05  # of the training time, for the checkpoints between epochs
 log = logging.getLogger(__name__)
 
 
 class LoopPosition(NamedTuple):
-    """What comes next: a batch of an epoch, of one of the stages of training."""
+    """The batch that comes next."""
 
     stage: int
-    epoch: int  # counted from 0; if it is over, how many there were
+    epoch: int  # from 0; of a finished stage, the number of its epochs
     batch: int
-    step: int  # of the optimizer, already made
-    over: bool  # training and validation of the stage are done: its best weights are to be tested
+    step: int  # optimizer steps so far
+    finished: bool  # training and validation of the stage are over; the test is not
 
 
 def restore_folder(folder: Path) -> bool:
-    """Bring a run's folder back to its last checkpoint; return whether there is one to go on from.
+    """Restore a run's folder to its last checkpoint; return whether there is one to resume from.
 
-    A checkpoint serves only the versions of the packages that wrote it.
+    A run resumes only with the package versions that wrote the checkpoint.
     """
     state = read_checkpoint(folder / FILE)
     if state is None:
@@ -63,22 +65,22 @@ def restore_folder(folder: Path) -> bool:
         log.warning("%s: written by other versions, so the run starts anew", folder / FILE)
         return False
     metrics, best = folder / METRICS, state["callbacks"]["BestWeights"]["step"]
-    lost = best >= 0 and not best_weights_file(folder, best).is_file()
-    if lost or not metrics.is_file() or metrics.stat().st_size < state["metrics_bytes"]:
-        log.warning("%s: what belongs to it is lost, so the run starts anew", folder)
+    best_lost = best >= 0 and not best_weights_file(folder, best).is_file()
+    if best_lost or not metrics.is_file() or metrics.stat().st_size < state["metrics_bytes"]:
+        log.warning("%s: files of its checkpoint are missing, so the run starts anew", folder)
         return False
     truncate(metrics, state["metrics_bytes"])
     return True
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove what only a run that goes on needs."""
+    """Remove the files that only a resumed run needs."""
     for path in (folder / FILE, *folder.glob(best_weights_file(folder, "*").name)):
         path.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read the plain values of a checkpoint; there is none, or it is damaged: None."""
+    """Read the plain values of a checkpoint; None if it is missing or damaged."""
     try:
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["state"])
@@ -87,44 +89,44 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def writer_versions() -> dict[str, Any]:
-    """Return what must not change between a checkpoint and the run that goes on from it."""
+    """Return the versions that must not change between a checkpoint and the resumed run."""
     return {"format": FORMAT, **{name: version(name) for name in PACKAGES}}
 
 
 class ResumeCheckpoint(pl.Callback):
-    """Writes where the run stands, now and then; begins where the last process left it.
+    """Writes checkpoints and resumes from the one that exists at the start.
 
-    Between epochs as often as it costs little, within one every so many seconds; on rank 0. It
-    must come first among the callbacks. `stages` are the results of the stages that are over.
+    Rank 0 writes between epochs if that takes little of the time, and within an epoch every
+    `trainer.checkpoint_every_seconds`. It must be the first callback. `stages` are the results of
+    the finished stages.
     """
 
-    def __init__(self, folder: Path, run: Run, model: torch.nn.Module):
-        self.folder, self.path = folder, folder / FILE
+    def __init__(self, folder: Path, run: Run, method: TuningMethod):
+        self.folder, self.path, self.method = folder, folder / FILE, method
         self.seed, self.seconds = run.seed, run.trainer.checkpoint_every_seconds
-        self.every = run.trainer.accumulate_grad_batches
-        self.stages: list[dict[str, Any]] = []
-        self.last: LoopPosition | None = None  # written or gone on from
-        self.state = read_checkpoint(self.path)  # to go on from, until that is done
-        self.since, self.cost = time.monotonic(), 0.0
+        self.accumulate = run.trainer.accumulate_grad_batches
+        self.stages: list[StageResult] = []
+        self.last: LoopPosition | None = None  # of the last checkpoint written or loaded
+        self.state = read_checkpoint(self.path)  # until it is loaded
+        self.written_at, self.write_seconds = time.monotonic(), 0.0
         if self.state is not None:
-            self.stages = self.state["stages"]
-            if ranks := self.state["callbacks"].get("AllocateRanks", {}).get("ranks"):
-                resize(model, ranks)
+            self.stages = [StageResult.from_dict(stage) for stage in self.state["stages"]]
+            method.restore_shape(self.state["method_shape"])
 
+    @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on from the checkpoint that was there at the start, if it is of this stage."""
-        self.since = time.monotonic()
+        self.written_at = time.monotonic()
         if self.state is None:
             return
         with safe_open(self.path, "pt") as file:
             state = _unpack(self.state, file)
-        self.state, self.last = None, LoopPosition(*state["place"])
+        self.state, self.last = None, LoopPosition(*state["position"])
         for callback in _callbacks(trainer):
-            if found := state["callbacks"].get(type(callback).__name__):
-                callback.load_state_dict(found)
-        _move_to(trainer, self.last)
+            if callback_state := state["callbacks"].get(type(callback).__name__):
+                callback.load_state_dict(callback_state)
+        restore_loop(trainer, self.last)
         log.info("goes on from epoch %d, batch %d", self.last.epoch + 1, self.last.batch + 1)
-        if self.last.over:
+        if self.last.finished:
             trainer.should_stop = True
             return
         load_trainable_state(pl_module, state["weights"])
@@ -134,37 +136,38 @@ class ResumeCheckpoint(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write a checkpoint if it is time, and seed what is random in the step."""
-        place = LoopPosition(
-            len(self.stages), trainer.current_epoch, batch_idx, trainer.global_step, over=False
+        """Write a checkpoint if one is due, and seed the step."""
+        position = LoopPosition(
+            len(self.stages), trainer.current_epoch, batch_idx, trainer.global_step, finished=False
         )
-        if trainer.is_global_zero and self._is_due(place):
-            self.write(trainer, pl_module, place)
-        numbers = [self.seed, place.stage, place.epoch, batch_idx, trainer.global_rank]
+        if trainer.is_global_zero and self._is_due(position):
+            self.write(trainer, pl_module, position)
+        numbers = [self.seed, position.stage, position.epoch, batch_idx, trainer.global_rank]
         seed_step(numbers, pl_module.device)
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write that the training and the validation of the stage are over."""
-        place = LoopPosition(
-            len(self.stages), trainer.current_epoch, 0, trainer.global_step, over=True
+        """Write a checkpoint after the training and validation of a stage."""
+        position = LoopPosition(
+            len(self.stages), trainer.current_epoch, 0, trainer.global_step, finished=True
         )
-        if trainer.is_global_zero and place != self.last:
-            self.write(trainer, pl_module, place)
+        if trainer.is_global_zero and position != self.last:
+            self.write(trainer, pl_module, position)
 
     def write(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, place: LoopPosition
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, position: LoopPosition
     ) -> None:
-        """Write the checkpoint of a place, whole or not at all, over the one before."""
-        began = time.monotonic()
+        """Replace the checkpoint by one of this position; an atomic write."""
+        started = time.monotonic()
         callbacks = {type(c).__name__: c for c in _callbacks(trainer) if c.state_dict()}
         state: dict[str, Any] = {
             "made_by": writer_versions(),
-            "place": place,
-            "stages": self.stages,
+            "position": position,
+            "stages": [asdict(stage) for stage in self.stages],
+            "method_shape": self.method.shape(),
             "metrics_bytes": _flush(self.folder / METRICS),
             "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},
         }
-        if not place.over:  # else the best weights are all that is needed, and have their own file
+        if not position.finished:  # else only the best weights are needed, which have a file
             schedule: Any = trainer.lr_scheduler_configs[0].scheduler
             state |= {
                 "weights": trainable_state(pl_module),
@@ -177,24 +180,24 @@ class ResumeCheckpoint(pl.Callback):
             save_file(tensors, partial, metadata={"state": plain})
         for best in callbacks.values():
             if isinstance(best, BestWeights):
-                best.held = best.path
+                best.in_checkpoint = best.path
                 best.prune()
-        self.last, self.since = place, time.monotonic()
-        self.cost = self.since - began
+        self.last, self.written_at = position, time.monotonic()
+        self.write_seconds = self.written_at - started
 
-    def _is_due(self, place: LoopPosition) -> bool:
-        if place == self.last or place.batch % self.every:
-            return False  # gradients of earlier batches are being summed up
-        if not place.epoch and not place.batch:
-            return place.stage > 0  # the stage before is over for good
-        waited = time.monotonic() - self.since
-        return waited >= (
-            min(self.seconds, self.cost / COST_SHARE) if not place.batch else self.seconds
-        )
+    def _is_due(self, position: LoopPosition) -> bool:
+        if position == self.last or position.batch % self.accumulate:
+            return False  # gradients are being accumulated
+        if not position.epoch and not position.batch:
+            return position.stage > 0  # the stage before has ended
+        interval = self.seconds
+        if not position.batch:
+            interval = min(interval, self.write_seconds / MAX_TIME_SHARE)
+        return time.monotonic() - self.written_at >= interval
 
 
 def seed_step(numbers: list[int], device: torch.device) -> None:
-    """Make what is random in a training step a function of these numbers alone."""
+    """Make the random numbers of a training step a function of these numbers alone."""
     (seed,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     torch.default_generator.manual_seed(int(seed))  # `torch.manual_seed` takes 200 times as long
     if device.type == "cuda":
@@ -206,43 +209,43 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 
 
 def _flush(path: Path) -> int:
-    """Bring a file to the disk and return its size."""
+    """Flush a file to the disk and return its size."""
     with path.open("ab") as file:
         fsync(file.fileno())
         return file.tell()
 
 
-def _move_to(trainer: pl.Trainer, place: LoopPosition) -> None:
+def restore_loop(trainer: pl.Trainer, position: LoopPosition) -> None:
     """Set Lightning's counters, so that its loop begins with this batch.
 
-    Within an epoch its loops are told that they restart. Between two epochs they are not: the
-    counters are those of an epoch that ended, with which a restarting loop skips the next epoch.
+    Within an epoch its loops are set to restart. Between two epochs they are not: the counters are
+    those of an epoch that ended, and a restarting loop would skip the next one.
     """
     fit: Any = trainer.fit_loop
     epoch_loop = fit.epoch_loop
-    begun, done = place.epoch + (place.batch > 0), place.epoch
-    epochs = {"ready": begun, "started": begun, "processed": done, "completed": done}
+    started, done = position.epoch + (position.batch > 0), position.epoch
+    epochs = {"ready": started, "started": started, "processed": done, "completed": done}
     fit.epoch_progress.load_state_dict({"total": epochs, "current": epochs})
     names = ("ready", "started", "processed", "completed")
-    before = dict.fromkeys(names, place.epoch * trainer.num_training_batches + place.batch)
-    now = dict.fromkeys(names, place.batch)
+    total = dict.fromkeys(names, position.epoch * trainer.num_training_batches + position.batch)
+    current = dict.fromkeys(names, position.batch)
     epoch_loop.batch_progress.load_state_dict(
-        {"total": before, "current": now, "is_last_batch": False}
+        {"total": total, "current": current, "is_last_batch": False}
     )
     steps = epoch_loop.automatic_optimization.optim_progress.optimizer.step
-    steps.total.ready = steps.total.completed = place.step
-    epoch_loop.on_load_checkpoint({"_batches_that_stepped": place.step})
-    if trainer.global_step != place.step or trainer.current_epoch != place.epoch:
-        raise RunError("this version of Lightning cannot be told where to go on")
-    if place.batch:
-        # Lightning cannot see that the order is told where to begin
+    steps.total.ready = steps.total.completed = position.step
+    epoch_loop.on_load_checkpoint({"_batches_that_stepped": position.step})
+    if trainer.global_step != position.step or trainer.current_epoch != position.epoch:
+        raise RunError("this version of Lightning cannot resume from a given batch")
+    if position.batch:
+        # Lightning does not know that our sampler can start at a batch
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
         fit.restarting = True
-        cast(Any, trainer.train_dataloader).sampler.start = place.batch
+        cast(Any, trainer.train_dataloader).sampler.start = position.batch
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Give an optimizer its state and what changes in its groups; JSON has turned keys to text."""
+    """Load an optimizer's state and the numbers of its groups; the JSON keys are strings."""
     fresh = optimizer.state_dict()["param_groups"]
     groups = [
         {**new, **{k: v for k, v in old.items() if isinstance(v, int | float)}}
@@ -253,7 +256,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return a value as JSON has it, and put its tensors aside."""
+    """Return a value as JSON, and collect its tensors."""
     if isinstance(value, torch.Tensor):
         tensors[name] = value.detach().contiguous()
         return {TENSOR: name}
@@ -265,7 +268,7 @@ def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _unpack(value: Any, file: Any) -> Any:
-    """Return what was packed, with its tensors."""
+    """Reverse `_pack`."""
     if isinstance(value, dict):
         if TENSOR in value:
             return file.get_tensor(value[TENSOR])

@@ -1,7 +1,7 @@
 """What a run costs: parameters, bytes, peak memory, seconds, floating-point operations.
 
-What cannot be measured here is left out of a record, never set to 0. `callbacks.CostMeter` says
-when to measure.
+What cannot be measured on this machine is left out of a record, never set to 0. `CostMeter` is the
+callback that decides when to measure.
 """
 
 import ctypes
@@ -9,18 +9,26 @@ import gc
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pytorch_lightning as pl
 import torch
+from peft import PeftModel
 from torch import nn
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from typing_extensions import override
 
 from crosstune.models.acceleration.onednn_linear import PRODUCT, count_product_flops
+from crosstune.tasks.task import sum_losses
 
-WARM_UP = 5  # batches of a loop that no rate counts: kernels are chosen and memory is laid out
+WARM_UP = 5  # batches that no rate counts: kernels are chosen and memory is laid out
+FLOPS_WINDOWS = 4  # whose operations are counted: a whole batch would cost a step
+SHARED_COSTS = ("train_seconds", "train_tokens_per_second", "peak_memory_bytes")  # of fused runs
 
-# PyTorch knows the operations of its kernels for a GPU, and not of those for a CPU
+# PyTorch counts the operations of its kernels for a GPU, but not of these for a CPU
 _ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ON_CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _CPU_KERNELS: dict[Any, Any] = {
@@ -30,38 +38,37 @@ _CPU_KERNELS: dict[Any, Any] = {
 }
 
 
-def count_parameters(model: nn.Module, head: Sequence[str], peft: bool) -> dict[str, int]:
-    """Return total, trainable, head and embedding parameters, and for a peft method the adapter's.
+def count_parameters(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
+    """Return total, trainable, head and embedding parameters, and those of a peft model's adapter.
 
-    Head and adapter are trained: `trainable = head + adapter` for a peft method. Embeddings are the
-    tables of tokens, positions and segments, trained or not, without which the size of a model is
-    often told (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361); a table that belongs to the
-    head or the adapter counts there alone. Tied weights count once; the frozen copy that peft
-    keeps of a trained head counts not at all.
+    In a peft model `trainable = head + adapter`. Embeddings are the tables of tokens, positions and
+    segments, trained or not, which the size of a model often leaves out (Kaplan et al. 2020,
+    https://arxiv.org/abs/2001.08361); a table in the head or the adapter counts there alone. Tied
+    weights count once; the frozen copy that peft keeps of a trained head does not count.
     """
-    own = {
+    parameters = {
         name: parameter
         for name, parameter in model.named_parameters()
         if ".original_module." not in name
     }
-    trainable = {name: p.numel() for name, p in own.items() if p.requires_grad}
-    in_head = {name for name in trainable if _belongs(name, head)}
-    new = trainable.keys() if peft else in_head
+    trainable = {name: p.numel() for name, p in parameters.items() if p.requires_grad}
+    in_head = {name for name in trainable if _is_within(name, head)}
+    new = trainable.keys() if isinstance(model, PeftModel) else in_head
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     counts = {
-        "total_parameters": sum(parameter.numel() for parameter in own.values()),
+        "total_parameters": sum(parameter.numel() for parameter in parameters.values()),
         "trainable_parameters": sum(trainable.values()),
         "head_parameters": sum(trainable[name] for name in in_head),
         "embedding_parameters": sum(
-            p.numel() for name, p in own.items() if id(p) in tables and name not in new
+            p.numel() for name, p in parameters.items() if id(p) in tables and name not in new
         ),
     }
-    if peft:
+    if isinstance(model, PeftModel):
         counts["adapter_parameters"] = counts["trainable_parameters"] - counts["head_parameters"]
     return counts
 
 
-def _belongs(name: str, head: Sequence[str]) -> bool:
+def _is_within(name: str, head: Sequence[str]) -> bool:
     # a tuner stands between peft's model and ours, a prompt does not
     inner = (name.removeprefix("base_model.model."), name.removeprefix("base_model."))
     return any(plain.startswith(f"{module}.") for plain in (name, *inner) for module in head)
@@ -73,7 +80,7 @@ def measure_bytes(folder: Path) -> int:
 
 
 def measure_state(optimizer: torch.optim.Optimizer) -> int:
-    """Return the bytes of the tensors that an optimizer keeps beside the weights, on this rank.
+    """Return the bytes of the tensors in an optimizer's state, on this rank.
 
     Two float32 numbers a trainable parameter for AdamW, none for plain SGD.
     """
@@ -86,14 +93,14 @@ def measure_state(optimizer: torch.optim.Optimizer) -> int:
 
 
 def count_flops(work: Callable[[], Any], device: torch.device) -> int:
-    """Return the floating-point operations of what is done, and leave torch's dice as they were.
+    """Return the floating-point operations of `work`; does not advance the RNG.
 
     Matrix products, convolutions and attention count, a multiplication and an addition as two;
-    what goes element by element (norms, activations, the optimizer's step) and look-ups do not.
-    A linear layer of N weights makes 2N a token forward and 4N backward, so 6N a token where all
-    is trained and about 4N where only the way back to small parts is gone (Kaplan et al. 2020,
-    https://arxiv.org/abs/2001.08361, section 2.1). Backward through a fused attention kernel counts
-    what it computes anew.
+    element-wise operations (norms, activations, the optimizer's step) and look-ups do not. A linear
+    layer of N weights takes 2N per token forward and 4N backward, so 6N per token if it is trained
+    and about 4N if gradients only pass through it (Kaplan et al. 2020,
+    https://arxiv.org/abs/2001.08361, section 2.1). The backward pass of a fused attention kernel
+    includes what it recomputes.
     """
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -103,35 +110,35 @@ def count_flops(work: Callable[[], Any], device: torch.device) -> int:
     return int(counter.get_total_flops())
 
 
-def name_device(device: torch.device) -> str:
-    """Return the name of the processor that does the work, without which seconds say nothing."""
+def get_device_name(device: torch.device) -> str:
+    """Return the name of the GPU or CPU; seconds mean nothing without it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text("utf-8", "replace").splitlines() if facts.is_file() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
 
 class PeakMemory:
-    """Peak memory of what happens between `start` and `read`, also in a long-lived process.
+    """Peak memory between `start` and `read`, also in a long-lived process.
 
     On a GPU the tensors that PyTorch's allocator held at once; on a CPU the resident set of the
-    whole process, its libraries among it (some 500 MiB), so differences between runs say more than
-    ratios. What earlier runs in the process have freed goes back to the system at `start`; what
-    else they left is taken off: libraries, and the caches of kernels, which made the sixth run in
-    bf16 look two fifths larger than in a process of its own; it is within a tenth now. Where the C
-    library cannot give memory back (it is no glibc), up to an earlier run's peak remains.
+    whole process, including its libraries (some 500 MiB), so differences between runs mean more
+    than ratios. Memory that earlier runs have freed returns to the system at `start`; what else
+    they left is subtracted: libraries, and the caches of kernels, without which the sixth run in
+    bf16 looked two fifths larger than in a separate process; now it is within a tenth. Where the C
+    library is not glibc and cannot return memory, up to an earlier run's peak remains.
     """
 
-    first: int | None = None  # resident in this process when its first run started, but for its own
+    first: int | None = None  # resident in this process when its first run started, without weights
 
     def __init__(self) -> None:
-        self.earlier: int | None = None  # peak of the process that a run goes on from
+        self.earlier: int | None = None  # peak of the process that a run resumes from
         self.inherited = 0  # bytes that earlier runs left
 
-    def start(self, device: torch.device, own: int = 0) -> None:
-        """Forget earlier peaks of this process or device; `own` bytes in memory are the run's."""
+    def start(self, device: torch.device, model_bytes: int = 0) -> None:
+        """Reset the peak; `model_bytes` of the memory in use belong to the run."""
         self.device = device
         gc.collect()  # an earlier run's trainer and model hold each other
         if device.type == "cuda":
@@ -145,42 +152,40 @@ class PeakMemory:
         except OSError:
             self.resettable = False
             return
-        others = _status("VmRSS") - own
+        resident = _read_status("VmRSS") - model_bytes
         if PeakMemory.first is None:
-            PeakMemory.first = others
-        self.inherited = max(0, others - PeakMemory.first)
+            PeakMemory.first = resident
+        self.inherited = max(0, resident - PeakMemory.first)
 
     def read(self) -> int | None:
-        """Return the peak in bytes: the device's allocator on a GPU, resident memory on a CPU."""
-        peak = self._read()
-        return max(peak, self.earlier or 0) if peak is not None else None
-
-    def _read(self) -> int | None:
+        """Return the peak in bytes; None if the system cannot reset it."""
         if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device))
-        if not self.resettable:
+            peak = int(torch.cuda.max_memory_allocated(self.device))
+        elif self.resettable:
+            peak = _read_status("VmHWM") - self.inherited
+        else:
             return None
-        return _status("VmHWM") - self.inherited
+        return max(peak, self.earlier or 0)
 
 
-def _status(name: str) -> int:
-    """Return one of the sizes in bytes that Linux tells of this process."""
+def _read_status(name: str) -> int:
+    """Read one of Linux's sizes of this process, in bytes."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def release_memory() -> None:
-    """Hand memory that was freed, and that the C library keeps for later, to the system."""
+    """Return memory that was freed, but that the C library retains, to the system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
     if trim is not None:
         trim(0)
 
 
 class Throughput:
-    """Seconds of a loop over batches, and sub-words a second once it is warm.
+    """Seconds of a loop over batches, and subwords per second after the warm-up.
 
-    Work on a GPU is waited for where the time starts and stops and once at the end of the
-    warm-up, never by batch.
+    The GPU is synchronised where the time starts and stops and once at the end of the warm-up,
+    never at each batch.
     """
 
     def __init__(
@@ -189,29 +194,29 @@ class Throughput:
         self.seconds = seconds  # of all batches
         self.cold_seconds = cold_seconds  # of those that belong to the warm-up
         self.batches = batches
-        self.tokens = tokens  # sub-words after the warm-up, padding left out
+        self.tokens = tokens  # subwords after the warm-up, without padding
         self._device = torch.device("cpu")
         self._since: float | None = None
 
     def start(self, device: torch.device) -> None:
-        """Let the time run."""
+        """Start the clock."""
         self._device = device
-        self._since = _time_when_done(device)
+        self._since = _synchronized_time(device)
 
     def stop(self) -> None:
-        """Add the time since the last start, if it runs."""
+        """Add the time since the last start, if the clock runs."""
         if self._since is not None:
-            self.seconds += _time_when_done(self._device) - self._since
+            self.seconds += _synchronized_time(self._device) - self._since
             self._since = None
 
     def read(self) -> dict[str, float | int]:
-        """Return what was counted, the time since the last start among it, to go on from."""
-        running = _time_when_done(self._device) - self._since if self._since is not None else 0.0
+        """Return the counts so far, for a checkpoint; the arguments of a new object."""
+        running = _synchronized_time(self._device) - self._since if self._since is not None else 0.0
         counts = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         return {**counts, "seconds": self.seconds + running}
 
     def count(self, tokens: int) -> None:
-        """Count a batch that begins now."""
+        """Count the subwords of a batch that begins now."""
         self.batches += 1
         if self.batches == WARM_UP + 1:
             self.stop()
@@ -226,7 +231,140 @@ class Throughput:
         return self.seconds - self.cold_seconds if self.batches > WARM_UP else 0.0
 
 
-def _time_when_done(device: torch.device) -> float:
+def _synchronized_time(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+class CostMeter(pl.Callback):
+    """Measures what training and testing cost: seconds, rates, operations, state, memory.
+
+    Rates and the seconds of inference leave out the first `WARM_UP` batches; the seconds of
+    training do not. Operations are counted on separate batches while no time runs, which changes
+    nothing that the run computes. Stages of training add up; inference is the last test.
+    """
+
+    def __init__(self) -> None:
+        self.training, self.inference = Throughput(), Throughput()
+        self.memory = PeakMemory()
+        self.counted: dict[str, float | int] = {}
+        self.device_name = ""
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "training": self.training.read(),
+            "counted": self.counted,
+            "peak": self.memory.read(),
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.training = Throughput(**state_dict["training"])
+        self.counted, self.memory.earlier = state_dict["counted"], state_dict["peak"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count operations and start to watch the memory, once for all stages of training."""
+        if self.device_name:
+            return
+        if trainer.max_epochs and "train_flops_per_token" not in self.counted:
+            module = cast(Any, pl_module)
+            module.model.train()
+            with trainer.precision_plugin.train_step_context():
+                loader = module.data.train_dataloader()
+                self._count_flops("train", module, loader, partial(_differentiate, module.task))
+        weights = [*pl_module.parameters(), *pl_module.buffers()]
+        model_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
+        self.memory.start(pl_module.device, model_bytes)
+        self.device_name = get_device_name(pl_module.device)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.training.start(pl_module.device)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.training.stop()
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self.training.start(pl_module.device)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.training.count(batch["tokens"])
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.training.stop()
+        self._set_rate("train", self.training, trainer)
+        self.counted["optimizer_bytes"] = sum(map(measure_state, trainer.optimizers))
+
+    @override
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = cast(Any, pl_module)
+        with trainer.precision_plugin.test_step_context():
+            loader = module.data.test_dataloader()[0]
+            self._count_flops("inference", module, loader, module.task.predict_batch)
+        self.inference = Throughput()
+        self.inference.start(pl_module.device)
+
+    @override
+    def on_test_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.inference.count(batch["tokens"])
+
+    @override
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.inference.stop()
+        self._set_rate("inference", self.inference, trainer)
+        if self.inference.warm_seconds:
+            self.counted["inference_seconds"] = round(self.inference.warm_seconds, 3)
+
+    def read(self, fused: bool = False) -> dict[str, float | int]:
+        """Return every measured cost by its name in the record.
+
+        Runs that are `fused` share their steps: what those cost belongs to none of them.
+        """
+        cost = dict(self.counted)
+        if self.training.seconds > 0:
+            cost["train_seconds"] = round(self.training.seconds, 3)
+        if (peak := self.memory.read()) is not None:
+            cost["peak_memory_bytes"] = peak
+        return {name: value for name, value in cost.items() if not (fused and name in SHARED_COSTS)}
+
+    def _set_rate(self, name: str, throughput: Throughput, trainer: pl.Trainer) -> None:
+        """Set the subwords per second of all ranks together."""
+        share = torch.tensor(throughput.tokens, device=trainer.strategy.root_device)
+        tokens = int(trainer.strategy.reduce(share, reduce_op="sum"))
+        if seconds := throughput.warm_seconds:
+            self.counted[f"{name}_tokens_per_second"] = round(tokens / seconds, 1)
+
+    def _count_flops(
+        self, name: str, module: Any, loader: DataLoader[Any], work: Callable[[Any, Any], Any]
+    ) -> None:
+        """Set the operations per subword of a few windows in the middle of a loader's order."""
+        order: Any = list(cast(Any, loader.sampler))
+        share = order[len(order) // 2]
+        batch = loader.dataset[share._replace(windows=share.windows[:FLOPS_WINDOWS])]
+        if tokens := batch["tokens"]:
+            batch = module.trainer.strategy.batch_to_device(batch, module.device)
+            flops = count_flops(lambda: work(module.model, batch), module.device)
+            self.counted[f"{name}_flops_per_token"] = round(flops / tokens)
+
+
+def _differentiate(task: Any, model: Any, batch: dict[str, Any]) -> None:
+    """Run one forward and backward pass; sets no `grad`."""
+    total, _ = sum_losses(task, model, batch["parts"])
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    torch.autograd.grad(total, weights, allow_unused=True)

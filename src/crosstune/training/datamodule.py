@@ -1,6 +1,6 @@
-"""The data of one run: encoded once, cached by content, batched.
+"""The one LightningDataModule, for every task and language.
 
-One `FineTuningData` serves every task kind and language. Called by `run.py`.
+Splits are encoded once and cached by content.
 """
 
 import hashlib
@@ -8,13 +8,14 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from crosstune.config.schema import Data
 from crosstune.data.splits import Split, Splits, merge_languages
@@ -32,16 +33,19 @@ from crosstune.training.batching import (
 )
 
 CACHE_FORMAT = 3  # raise when the arrays of an encoded split change their meaning
-# what a further part of a batch costs, in sub-words: a pass through the model that moves nothing;
-# measured on a CPU, an estimate for the others
+# cost of a further part of a batch, in subwords: another pass through the model; measured on a CPU,
+# estimated for the others
 PART_COSTS = {"cpu": 48, "cuda": 8192, "mps": 8192}
 log = logging.getLogger(__name__)
 
 
 class FineTuningData(pl.LightningDataModule):
-    """Loaders over encoded splits; `encoded[split][language]` and `rows[split][language]`.
+    """Loaders over encoded splits.
 
-    Train is by stage: `es`, or `es+zh` for languages trained on together.
+    Attributes:
+        rows: split -> language -> rows; the key of train is the stage, such as `es+zh`.
+        encoded: split -> language -> windows of subwords, with the same keys.
+        stage: the languages trained on now.
     """
 
     def __init__(
@@ -55,15 +59,15 @@ class FineTuningData(pl.LightningDataModule):
     ):
         super().__init__()
         self.task, self.tokenizer, self.data = task, tokenizer, data
-        self.seed, self.cache = seed, cache  # training order and masks are functions of the seed
-        self.whole = False  # a training batch is one part: the model skips its padding itself
+        self.seed, self.cache = seed, cache  # the seed decides training order and masks
+        self.whole = False  # never split training batches: the model skips padding itself
         train = splits["train"]
         stages = {
             "+".join(stage): merge_languages({language: train[language] for language in stage})
             for stage in data.stages
         }
         splits = {**splits, "train": stages}
-        self.stage = data.stages[0]  # the languages trained on now
+        self.stage = data.stages[0]
         self.rows = {
             name: {language: split.rows for language, split in languages.items()}
             for name, languages in splits.items()
@@ -82,20 +86,20 @@ class FineTuningData(pl.LightningDataModule):
         }
 
     def _check_metric(self) -> None:
-        """Raise ConfigError if validation holds no item that the headline is measured on."""
+        """Raise ConfigError if validation has no item on which the headline metric is defined."""
         for language in self.data.train_languages:
             rows = self.rows["validation"][language]
-            lacking = self.task.undefined_metrics(rows)
-            if self.data.metric in lacking:
-                place = rows[0]["where"].rpartition(":")[0]
-                allowed = [metric for metric in self.task.metrics if metric not in lacking]
+            undefined = self.task.undefined_metrics(rows)
+            if self.data.metric in undefined:
+                source = rows[0]["where"].rpartition(":")[0]
+                allowed = [metric for metric in self.task.metrics if metric not in undefined]
                 raise ConfigError(
-                    f"data.metric={self.data.metric}: {place} (validation, {language}) holds no "
+                    f"data.metric={self.data.metric}: {source} (validation, {language}) holds no "
                     f"item for it. Allowed there: {', '.join(allowed)}."
                 )
 
+    @override
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the rank's shares of uniform random batches."""
         name = "+".join(self.stage)
         encoded = self.encoded["train"][name]
         mixture = None
@@ -104,33 +108,32 @@ class FineTuningData(pl.LightningDataModule):
             groups = [np.flatnonzero(languages[encoded.items] == one) for one in self.stage]
             mixture = LanguageMixture(groups, self.data.sampling_temperature)
         trainer: Any = self.trainer
-        world, rank = trainer.world_size, trainer.global_rank
-        rest = (self.seed, rank, world, mixture)
+        options = {"seed": self.seed, "mixture": mixture}
+        options |= {"rank": trainer.global_rank, "world": trainer.world_size}
         if self.data.batch_tokens is not None:
-            order = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, *rest)
+            sampler = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, **options)
         else:
-            order = TrainingSampler(len(encoded), self.data.batch_size, *rest)
+            sampler = TrainingSampler(len(encoded), self.data.batch_size, **options)
         cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]
-        return self._loader(
-            SplitBatchDataset(encoded, self.task, self.tokenizer, self.seed, cost), order
-        )
+        batches = SplitBatchDataset(encoded, self.task, self.tokenizer, self.seed, cost)
+        return self._loader(batches, sampler)
 
+    @override
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return one loader a validation language."""
         return self._evaluation_loaders("validation")
 
+    @override
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Return one loader a test language."""
         return self._evaluation_loaders("test")
 
     def once(self) -> Iterator[dict[str, Any]]:
-        """Yield all windows of training and its validation, in an order of their own."""
+        """Yield all windows of the stage's training and validation, in evaluation's order."""
         for encoded in self._seen():
             batches = BatchDataset(encoded, self.task, self.tokenizer, None)
             yield from self._loader(batches, EvaluationSampler(encoded, self.data.batch_size))
 
     def count(self) -> tuple[int, int]:
-        """Return how many windows and sub-words `once` has."""
+        """Return the numbers of windows and subwords that `once` yields."""
         seen = self._seen()
         return sum(map(len, seen)), sum(int(encoded.lengths.sum()) for encoded in seen)
 
@@ -159,20 +162,24 @@ class FineTuningData(pl.LightningDataModule):
         if path.is_file():
             log.info("%s: %d rows, encoded before", name, len(rows))
         else:
-            made = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
-            made.write(path)
-            log.info("%s: %d rows encoded as %d windows", name, len(rows), len(made))
+            encoded = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
+            encoded.write(path)
+            log.info("%s: %d rows encoded as %d windows", name, len(rows), len(encoded))
         encoded = EncodedDataset.load(path)
         if cut := int(encoded.cut[0]):
             limit = self.data.max_tokens
             log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
         return encoded
 
-    def _loader(self, batches: BatchDataset, order: Sampler[RankBatch]) -> DataLoader[Any]:
+    def _loader(self, batches: BatchDataset, sampler: Sampler[RankBatch]) -> DataLoader[Any]:
         trainer: Any = self.trainer
-        on_gpu = trainer.strategy.root_device.type == "cuda"  # copies from pinned memory wait less
-        # a loader draws a seed whenever it starts: from a generator of its own, so that dropout
-        # does not depend on how often data was looped over
-        own = torch.Generator()
-        options: dict[str, Any] = {"sampler": order, "batch_size": None, "generator": own}
-        return DataLoader(batches, pin_memory=on_gpu, **options)
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            batches,
+            sampler=cast(Any, sampler),
+            batch_size=None,
+            # a loader draws a seed whenever it starts: with a generator of its own, dropout does
+            # not depend on the number of loops over the data
+            generator=torch.Generator(),
+            pin_memory=on_gpu,
+        )

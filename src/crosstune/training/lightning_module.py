@@ -1,68 +1,77 @@
-"""The one LightningModule, for every task kind, model and method.
+"""The one LightningModule, for every task, model, method and language.
 
-It asks the task for the loss and for what the logits say, and owns the optimizer. It knows no
-kind, no language and no method; it writes nothing.
+The task computes the loss and decodes the logits, the tuning method adds what it needs, and the
+module owns the optimizer. It writes no files.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import transformers
 from torch import distributed
+from typing_extensions import override
 
 from crosstune.config.instantiate import instantiate
-from crosstune.config.schema import Optimizer, Trainer
-from crosstune.errors import ConfigError, RunError
-from crosstune.methods import penalty_of
-from crosstune.methods.madx import activate_language_adapter
+from crosstune.config.schema import Run
+from crosstune.errors import ConfigError
+from crosstune.methods import find_tuning_method
 from crosstune.models.acceleration.accelerate import Acceleration
 from crosstune.models.frozen_prefix import find_frozen_prefix
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Output, Prediction
 from crosstune.tasks.task import sum_losses
 from crosstune.training.datamodule import FineTuningData
+from crosstune.training.failures import Diverged
+from crosstune.training.results import EvaluationResult
 
 MONITOR = "validation/headline"  # mean of the headline metric over the languages trained on
 
 
-Join = Callable[["FineTuningModule"], int]
+class LossStrategy:
+    """Computes the loss of a batch; runs that share their training steps have another strategy."""
 
+    fused_with = 0  # number of other runs that share the steps of this one
 
-def by_itself(learner: "FineTuningModule") -> int:
-    """Leave a run's steps to itself: it shares them with no other run."""
-    return 0
+    def attach(self, module: "FineTuningModule") -> None:
+        """Prepare for the steps of a module, which calls it once."""
 
-
-class Diverged(RunError):
-    """The loss became infinite or not a number."""
+    def sum_losses(
+        self, task: Task, model: Any, parts: Sequence[dict[str, Any]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed loss of the parts of a batch, and the number of its terms."""
+        return sum_losses(task, model, parts)
 
 
 class FineTuningModule(pl.LightningModule):
-    """Trains a model on a task; `results[split][language]` holds what evaluation found."""
+    """Trains a model on a task.
+
+    Attributes:
+        results: split -> language -> result of the last evaluation.
+        predictions: language -> this rank's predictions of the last evaluation.
+        loss: of the last training step, this rank's share.
+    """
 
     def __init__(
         self,
         model: Any,
         task: Task,
         data: FineTuningData,
-        optimizer: Optimizer,
-        allow: list[str],
-        loop: Trainer,
+        run: Run,
+        loss_strategy: LossStrategy | None = None,
     ):
         super().__init__()
-        self.model = model
-        self.task, self.data, self.optimizer, self.allow = task, data, optimizer, allow
-        self.loop = loop
-        self.loss: torch.Tensor | None = None  # of the last step, this rank's share
-        self.results: dict[str, dict[str, dict[str, Any]]] = {}
+        self.model, self.method = model, find_tuning_method(model)
+        self.task, self.data, self.run = task, data, run
+        self.loop = run.trainer
+        self.loss: torch.Tensor | None = None
+        self.results: dict[str, dict[str, EvaluationResult]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
-        self._outputs: dict[int, list[Output]] = {}
-        self.acceleration = Acceleration(model, loop)
-        self.add_up: Callable[[Task, Any, Any], Any] = (
-            sum_losses  # runs trained together have another
-        )
+        self._outputs: dict[int, list[Output]] = {}  # by number of the evaluation loader
+        self.acceleration = Acceleration(model, run.trainer)
+        self.loss_strategy = loss_strategy or LossStrategy()
+        self.loss_strategy.attach(self)
 
     def setup(self, stage: str) -> None:
         """Decide on padding before the loaders are made."""
@@ -84,19 +93,19 @@ class FineTuningModule(pl.LightningModule):
         if prefix := find_frozen_prefix(self.model):
             prefix.eval()
         planned = self.trainer.estimated_stepping_batches * self.loop.accumulate_grad_batches
-        if self.add_up is sum_losses and planned > self.trainer.num_training_batches:
+        if not self.loss_strategy.fused_with and planned > self.trainer.num_training_batches:
             move = self.trainer.strategy.batch_to_device
             batches = (move(batch, self.device) for batch in self.data.once())
             with self.trainer.precision_plugin.train_step_context():
                 self.acceleration.start_cache(self.data.count(), batches)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        """Return the mean loss over the whole batch, all ranks together, and the method's penalty.
+        """Return the mean loss over the batch of all ranks, plus the method's penalty.
 
-        What is logged is the loss of the task alone.
+        The logged loss is that of the task alone.
         """
-        activate_language_adapter(self.model, self.data.stage[0])
-        total, count = self.add_up(self.task, self.model, batch["parts"])
+        self.method.activate_language(self.data.stage[0])
+        total, count = self.loss_strategy.sum_losses(self.task, self.model, batch["parts"])
         world = self.trainer.world_size
         if world > 1:
             distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms
@@ -105,35 +114,36 @@ class FineTuningModule(pl.LightningModule):
         logs_now = (self.global_step + 1) % self.loop.log_every_n_steps == 0
         if (logs_now or loss.device.type == "cpu") and not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {self.global_step + 1}")
-        if logs_now:  # a value that no file gets costs time, and ranks would wait for each other
+        if logs_now:  # logging costs time, and makes the ranks wait for each other
             self.log("train/loss", loss.detach(), sync_dist=world > 1)
-        return loss + penalty_of(self.model)
+        return loss + self.method.penalty()
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer over what is trainable, and its schedule by step."""
+        """Return the optimizer of the trainable parameters, and its schedule by step."""
+        options = self.run.optimizer
         trainable = [p for p in self.parameters() if p.requires_grad]
-        decay = self.optimizer.weight_decay
+        decay = options.weight_decay
         groups = [
             {"params": [p for p in trainable if p.ndim > 1], "weight_decay": decay},
             {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = instantiate(
-            self.optimizer.algorithm,
+            options.algorithm,
             "optimizer.algorithm",
-            self.allow,
+            self.run.allow,
             params=[group for group in groups if group["params"]],
-            lr=self.optimizer.learning_rate,
+            lr=options.learning_rate,
         )
         steps = int(self.trainer.estimated_stepping_batches)
         try:
             schedule = transformers.get_scheduler(
-                self.optimizer.schedule,
+                options.schedule,
                 optimizer,
-                num_warmup_steps=round(self.optimizer.warmup_ratio * steps),
+                num_warmup_steps=round(options.warmup_ratio * steps),
                 num_training_steps=steps,
             )
         except ValueError as error:
-            raise ConfigError(f"optimizer.schedule={self.optimizer.schedule}: {error}") from error
+            raise ConfigError(f"optimizer.schedule={options.schedule}: {error}") from error
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -144,67 +154,67 @@ class FineTuningModule(pl.LightningModule):
     ) -> None:
         """Clip the norm of all gradients together.
 
-        Lightning's own refuses a fused optimizer in bf16, as if its gradients were scaled.
+        Lightning's own method refuses a fused optimizer in bf16, as if its gradients were scaled.
         """
         if gradient_clip_val is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
+    @override
     def validation_step(
         self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Read off what the logits of one validation batch say."""
-        self._read_off(batch, dataloader_idx, "validation")
+        self._predict("validation", batch, dataloader_idx)
 
+    @override
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Read off what the logits of one test batch say."""
-        self._read_off(batch, dataloader_idx, "test")
+        self._predict("test", batch, dataloader_idx)
 
+    @override
     def on_validation_epoch_end(self) -> None:
-        """Score every validation language."""
-        self._score("validation")
+        self._evaluate("validation")
+        metric, results = self.run.data.metric, self.results["validation"]
+        for language in self.data.stage:
+            if metric not in results[language].scores:
+                raise ConfigError(
+                    f"data.metric={metric}: validation/{language} has no item that it could be "
+                    "measured on."
+                )
+        scores = [results[language].scores[metric] for language in self.data.stage]
+        self.log(MONITOR, sum(scores) / len(scores))
 
+    @override
     def on_test_epoch_end(self) -> None:
-        """Score every test language and keep the predictions."""
-        self._score("test")
+        self._evaluate("test")
 
-    def _read_off(self, batch: dict[str, Any], loader: int, split: str) -> None:
+    def _predict(self, split: str, batch: dict[str, Any], loader: int) -> None:
         if not batch["windows"]:
             return
-        activate_language_adapter(self.model, list(self.data.encoded[split])[loader])
-        read = self.task.predict_batch(self.model, batch)
+        self.method.activate_language(list(self.data.encoded[split])[loader])
+        predicted = self.task.predict_batch(self.model, batch)
         self._outputs.setdefault(loader, []).extend(
-            (window, said, score)
-            for window, (said, score) in zip(batch["windows"], read, strict=True)
+            (window, prediction, score)
+            for window, (prediction, score) in zip(batch["windows"], predicted, strict=True)
         )
 
-    def _score(self, split: str) -> None:
+    def _evaluate(self, split: str) -> None:
+        """Decode, measure and log each language of a split."""
         self.results[split] = {}
         for loader, (language, encoded) in enumerate(self.data.encoded[split].items()):
             rows = self.data.rows[split][language]
             predictions = self.task.decode(rows, encoded, self._outputs.get(loader, []))
-            result = self.task.compute_metrics(predictions, self.device)
+            result = EvaluationResult(**self.task.compute_metrics(predictions, self.device))
             self.results[split][language] = result
             self.predictions[language] = predictions
-            for metric, value in result["scores"].items():
+            for metric, value in result.scores.items():
                 self.log(f"{split}/{language}/{metric}", float(value))
-        if split == "validation":
-            for language in self.data.stage:
-                if self.data.data.metric not in self.results[split][language]["scores"]:
-                    raise ConfigError(
-                        f"data.metric={self.data.data.metric}: validation/{language} has no item "
-                        "that it could be measured on."
-                    )
-            scores = [
-                self.results[split][language]["scores"][self.data.data.metric]
-                for language in self.data.stage
-            ]
-            self.log(MONITOR, sum(scores) / len(scores))
         self._outputs.clear()
 
-    def collect(self, language: str) -> list[Prediction]:
-        """Return the test predictions of all ranks, in the order of the file."""
-        mine = self.predictions[language]
+    def gather_predictions(self) -> dict[str, list[Prediction]]:
+        """Return language -> the predictions of all ranks, in the order of the file."""
+        return {language: self._gather(mine) for language, mine in self.predictions.items()}
+
+    def _gather(self, mine: list[Prediction]) -> list[Prediction]:
         shares: list[Any] = [mine]
         if self.trainer.world_size > 1:
             shares = [None] * self.trainer.world_size

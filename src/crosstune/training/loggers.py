@@ -1,8 +1,8 @@
-"""Where the numbers of a run go while it runs: metrics.jsonl first, then its mirrors.
+"""Lightning loggers of a run: metrics.jsonl, and one mirror.
 
-metrics.jsonl is the truth: one line a logged step, flushed as it is written. Weights & Biases,
-TensorBoard and CSV copy it; nothing of ours reads them back, and nothing that tells of the machine
-or the command line is sent to them.
+metrics.jsonl is the source of truth: one line per logged step, flushed at once. Weights & Biases,
+TensorBoard and CSV are mirrors that nothing of ours reads; they get no facts about the machine or
+the command line.
 """
 
 import json
@@ -15,12 +15,13 @@ from typing import Any
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
+from typing_extensions import override
 
 from crosstune.config.schema import Run, Tracker
 from crosstune.errors import ConfigError
 
-# settings under which nothing of the machine, the command line or the code is recorded
-DISCREET: dict[str, Any] = {
+# W&B settings that record nothing about the machine, the command line or the code
+PRIVATE_SETTINGS: dict[str, Any] = {
     "console": "off",
     "disable_git": True,
     "save_code": False,
@@ -33,42 +34,42 @@ DISCREET: dict[str, Any] = {
     "silent": True,
 }
 MODES = ("online", "offline")  # of `crosstune report wandb=`
-# seconds to wait for a server that may never answer, at the start and at the end of a run
-PATIENCE: dict[str, Any] = {"init_timeout": 30.0, "finish_timeout": 60.0}
+# seconds to wait for a server, at the start and at the end of a run
+TIMEOUTS: dict[str, Any] = {"init_timeout": 30.0, "finish_timeout": 60.0}
 log = logging.getLogger(__name__)
 
 
 class MetricsFile(Logger):
-    """Lightning logger that appends one JSON object a logged step."""
+    """Appends one JSON object per logged step."""
 
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
 
     @property
+    @override
     def name(self) -> str:
-        """The file's stem."""
         return self.path.stem
 
     @property
+    @override
     def version(self) -> str:
-        """Nothing is versioned: a run has one file."""
         return ""
 
+    @override
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one line and flush it."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: config.yaml holds the options."""
+        """Do nothing: config.yaml holds the options."""
 
 
 @contextmanager
 def open_loggers(run: Run, run_id: str, folder: Path) -> Iterator[list[Logger]]:
-    """Give metrics.jsonl and the chosen mirror, and close the mirror behind the run.
+    """Open metrics.jsonl and the chosen mirror; close the mirror at the end.
 
     Raises:
         ConfigError: the mirror's package is not installed.
@@ -76,21 +77,21 @@ def open_loggers(run: Run, run_id: str, folder: Path) -> Iterator[list[Logger]]:
     loggers: list[Logger] = [MetricsFile(folder / "metrics.jsonl")]
     tracker = run.logger.tracker
     if tracker is Tracker.csv:
-        loggers.append(_csv(folder))
+        loggers.append(_open_csv(folder))
     elif tracker is Tracker.tensorboard:
-        loggers.append(_tensorboard(folder))
+        loggers.append(_open_tensorboard(folder))
     elif tracker is Tracker.wandb:
-        loggers.append(_wandb(run, run_id, folder))
+        loggers.append(_open_wandb(run, run_id, folder))
     try:
         yield loggers
     finally:
         if tracker is Tracker.wandb:
             mirror: Any = loggers[-1]
-            mirror.experiment.finish()  # others of this process may stay open
+            mirror.experiment.finish()  # other runs of this process may stay open
 
 
-def _csv(folder: Path) -> Logger:
-    """Return a logger that has what a run that goes on has logged before: it begins a new file."""
+def _open_csv(folder: Path) -> Logger:
+    """Return a CSV logger, which begins a new file, with what a resumed run has logged before."""
     logger = CSVLogger(folder, name="csv", version="")
     earlier = folder / "metrics.jsonl"
     if earlier.is_file() and os.environ.get("LOCAL_RANK", "0") == "0":
@@ -99,7 +100,7 @@ def _csv(folder: Path) -> Logger:
     return logger
 
 
-def _tensorboard(folder: Path) -> Logger:
+def _open_tensorboard(folder: Path) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
     try:
@@ -110,12 +111,12 @@ def _tensorboard(folder: Path) -> Logger:
         ) from error
 
 
-def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it asks a server even offline
+def _open_wandb(run: Run, run_id: str, folder: Path) -> Logger:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it calls a server even offline
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    facts = {
+    config = {
         "run_id": run_id,
         "experiment": run.experiment,
         "data": run.data.name,
@@ -140,34 +141,31 @@ def _wandb(run: Run, run_id: str, folder: Path) -> Logger:
         "reinit": "create_new",  # runs that are trained together are open side by side
         "project": run.logger.project,
         "group": run.experiment,
-        "config": facts,
-        "settings": wandb.Settings(**DISCREET, **PATIENCE),
+        "config": config,
+        "settings": wandb.Settings(**PRIVATE_SETTINGS, **TIMEOUTS),
     }
     try:
         opened = wandb.init(mode=run.logger.mode.name, **options)
     except wandb.Error as error:
-        log.warning("W&B does not answer (%s): kept offline, for `wandb sync`", _line(error))
-        options["id"] += "-offline"  # the run's own id counts as taken in this process
+        reason = " ".join(str(error).split())
+        log.warning("W&B does not answer (%s): kept offline, for `wandb sync`", reason)
+        options["id"] += "-offline"  # in this process the id of the run is in use
         opened = wandb.init(mode="offline", **options)
     return WandbLogger(experiment=opened, log_model=False)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def mirror_table(
     experiment: str, headers: Sequence[str], rows: Sequence[Sequence[str]], folder: Path, mode: str
 ) -> None:
-    """Log a table as `table` of the run `report-<experiment>`, in the study's group.
+    """Log a table to W&B as `table` of the run `report-<experiment>`, in the study's group.
 
     Raises:
-        ConfigError: the mode is none.
+        ConfigError: the mode is neither online nor offline.
     """
     if mode not in MODES:
         raise ConfigError(f"wandb={mode}: must be {' or '.join(MODES)}.")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it asks a server even offline
-    import wandb  # takes half a second, and only this mirror needs it
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it calls a server even offline
+    import wandb  # takes half a second
 
     with wandb.init(
         name=f"report-{experiment}",
@@ -176,6 +174,6 @@ def mirror_table(
         project="crosstune",
         group=experiment,
         job_type="report",
-        settings=wandb.Settings(**DISCREET),
+        settings=wandb.Settings(**PRIVATE_SETTINGS),
     ) as run:
         run.log({"table": wandb.Table(columns=list(headers), data=[list(row) for row in rows])})

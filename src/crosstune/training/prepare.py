@@ -1,6 +1,6 @@
-"""What a run is, before it costs anything: options checked, data read and checked, a name given.
+"""Prepare a run: check its options, read and check its data, compute its id.
 
-Called by `run.py` and by the worker of each rank.
+The process of a run does it once; the ranks of a run on several devices get its findings.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from crosstune.data.quality.duplicates import count_leakage
 from crosstune.data.splits import Split, Splits, find_faults, find_unseen, merge_languages
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, DataError, suggest
+from crosstune.methods.madx import check_language_adapters
 from crosstune.runs.fingerprint import compute_run_id, resolve_defaults
 from crosstune.runs.tuned import apply_tuned
 from crosstune.tasks import TASKS, Task
@@ -25,31 +26,42 @@ from crosstune.tasks import TASKS, Task
 log = logging.getLogger(__name__)
 
 
+class Checks(NamedTuple):
+    """The findings of `prepare`; plain values."""
+
+    run_id: str
+    unseen: dict[str, int]  # split/language -> labels that do not occur in train
+    leakage: dict[str, int]  # split/language -> rows that are in train, too
+    tuning: dict[str, Any]  # how tuned values were chosen; empty without
+
+
 class Prepared(NamedTuple):
-    """A run that is known to make sense, and has a name."""
+    """A run whose options and data are checked."""
 
     run: Run
-    run_id: str
     splits: Splits
     task: Task
-    unseen: dict[str, int]  # split/language -> labels that train never shows
-    leakage: dict[str, int]  # split/language -> rows that train holds too
-    tuning: dict[str, Any]  # how the run's values were chosen, if they were
+    checks: Checks
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.checks.run_id
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves everything."""
+        """The folder of all files of the run."""
         return Path(self.run.outputs) / self.run.experiment / self.run_id
 
     def training_texts(self) -> tuple[Iterator[str], str]:
-        """Return the texts that a tokenizer may learn from, and a name of their content."""
+        """Return the texts for training a tokenizer, and the digest of their content."""
         split = merge_languages(self.splits["train"])
         texts = [text for row in split.rows for text in self.task.row_texts(row)]
         return iter(texts), hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def prepare(run: Run) -> Prepared:
-    """Check every option, read and check the data, and name the run.
+    """Check every option, read and check the data, and compute the run id.
 
     Raises:
         ConfigError: an option does not fit.
@@ -63,7 +75,8 @@ def prepare(run: Run) -> Prepared:
     splits = read_data(run)
     if run.trainer.stand_in:
         log.warning("stand-in data: a rehearsal, no score of this run means anything")
-    _check_spoken(run, splits)
+    languages = {language for split in splits.values() for language in split}
+    check_language_adapters(run, languages.union(run.data.train_languages))
     run, tuning = apply_tuned(run, splits)
     task = _build_task(run.data, splits)
     if faults := find_faults(splits, task.find_row_faults):
@@ -79,16 +92,19 @@ def prepare(run: Run) -> Prepared:
             f"data.metric={run.data.metric}. {suggest(run.data.metric, task.metrics)}"
         )
     run_id = compute_run_id(run, splits)
-    counts = {name: len(faults) for name, faults in unseen.items()}
-    chosen = {
-        language: choose_rows(split, run.data, task.row_labels, run.seed)
-        for language, split in splits["train"].items()
-    }
-    splits = {**splits, "train": chosen}
+    splits = _choose_training_rows(splits, task, run)
     leakage = count_leakage(splits, task.leakage_texts)
     for name, count in leakage.items():
         log.warning("%s: %d rows stand in train too; crosstune check lists them", name, count)
-    return Prepared(run, run_id, splits, task, counts, leakage, tuning)
+    counts = {name: len(faults) for name, faults in unseen.items()}
+    return Prepared(run, splits, task, Checks(run_id, counts, leakage, tuning))
+
+
+def prepare_rank(run: Run, checks: Checks) -> Prepared:
+    """Return what `prepare` returned in the process that started this rank; checks nothing."""
+    splits = read_data(run)
+    task = _build_task(run.data, splits)
+    return Prepared(run, _choose_training_rows(splits, task, run), task, checks)
 
 
 def _check_columns(data: Data) -> None:
@@ -102,80 +118,61 @@ def _check_columns(data: Data) -> None:
             raise ConfigError(f"data.{column} is missing: give data.{column}=COLUMN.")
 
 
-def _check_spoken(run: Run, splits: Splits) -> None:
-    """Raise ConfigError unless every language has its adapter where any language has one."""
-    if not (known := run.method.language_adapters):
-        return
-    if not (run.method.peft or {}).get("above_language"):
-        raise ConfigError(f"method.language_adapters: not for method={run.method.name}, but madx.")
-    if len(max(run.data.stages, key=len)) > 1:
-        raise ConfigError(
-            "method.language_adapters: languages trained on together share their batches, which "
-            "one language's adapter cannot serve. Give data.in_turn=true, or one language."
-        )
-    asked = {*run.data.train_languages, *(name for split in splits.values() for name in split)}
-    if silent := sorted(asked - set(known)):
-        raise ConfigError(
-            f"method.language_adapters: none for {', '.join(silent)}, which the data has. "
-            f"Given: {', '.join(known)}."
-        )
-
-
 def _build_task(data: Data, splits: Splits) -> Task:
-    kind = TASKS[data.kind]
+    task_class = TASKS[data.kind]
     try:
-        return kind.from_rows(merge_languages(splits["train"]).rows, **data.task)
+        return task_class.from_rows(merge_languages(splits["train"]).rows, **data.task)
     except TypeError as error:
         raise ConfigError(f"data.task={data.task}: {error}") from error
 
 
-def _labels(
-    rows: list[dict[str, Any]], labels_of: Callable[[dict[str, Any]], list[str]]
-) -> set[str]:
-    return {label for row in rows for label in labels_of(row)}
+def _choose_training_rows(splits: Splits, task: Task, run: Run) -> Splits:
+    train = {
+        language: choose_rows(split, run.data, task.row_labels, run.seed)
+        for language, split in splits["train"].items()
+    }
+    return {**splits, "train": train}
 
 
 def choose_rows(
     split: Split, data: Data, labels_of: Callable[[dict[str, Any]], list[str]], seed: int
 ) -> Split:
-    """Return the training rows that `data.limit` and `data.shots` leave, in the file's order.
+    """Return the training rows that `data.limit` and `data.shots` select, in the file's order.
 
-    A row's place in the draw depends on the seed and its label alone, so fewer shots are always
-    among more.
+    The draw depends on the seed and the label alone, so fewer shots are always among more.
 
     Raises:
-        ConfigError: shots are asked of a kind whose rows do not carry one label each.
+        ConfigError: `data.shots` is set for a task whose rows do not carry one label each.
         DataError: a label has fewer rows than shots.
     """
     rows = split.rows[: data.limit]
-    lost = _labels(split.rows, labels_of) - _labels(rows, labels_of) if data.limit else set()
-    if lost:
-        log.warning(
-            "data.limit=%d takes the first rows of train: none of them has the label %s",
-            data.limit,
-            " or ".join(repr(label) for label in sorted(lost)),
-        )
+    if len(rows) < len(split.rows):
+        labels = [
+            {label for row in part for label in labels_of(row)} for part in (split.rows, rows)
+        ]
+        if lost := labels[0] - labels[1]:
+            log.warning(
+                "data.limit=%d takes the first rows of train: none of them has the label %s",
+                data.limit,
+                " or ".join(repr(label) for label in sorted(lost)),
+            )
     if data.shots is None:
         return Split(rows, split.digests)
     by_label: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         labels = labels_of(row)
         if len(labels) != 1:
             raise ConfigError(f"data.shots={data.shots}: {data.kind.name} has no label by row.")
-        by_label.setdefault(labels[0], []).append(number)
-    short = [
-        f"{split.rows[0]['where'].rpartition(':')[0]}: {len(found)} training rows of label "
+        by_label.setdefault(labels[0], []).append(index)
+    if short := [
+        f"{split.rows[0]['where'].rpartition(':')[0]}: {len(indices)} training rows of label "
         f"{label!r}, but data.shots={data.shots}"
-        for label, found in sorted(by_label.items())
-        if len(found) < data.shots
-    ]
-    if short:
+        for label, indices in sorted(by_label.items())
+        if len(indices) < data.shots
+    ]:
         raise DataError(short)
-    kept = [
-        number
-        for label, found in sorted(by_label.items())
-        for number in np.random.default_rng([seed, *label.encode()]).permutation(found)[
-            : data.shots
-        ]
-    ]
-    return Split([rows[number] for number in sorted(kept)], split.digests)
+    chosen: list[int] = []
+    for label, indices in by_label.items():
+        rng = np.random.default_rng([seed, *label.encode()])
+        chosen += rng.permutation(indices)[: data.shots].tolist()
+    return Split([rows[index] for index in sorted(chosen)], split.digests)

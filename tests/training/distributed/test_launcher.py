@@ -54,7 +54,7 @@ def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(
     data = FineTuningData(
         prepared.splits, prepared.task, tokenizer, run.data, 1, tmp_path / ".cache"
     )
-    alone = FineTuningModule(loaded.model, prepared.task, data, run.optimizer, [], run.trainer)
+    alone = FineTuningModule(loaded.model, prepared.task, data, run)
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,
@@ -65,9 +65,11 @@ def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(
     with silence_libraries():
         trainer.test(alone, data, verbose=False)
     assert len(prepared.splits["test"]["zh"].rows) % 2 == 1
-    assert alone.results["test"]["zh"]["scores"] == record["scores"]["test"]["zh"]
+    assert alone.results["test"]["zh"].scores == record["scores"]["test"]["zh"]
     table = pd.read_parquet(folder / "predictions.parquet")
-    assert [list(p) for p in table["prediction"]] == [p.prediction for p in alone.collect("zh")]
+    assert [list(p) for p in table["prediction"]] == [
+        p.prediction for p in alone.gather_predictions()["zh"]
+    ]
 
 
 def test_two_ranks_train_as_one_process_does(trained: tuple[Run, Path], tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_divergence_comes_before_what_follows_from_it(tmp_path: Path) -> None:
 
 def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     child = "import os, time; from crosstune.training.distributed.launcher import "
-    child += "end_with_parent as e; e(os.getppid());"
+    child += "exit_with_parent as e; e(os.getppid());"
     child += "print(os.getpid(), flush=True); time.sleep(600)"
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}])"
     parent += "; time.sleep(600)"

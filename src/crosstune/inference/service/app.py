@@ -31,7 +31,7 @@ from crosstune.inference.read_input import Source
 from crosstune.inference.service.request import PredictRequest
 from crosstune.inference.service.shared_base import count_bytes, load_shared
 from crosstune.logs import silence_libraries
-from crosstune.methods.madx import activate_language_adapter
+from crosstune.methods import find_tuning_method
 from crosstune.runs.record import PACKAGES
 
 MAX_BYTES = 1_000_000  # of a request's body
@@ -63,7 +63,7 @@ class Service:
         language = asked.language or saved.run.data.language
         rows = complete_rows(_rows(asked, saved), saved.run.data.kind, saved.task, language)
         with self.lock, silence_libraries():
-            activate_language_adapter(saved.model, language)
+            find_tuning_method(saved.model).activate_language(language)
             records = predict_rows(saved, rows)
         return {"run": saved.record["run_id"], "language": language, "answers": records}
 

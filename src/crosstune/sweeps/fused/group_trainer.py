@@ -11,11 +11,11 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from crosstune.config.schema import Run
 from crosstune.errors import RunError
@@ -25,7 +25,7 @@ from crosstune.sweeps.fused.hyperparameters import Place, read_settings
 from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch
 from crosstune.sweeps.fused.rendezvous import Barrier, BarrierStopped
 from crosstune.sweeps.job import run_isolated
-from crosstune.training.lightning_module import FineTuningModule
+from crosstune.training.lightning_module import FineTuningModule, LossStrategy
 
 M_ARENA_MAX = -8  # as in glibc's malloc.h
 log = logging.getLogger(__name__)
@@ -75,21 +75,9 @@ class GroupTrainer:
 
     def _train(self, number: int, run: Run) -> None:
         with suppress(BarrierStopped), self.meeting.attend(number):
-            self.tell(number, run_isolated(run, join=partial(self._join, number)))
+            self.tell(number, run_isolated(run, loss_strategy=JointLoss(number, self)))
 
-    def _join(self, number: int, learner: FineTuningModule) -> int:
-        """Let a run share its steps; return with how many others."""
-        kind = learner.model.config.model_type
-        architecture = ARCHITECTURES.get(kind)
-        if architecture is None or not architecture.vmappable:
-            log.info("trained alone: encoders of type %s are not mapped over", kind)
-            return 0
-        trained = {n: p for n, p in learner.model.named_parameters() if p.requires_grad}
-        seat = Member(number, learner, trained, read_settings(learner.model))
-        learner.add_up = partial(self._add_up, seat)
-        return len(self.runs) - 1
-
-    def _add_up(
+    def sum_losses(
         self, seat: Member, task: Any, model: Any, parts: Sequence[dict[str, Any]]
     ) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a run's batch, and the number of its terms."""
@@ -116,6 +104,33 @@ class GroupTrainer:
                 raise RunError(f"{name} is frozen, but not as in the runs it is trained with")
             parameter.data = held
         self.sharing.add(seat.number)
+
+
+class JointLoss(LossStrategy):
+    """Computes the losses of one run together with those of the other runs of its group."""
+
+    def __init__(self, number: int, group: GroupTrainer):
+        self.number, self.group = number, group
+        self.member: Member | None = None  # None: the run is trained alone
+
+    @override
+    def attach(self, module: FineTuningModule) -> None:
+        model_type = module.model.config.model_type
+        architecture = ARCHITECTURES.get(model_type)
+        if architecture is None or not architecture.vmappable:
+            log.info("trained alone: encoders of type %s are not mapped over", model_type)
+            return
+        trained = {n: p for n, p in module.model.named_parameters() if p.requires_grad}
+        self.member = Member(self.number, module, trained, read_settings(module.model))
+        self.fused_with = len(self.group.runs) - 1
+
+    @override
+    def sum_losses(
+        self, task: Any, model: Any, parts: Sequence[dict[str, Any]]
+    ) -> tuple[Tensor, Tensor]:
+        if self.member is None:
+            return super().sum_losses(task, model, parts)
+        return self.group.sum_losses(self.member, task, model, parts)
 
 
 def _use_one_heap() -> None:

@@ -1,9 +1,8 @@
-"""Several devices for one run: one fresh process a rank, watched until the last one ends.
+"""Launches one worker process per rank of a run, and watches them.
 
-Lightning's own launcher starts the whole command again, which under a sweep mixes jobs and ranks.
-Here the run's process trains nothing: it starts a worker for each rank from the run's frozen
-config.yaml, waits, and ends all of them as soon as one fails, dies or does nothing any more. None
-of them outlives it. Called by `run.py`; `worker.py` is what it starts.
+Lightning's own launcher repeats the whole command, which in a sweep mixes jobs and ranks. Here the
+run's process trains nothing: it starts the workers from the run's config.yaml, waits, and stops all
+of them once one fails, dies or hangs. No worker outlives it.
 """
 
 import ctypes
@@ -21,14 +20,14 @@ from typing import Any
 from crosstune.errors import RunError
 
 WORKER = "crosstune.training.worker"
-FOREIGN = ("SLURM_", "SUBMITIT_", "OMPI_", "PMI")  # Lightning would take them for its own
-STALE = ("LOCAL_RANK", "WORLD_SIZE", "RANK", "NODE_RANK", "GROUP_RANK", "PL_GLOBAL_SEED")
+SCHEDULER_PREFIXES = ("SLURM_", "SUBMITIT_", "OMPI_", "PMI")  # Lightning would use them
+RANK_VARIABLES = ("LOCAL_RANK", "WORLD_SIZE", "RANK", "NODE_RANK", "GROUP_RANK", "PL_GLOBAL_SEED")
 GRACE_SECONDS = 5.0
-IDLE_SECONDS = 40.0  # with hardly any work, after which a rank counts as hanging
-IDLE_SHARE = 0.03  # of a core: what threads that only look around may take
-SHOW_STACK = signal.SIGUSR1  # a worker answers with where it is
-# where a rank waits for the others: an all-reduce, or a backward pass with one inside
-WAITING = ("/torch/distributed/", "/torch/autograd/graph.py")
+IDLE_SECONDS = 40.0  # almost without work, after which a rank is taken to hang
+IDLE_SHARE = 0.03  # of a core: polling threads may use it
+SHOW_STACK = signal.SIGUSR1  # makes a worker write its stack
+# files of a rank that waits for the others: in an all-reduce, or in a backward pass around one
+WAITING_FILES = ("/torch/distributed/", "/torch/autograd/graph.py")
 PR_SET_PDEATHSIG = 1  # man 2 prctl
 
 
@@ -40,18 +39,19 @@ class RankError(RunError):
         self.diverged = diverged
 
 
-def launch_ranks(folder: Path, ranks: int, lock: int) -> None:
-    """Run the worker of every rank on the run in `folder`, until all are done.
+def launch_ranks(folder: Path, ranks: int, lock: int, checks: Sequence[Any] = ()) -> None:
+    """Run the worker of every rank on the run in `folder` until all have ended.
 
-    The workers inherit the descriptor of the run's lock, so that it is free only without them.
+    The workers inherit the descriptor of the run's lock, which is held as long as one of them
+    lives, and get the findings of `prepare`, which need not be computed again.
 
     Raises:
-        RankError: a rank ended with an error or does nothing any more; the others are stopped.
+        RankError: a rank failed or hangs; the others are stopped.
     """
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in STALE and not name.startswith(FOREIGN)
+        if name not in RANK_VARIABLES and not name.startswith(SCHEDULER_PREFIXES)
     }
     environment |= {
         "MASTER_ADDR": "127.0.0.1",
@@ -59,9 +59,10 @@ def launch_ranks(folder: Path, ranks: int, lock: int) -> None:
         "WORLD_SIZE": str(ranks),
         "NODE_RANK": "0",
     }
-    # ranks that each take all cores slow one another down; on GPUs this leaves enough
+    # ranks that each use all cores slow each other down
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
-    command = [sys.executable, "-m", WORKER, str(folder), str(os.getpid())]
+    arguments = [str(folder), str(os.getpid()), json.dumps(checks)]
+    command = [sys.executable, "-m", WORKER, *arguments]
     for rank in range(ranks):
         error_file(folder, rank).unlink(missing_ok=True)
     workers = [
@@ -77,41 +78,42 @@ def launch_ranks(folder: Path, ranks: int, lock: int) -> None:
 
 
 def error_file(folder: Path, rank: int) -> Path:
-    """Return where a worker leaves the reason of its failure."""
+    """Return the file in which a worker writes why it failed."""
     return folder / f"rank-{rank}.error"
 
 
 def stack_file(folder: Path, rank: int) -> Path:
-    """Return where a worker shows its stack when asked."""
+    """Return the file in which a worker writes its stack on SHOW_STACK."""
     return folder / f"rank-{rank}.stack"
 
 
 def exit_with_parent(parent: int) -> None:
-    """Let the kernel end this process as soon as the one that started it is gone.
-
-    However that ends: a process that is killed can stop nobody itself.
-    """
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
+    """Make the kernel kill this process once its parent has ended, even if that was killed."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # only on Linux
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # it had gone before the kernel was told
+        os._exit(1)  # the parent ended before the call
 
 
 def _watch(folder: Path, workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Return once all workers are done.
+    """Return once all workers have succeeded.
 
     Raises:
-        RankError: one is not going to be.
+        RankError: a worker failed or hangs.
     """
-    looks = [IdleDetector(worker.pid) for worker in workers]
+    detectors = [IdleDetector(worker.pid) for worker in workers]
     while True:
         codes = [worker.poll() for worker in workers]
         if all(code == 0 for code in codes):
             return
         if any(codes):
             raise _first_failure(folder, codes)
-        idle = [rank for rank, look in enumerate(looks) if codes[rank] is None and look.is_idle()]
+        idle = [
+            rank
+            for rank, detector in enumerate(detectors)
+            if codes[rank] is None and detector.is_idle()
+        ]
         if idle and (hanging := _find_hanging(folder, workers, idle)):
             rank, where = hanging
             raise RankError(f"rank {rank}: hangs, without work for {IDLE_SECONDS:.0f} s{where}")
@@ -119,70 +121,70 @@ def _watch(folder: Path, workers: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 class IdleDetector:
-    """Looks at the processor time of a process now and then."""
+    """Watches the CPU time of a process."""
 
     def __init__(self, pid: int):
         self.stat = Path(f"/proc/{pid}/stat")
-        self.since, self.work = time.monotonic(), 0.0
+        self.since, self.cpu_seconds = time.monotonic(), 0.0
 
     def is_idle(self) -> bool:
-        """Return whether it has hardly worked for `IDLE_SECONDS`, and did not wait to."""
+        """Return whether the process has used almost no CPU for `IDLE_SECONDS`."""
         try:
             state, *fields = self.stat.read_text().rpartition(")")[2].split()
         except OSError:  # it has just ended
             return False
-        now, work = time.monotonic(), sum(map(int, fields[10:12])) / os.sysconf("SC_CLK_TCK")
-        # one that runs may be short of processors, one in D waits for a disk
-        if state in "RD" or work - self.work > IDLE_SHARE * IDLE_SECONDS:
-            self.since, self.work = now, work
+        now, seconds = time.monotonic(), sum(map(int, fields[10:12])) / os.sysconf("SC_CLK_TCK")
+        # in state R a process may wait for a CPU, in D for a disk
+        if state in "RD" or seconds - self.cpu_seconds > IDLE_SHARE * IDLE_SECONDS:
+            self.since, self.cpu_seconds = now, seconds
         return now - self.since > IDLE_SECONDS
 
 
 def _find_hanging(
     folder: Path, workers: Sequence[subprocess.Popen[bytes]], idle: Sequence[int]
 ) -> tuple[int, str] | None:
-    """Return the first idle rank that waits for no other one, and where it is."""
+    """Return the first idle rank that does not wait for another one, and the line it is at."""
     files = {rank: stack_file(folder, rank) for rank in idle}
-    before = {rank: path.stat().st_size if path.is_file() else 0 for rank, path in files.items()}
+    sizes = {rank: path.stat().st_size if path.is_file() else 0 for rank, path in files.items()}
     for rank in idle:
         workers[rank].send_signal(SHOW_STACK)
     time.sleep(1.0)
     for rank, path in files.items():
-        shown = path.read_text("utf-8")[before[rank] :] if path.is_file() else ""
-        innermost = next((line for line in shown.splitlines() if line.startswith("  File ")), "")
-        if not any(place in innermost for place in WAITING):
+        stack = path.read_text("utf-8")[sizes[rank] :] if path.is_file() else ""
+        innermost = next((line for line in stack.splitlines() if line.startswith("  File ")), "")
+        if not any(file in innermost for file in WAITING_FILES):
             return rank, f", in {innermost.strip()}" if innermost else ", and does not answer"
     return None
 
 
 def _first_failure(folder: Path, codes: Sequence[int | None]) -> RankError:
-    """Return why the run ended: by divergence, by a rank that was killed, by the first error.
+    """Return the cause of the end: a divergence, else a killed rank, else the first error.
 
-    The other ranks fail, too, once one is gone.
+    Once one rank is gone, the others fail too.
     """
-    time.sleep(0.5)  # two may fail at once, and the second knows why
+    time.sleep(0.5)  # two may fail at once, and the second may write the cause
     reasons: list[tuple[int, float, int, str]] = []
     for rank, code in enumerate(codes):
         if error := read_error(folder, rank):
-            reasons.append((0 if error["diverged"] else 2, error["time"], rank, error["said"]))
+            reasons.append((0 if error["diverged"] else 2, error["time"], rank, error["message"]))
         elif code is not None and code < 0:
-            by = signal.Signals(-code)
-            order = 1 if by is signal.SIGKILL else 3
-            reasons.append((order, 0.0, rank, f"was killed by {by.name}"))
+            killer = signal.Signals(-code)
+            order = 1 if killer is signal.SIGKILL else 3
+            reasons.append((order, 0.0, rank, f"was killed by {killer.name}"))
         elif code:
             reasons.append((4, 0.0, rank, f"ended with exit code {code}"))
-    order, _, rank, said = min(reasons)
-    return RankError(f"rank {rank}: {said}", diverged=order == 0)
+    order, _, rank, message = min(reasons)
+    return RankError(f"rank {rank}: {message}", diverged=order == 0)
 
 
-def write_error(folder: Path, rank: int, said: str, diverged: bool) -> None:
+def write_error(folder: Path, rank: int, message: str, diverged: bool) -> None:
     """Write why a rank failed."""
-    facts = {"said": said, "diverged": diverged, "time": time.time()}
-    error_file(folder, rank).write_text(json.dumps(facts), "utf-8")
+    error = {"message": message, "diverged": diverged, "time": time.time()}
+    error_file(folder, rank).write_text(json.dumps(error), "utf-8")
 
 
 def read_error(folder: Path, rank: int) -> dict[str, Any] | None:
-    """Read why a rank failed; it has not said so: None."""
+    """Read why a rank failed; None if it wrote nothing."""
     try:
         return json.loads(error_file(folder, rank).read_text("utf-8"))
     except (OSError, ValueError):
@@ -193,7 +195,7 @@ def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
     for worker in workers:
         if worker.poll() is None:
             worker.terminate()
-            worker.send_signal(signal.SIGCONT)  # one that was stopped must first go on to end
+            worker.send_signal(signal.SIGCONT)  # a stopped process must continue to end
     deadline = time.monotonic() + GRACE_SECONDS
     for worker in workers:
         try:
