@@ -1,12 +1,11 @@
-"""`hydra/launcher=fused`, found by Hydra's scan for plugins; `crosstune.sweeps.fused` does it.
+"""The plugin `hydra/launcher=fused`: trains runs together with `crosstune.sweeps.fused`.
 
-Imports nothing heavy, because the scan imports it at every command.
+Imports nothing heavy: Hydra's scan for plugins imports this file at every command.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -18,7 +17,7 @@ from crosstune.errors import ConfigError
 from crosstune.startup import defer_garbage_collection
 from crosstune.sweeps.fused.grouping import make_groups
 from crosstune.sweeps.launcher import OnStart, Runs, Sweep
-from crosstune.sweeps.process_pool import JobResult, show_error
+from crosstune.sweeps.process_pool import JobResult, print_result
 
 log = logging.getLogger("crosstune.sweeps.fused")
 
@@ -28,7 +27,7 @@ class FusedConf:
     """Options of the launcher."""
 
     _target_: str = "hydra_plugins.crosstune_fused.FusedLauncher"
-    size: int = 8  # runs that are trained together, at most
+    size: int = 8  # most runs in a group
 
 
 ConfigStore.instance().store(
@@ -37,7 +36,7 @@ ConfigStore.instance().store(
 
 
 class FusedLauncher(Launcher):
-    """Trains runs together that differ in numbers alone, in this process."""
+    """Trains runs that differ in numbers only together, in this process."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -45,7 +44,7 @@ class FusedLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what the sweep is about."""
+        """Remember the sweep and check the options."""
         self.sweep = Sweep(hydra_context, task_function, config)
         if self.size < 1:
             raise ConfigError(f"hydra.launcher.size={self.size}: must be at least 1.")
@@ -53,33 +52,30 @@ class FusedLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Do the jobs and return their scores."""
-        return self.sweep.launch(job_overrides, initial_job_idx, self.do)
+        """Execute the jobs and return their scores."""
+        return self.sweep.launch(job_overrides, initial_job_idx, self.execute)
 
-    def do(self, runs: Runs, tell: OnStart) -> dict[int, JobResult]:
-        """Return the answer of every run."""
+    def execute(self, runs: Runs, on_start: OnStart) -> dict[int, JobResult]:
+        """Train all runs and return their results."""
         # heavy, and Hydra's scan for plugins imports this file at every command
         with defer_garbage_collection():
             from crosstune.sweeps.fused.group_trainer import GroupTrainer
             from crosstune.sweeps.job import run_isolated
 
-        answers: dict[int, JobResult] = {}
+        results: dict[int, JobResult] = {}
 
-        def keep(number: int, said: dict[str, Any]) -> None:
-            answers[number] = JobResult(**said)
-            if answers[number].error:
-                show_error(number, answers[number].error)
-            else:
-                print(answers[number].folder, flush=True)
+        def add_result(number: int, result: JobResult) -> None:
+            results[number] = result
+            print_result(number, result)
 
         groups = make_groups(runs, self.size)
         for number, reason in groups.alone.items():
             log.info("run %d is trained alone: %s", number + 1, reason)
         for group in groups.together:
             for number in group:
-                tell(number)
-            GroupTrainer({number: runs[number] for number in group}, keep).train()
+                on_start(number)
+            GroupTrainer({number: runs[number] for number in group}, add_result).train()
         for number in groups.alone:
-            tell(number)
-            keep(number, run_isolated(runs[number]))
-        return answers
+            on_start(number)
+            add_result(number, run_isolated(runs[number]))
+        return results

@@ -1,6 +1,6 @@
-"""`hydra/launcher=pool`, found by Hydra's scan for plugins; `sweeps/process_pool.py` does it.
+"""The plugin `hydra/launcher=pool`: runs jobs in parallel with `crosstune.sweeps.process_pool`.
 
-Imports nothing heavy, because the scan imports it at every command.
+Imports nothing heavy: Hydra's scan for plugins imports this file at every command.
 """
 
 import os
@@ -34,7 +34,7 @@ class PoolConf:
     """Options of the launcher."""
 
     _target_: str = "hydra_plugins.crosstune_pool.PoolLauncher"
-    jobs: int | None = None  # runs side by side; null: one a GPU, or as many as the cores bear
+    jobs: int | None = None  # parallel runs; null: one per GPU or free core
 
 
 ConfigStore.instance().store(
@@ -43,7 +43,7 @@ ConfigStore.instance().store(
 
 
 class PoolLauncher(Launcher):
-    """Runs the jobs of a sweep side by side, each in a process of its own."""
+    """Runs the jobs of a sweep in parallel, each in a process of its own."""
 
     def __init__(self, jobs: int | None) -> None:
         self.jobs = jobs
@@ -51,29 +51,29 @@ class PoolLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what the sweep is about."""
+        """Remember the sweep and check the options."""
         self.sweep = Sweep(hydra_context, task_function, config)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"hydra.launcher.jobs={self.jobs}: must be at least 1.")
-        start_forkserver()  # while the sweep's jobs are composed and written down
+        start_forkserver()  # imports while Hydra composes the jobs
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Do the jobs and return their scores."""
-        return self.sweep.launch(job_overrides, initial_job_idx, self.do)
+        """Execute the jobs and return their scores."""
+        return self.sweep.launch(job_overrides, initial_job_idx, self.execute)
 
-    def do(self, runs: Runs, tell: OnStart) -> dict[int, JobResult]:
-        """Return the answer of every run."""
+    def execute(self, runs: Runs, on_start: OnStart) -> dict[int, JobResult]:
+        """Train all runs and return their results."""
         with tempfile.TemporaryDirectory(prefix="crosstune-") as folder:
-            jobs = {number: _freeze(run, Path(folder), number) for number, run in runs.items()}
+            jobs = {number: _write_job(run, Path(folder), number) for number, run in runs.items()}
             gpus = find_gpus() if any(job.on_gpu for job in jobs.values()) else []
             cores = len(os.sched_getaffinity(0))
-            share = divide_resources(self.jobs, len(jobs), cores, gpus, os.environ)
-            return ProcessPool(share, tell).run(jobs)
+            resources = divide_resources(self.jobs, len(jobs), cores, gpus, os.environ)
+            return ProcessPool(resources, on_start).run(jobs)
 
 
-def _freeze(run: Run, folder: Path, number: int) -> Job:
+def _write_job(run: Run, folder: Path, number: int) -> Job:
     config = folder / f"{number}.yaml"
     write_config(run, config)
     return Job(config, run.trainer.devices, on_gpu=run.trainer.accelerator != "cpu")

@@ -127,9 +127,9 @@ def _prepare_process() -> None:
 def status(arguments: list[str]) -> int:
     """Print the state of a study."""
     options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
-    from crosstune.sweeps.status import render_status, study_status
+    from crosstune.sweeps.status import read_status, render_status
 
-    found = study_status(Path(options["outputs"]), options["experiment"])
+    found = read_status(Path(options["outputs"]), options["experiment"])
     print(render_status(options["experiment"], found))
     return 0
 
@@ -153,9 +153,9 @@ def report(arguments: list[str]) -> int:
     command = " ".join(["crosstune report", *arguments])
     planned = read_plan(outputs / experiment)
     if not planned and is_recipe(experiment):
-        from crosstune.sweeps.status import plan_of_recipe
+        from crosstune.sweeps.plan import plan_recipe
 
-        planned = plan_of_recipe(experiment)
+        planned = plan_recipe(experiment)
     elif not (outputs / experiment).is_dir():
         raise unknown_study(outputs, experiment)
     made = write_report(
@@ -239,7 +239,7 @@ def check(arguments: list[str]) -> int:
 def tune(arguments: list[str]) -> int:
     """Search for every arm of a study; print what was chosen."""
     from crosstune.logs import log_to_terminal
-    from crosstune.sweeps.status import expand_overrides
+    from crosstune.sweeps.plan import expand_overrides
 
     own = [word for word in arguments if word.startswith("trials=")]
     overrides = [word for word in arguments if word not in (*own, "-m", "--multirun")]

@@ -22,7 +22,7 @@ from crosstune.inference.load_run import (
     load_base,
     load_run,
 )
-from crosstune.inference.model_card import CardContent, find_other_seeds, render_card
+from crosstune.inference.model_card import render_card
 
 TOLERANCE = 1e-4  # largest difference between the logits of adapted and exported model, in float32
 ALTERNATIVE = (
@@ -44,22 +44,15 @@ def export(run: Path, target: Path) -> None:
     _check_modules(saved)
     with atomic_folder(target) as partial:
         if saved.adapted and _is_peft_method(saved.model):
-            load_code, form = _write_adapter(saved, partial)
+            base_arguments = _write_adapter(saved, partial)
         else:
-            load_code, form = _write_whole_model(saved, partial)
+            model = _merge(saved) if saved.adapted else saved.model
+            model.save_pretrained(partial)
+            base_arguments = ""
         # without it a "[SEP]" in a text becomes a special token; save_pretrained drops the option
         saved.tokenizer.init_kwargs["split_special_tokens"] = True
         saved.tokenizer.save_pretrained(partial)
-        content = CardContent(
-            record=saved.record,
-            other_seeds=find_other_seeds(saved.folder, saved.record),
-            auto_class=saved.task.auto_class,
-            task_options={k: v for k, v in vars(saved.task).items() if k != "vocabulary"},
-            load_code=load_code,
-            form=form,
-            library="peft" if (partial / ADAPTER).is_file() else "transformers",
-        )
-        (partial / "README.md").write_text(render_card(content), "utf-8")
+        (partial / "README.md").write_text(render_card(saved, base_arguments), "utf-8")
 
 
 def _is_peft_method(model: Any) -> bool:
@@ -81,8 +74,8 @@ def _check_modules(saved: FinishedRun) -> None:
         )
 
 
-def _write_adapter(saved: FinishedRun, folder: Path) -> tuple[str, str]:
-    """Write an adapter and, unless it is on a hub, its base; return the code to load it, its form.
+def _write_adapter(saved: FinishedRun, folder: Path) -> str:
+    """Write an adapter and, unless it is on a hub, its base; return arguments that load the base.
 
     The head of the base is random: the adapter brings the trained one.
 
@@ -99,43 +92,14 @@ def _write_adapter(saved: FinishedRun, folder: Path) -> tuple[str, str]:
     for path in source.glob("adapter_model*.safetensors"):
         shutil.copyfile(path, folder / path.name)
     config = json.loads((source / ADAPTER).read_text("utf-8"))
+    arguments = "'base'"
+    config["base_model_name_or_path"] = "base"
     if is_on_hub(model):
         config |= {"base_model_name_or_path": model.hub_id, "revision": model.revision}
         labels = f", num_labels={len(saved.task.labels)}" if saved.task.labels else ""
         arguments = f"{model.hub_id!r}, revision={model.revision!r}{labels}"
-        form = "A peft adapter, with the task's head, for the checkpoint named below."
-    else:
-        config["base_model_name_or_path"] = "base"
-        arguments, form = "'base'", "A peft adapter, with the task's head, beside its base model."
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    auto = saved.task.auto_class
-    lines = (
-        "from peft import PeftModel",
-        f"from transformers import {auto}, AutoTokenizer",
-        "",
-        f"base = {auto}.from_pretrained({arguments})  # in this folder",
-        "model = PeftModel.from_pretrained(base, '.').eval()",
-        "tokenizer = AutoTokenizer.from_pretrained('.')",
-    )
-    return "\n".join(lines), form
-
-
-def _write_whole_model(saved: FinishedRun, folder: Path) -> tuple[str, str]:
-    """Write all weights, an adapter merged into them; return the code to load them, their form."""
-    model, form = saved.model, "A whole model."
-    if saved.adapted:
-        model = _merge(saved)
-        method = saved.run.method.name
-        form = f"A whole model: peft has no method {method}, so its changes are merged into it."
-    model.save_pretrained(folder)
-    auto = saved.task.auto_class
-    lines = (
-        f"from transformers import {auto}, AutoTokenizer",
-        "",
-        f"model = {auto}.from_pretrained('.').eval()  # in this folder",
-        "tokenizer = AutoTokenizer.from_pretrained('.')",
-    )
-    return "\n".join(lines), form
+    return arguments
 
 
 def _merge(saved: FinishedRun) -> PreTrainedModel:

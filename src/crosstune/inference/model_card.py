@@ -9,10 +9,11 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from crosstune.inference.load_run import FinishedRun
 from crosstune.runs.record import PACKAGES, read_record
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
@@ -37,19 +38,42 @@ PLAIN = re.compile(r"[\w .,:/@+–-]*")
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#!|~$&])")
 
 
-class CardContent(NamedTuple):
-    """The facts that a model card states."""
+def render_card(saved: FinishedRun, base_arguments: str = "") -> str:
+    """Return the card as Markdown with YAML metadata, a `model-index` of all scores included.
 
-    record: dict[str, Any]
-    other_seeds: Sequence[dict[str, Any]]  # records of the same arm
-    auto_class: str  # of transformers
-    task_options: dict[str, Any]  # labels included
-    load_code: str  # Python
-    form: str  # one sentence about the files
-    library: str
+    Args:
+        saved: the exported run.
+        base_arguments: Python arguments that load the base of an adapter; "" for a whole model.
+    """
+    record = saved.record
+    config, environment = record["config"], record["environment"]
+    files = [[Path(file).name, digest] for file, digest in record["data_sha256"].items()]
+    versions = [[n, str(environment[n])] for n in (*PACKAGES, "python") if n in environment]
+    options = {name: value for name, value in vars(saved.task).items() if name != "vocabulary"}
+    other_seeds = _find_other_seeds(saved.folder, record)
+    card = ModelCard.from_template(
+        _metadata(saved, "peft" if base_arguments else "transformers"),
+        template_path=str(TEMPLATE),
+        title=_escape(_title(record)),
+        base_arguments=base_arguments,
+        adapted=saved.adapted,
+        method=record["method"],
+        auto_class=saved.task.auto_class,
+        stand_in=config["trainer"].get("stand_in"),
+        seed=record["seed"],
+        seeds=", ".join(map(str, sorted({r["seed"] for r in (record, *other_seeds)}))),
+        metric=_escape(record["headline"]["metric"]),
+        score_table=_score_table(record, other_seeds),
+        option_table=_table(["option", "value"], map(_option_row, options.items())),
+        file_table=_table(["file", "sha256"], files),
+        cost_table=_table(["", ""], [[name, f"{n:,}"] for name, n in record["cost"].items()]),
+        command=_command(config),
+        version_table=_table(["package", "version"], versions),
+    )
+    return f"{card}\n"
 
 
-def find_other_seeds(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+def _find_other_seeds(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the finished records of a run's study that differ from it in the seed alone."""
     paths = sorted(path for path in folder.parent.glob("*/record.json") if path.parent != folder)
     records = [read_record(path) for path in paths]
@@ -63,48 +87,22 @@ def _arm(record: dict[str, Any]) -> tuple[Any, ...]:
     return config, sorted(record["data_sha256"].values()), record["model_sha256"]
 
 
-def render_card(content: CardContent) -> str:
-    """Return the card as Markdown with YAML metadata, a `model-index` of all scores included."""
-    record = content.record
-    config, environment = record["config"], record["environment"]
-    files = [[Path(file).name, digest] for file, digest in record["data_sha256"].items()]
-    versions = [[n, str(environment[n])] for n in (*PACKAGES, "python") if n in environment]
-    card = ModelCard.from_template(
-        _metadata(content),
-        template_path=str(TEMPLATE),
-        title=_escape(_title(record)),
-        form=content.form,
-        load_code=content.load_code,
-        stand_in=config["trainer"].get("stand_in"),
-        seed=record["seed"],
-        seeds=", ".join(map(str, sorted({r["seed"] for r in (record, *content.other_seeds)}))),
-        metric=_escape(record["headline"]["metric"]),
-        score_table=_score_table(content),
-        option_table=_table(["option", "value"], map(_option_row, content.task_options.items())),
-        file_table=_table(["file", "sha256"], files),
-        cost_table=_table(["", ""], [[name, f"{n:,}"] for name, n in record["cost"].items()]),
-        command=_command(config),
-        version_table=_table(["package", "version"], versions),
-    )
-    return f"{card}\n"
-
-
 def _title(record: dict[str, Any]) -> str:
     data, model, method = (record[group] for group in GROUPS)
     return f"{method} · {model} · {data}"
 
 
-def _metadata(content: CardContent) -> ModelCardData:
-    record, config = content.record, content.record["config"]
-    data, model = config["data"], config["model"]
+def _metadata(saved: FinishedRun, library: str) -> ModelCardData:
+    record = saved.record
+    data, model = record["config"]["data"], record["config"]["model"]
     languages = [data["language"], *data["further_languages"]]
-    pipeline_tag = PIPELINE_TAGS[content.auto_class]
+    pipeline_tag = PIPELINE_TAGS[saved.task.auto_class]
     on_hub = model["origin"] == "hub"
     return ModelCardData(
         # model hubs want bare ISO codes here
         language=list(dict.fromkeys(code.split("-")[0] for code in languages)),
         license="unknown",
-        library_name=content.library,
+        library_name=library,
         pipeline_tag=pipeline_tag,
         base_model=model["hub_id"] if on_hub else None,
         base_model_revision=model["revision"] if on_hub else None,
@@ -135,13 +133,10 @@ def _scores(record: dict[str, Any]) -> list[tuple[str, str, str, float]]:
     ]
 
 
-def _score_table(content: CardContent) -> str:
-    other_scores = [
-        {tuple(names): value for *names, value in _scores(record)} for record in content.other_seeds
-    ]
+def _score_table(record: dict[str, Any], other_seeds: Sequence[dict[str, Any]]) -> str:
     rows: list[list[str]] = []
-    for *names, value in _scores(content.record):
-        values = [value, *(s[tuple(names)] for s in other_scores if tuple(names) in s)]
+    for *names, value in _scores(record):
+        values = [value, *(s for other in other_seeds for *n, s in _scores(other) if n == names)]
         std = f"{stdev(values):.4f}" if len(values) > 1 else "–"
         rows.append([*names, f"{value:.4f}", f"{mean(values):.4f}", std, str(len(values))])
     return _table(["split", "language", "metric", "these weights", "mean", "std", "seeds"], rows)
