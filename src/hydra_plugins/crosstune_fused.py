@@ -6,7 +6,6 @@ Hydra imports it at every command, so it imports nothing heavy.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -19,7 +18,7 @@ from crosstune.errors import ConfigError
 from crosstune.startup import defer_garbage_collection
 from crosstune.sweeps.fused.grouping import make_groups
 from crosstune.sweeps.launcher import OnStart, Runs, Sweep
-from crosstune.sweeps.process_pool import JobResult, show_error
+from crosstune.sweeps.process_pool import JobResult, print_result
 
 log = logging.getLogger("crosstune.sweeps.fused")
 
@@ -58,19 +57,16 @@ class FusedLauncher(Launcher):
         return self.sweep.launch(job_overrides, initial_job_idx, self.run_jobs)
 
     def run_jobs(self, runs: Runs, on_start: OnStart) -> dict[int, JobResult]:
-        """Train the runs and return the result of each."""
+        """Train all runs and return their results."""
         with defer_garbage_collection():
             from crosstune.sweeps.fused.group_trainer import GroupTrainer
             from crosstune.sweeps.job import run_isolated
 
         results: dict[int, JobResult] = {}
 
-        def add_result(number: int, fields: dict[str, Any]) -> None:
-            result = results[number] = JobResult(**fields)
-            if result.error:
-                show_error(number, result.error)
-            else:
-                print(result.folder, flush=True)
+        def add_result(number: int, result: JobResult) -> None:
+            results[number] = result
+            print_result(number, result)
 
         groups = make_groups(runs, self.size)
         for number, reason in groups.alone.items():

@@ -56,7 +56,7 @@ class PoolLauncher(Launcher):
         self.sweep = Sweep(hydra_context, task_function, config)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"hydra.launcher.jobs={self.jobs}: must be at least 1.")
-        start_forkserver()  # it starts while the jobs of the sweep are composed
+        start_forkserver()  # imports while Hydra composes the jobs
 
     @override
     def launch(
@@ -65,13 +65,13 @@ class PoolLauncher(Launcher):
         return self.sweep.launch(job_overrides, initial_job_idx, self.run_jobs)
 
     def run_jobs(self, runs: Runs, on_start: OnStart) -> dict[int, JobResult]:
-        """Train the runs and return the result of each."""
+        """Train all runs and return their results."""
         with tempfile.TemporaryDirectory(prefix="crosstune-") as folder:
             jobs = {number: _write_job(run, Path(folder), number) for number, run in runs.items()}
             gpus = find_gpus() if any(job.on_gpu for job in jobs.values()) else []
             cores = len(os.sched_getaffinity(0))
-            share = divide_resources(self.jobs, len(jobs), cores, gpus, os.environ)
-            return ProcessPool(share, on_start).run(jobs)
+            resources = divide_resources(self.jobs, len(jobs), cores, gpus, os.environ)
+            return ProcessPool(resources, on_start).run(jobs)
 
 
 def _write_job(run: Run, folder: Path, number: int) -> Job:

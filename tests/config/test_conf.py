@@ -13,7 +13,7 @@ from crosstune.config.paths import find_conf
 from crosstune.config.schema import ModelOrigin
 from crosstune.errors import ConfigError
 from crosstune.runs.fingerprint import resolve_model
-from crosstune.sweeps.status import expand_sweep
+from crosstune.sweeps.plan import expand_sweep
 from tests.config.test_recipes import LARGE, TABLES
 
 CONF = find_conf()

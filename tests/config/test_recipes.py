@@ -14,7 +14,7 @@ from crosstune.data.splits import merge_languages
 from crosstune.data.synthetic.stand_in import generate_splits
 from crosstune.reporting.arms import flatten
 from crosstune.reporting.published.layout import read_target
-from crosstune.sweeps.status import expand_sweep
+from crosstune.sweeps.plan import expand_sweep
 from crosstune.tasks import TASKS
 
 CONF = find_conf()

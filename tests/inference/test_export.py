@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from crosstune.errors import ConfigError, RunError
 from crosstune.inference.export import export
@@ -115,6 +116,7 @@ def front_of(target: Path) -> dict[str, Any]:
 
 def test_the_cards_front_matter_says_what_the_record_says(exported: Any) -> None:
     front = front_of(exported["tagging", "lora"][1])
+    del front["model-index"]
     assert front == {
         "language": ["es"],
         "license": "unknown",
@@ -124,6 +126,25 @@ def test_the_cards_front_matter_says_what_the_record_says(exported: Any) -> None
         "tags": ["crosstune", "lora", "tagging"],
     }
     assert front_of(exported["classification", "bitfit"][1])["library_name"] == "transformers"
+
+
+def test_the_metadata_hold_every_score_of_the_record_as_a_model_index(exported: Any) -> None:
+    run, target = exported["classification", "lora"]
+    record = json.loads((run / "record.json").read_text())
+    card = ModelCard.load(target / "README.md")
+    assert card.data.model_name == "lora · mini · files_classification"
+    found = {
+        (r.dataset_name, r.task_type, r.dataset_split, r.dataset_config, r.metric_type): (
+            r.metric_value
+        )
+        for r in card.data.eval_results or ()
+    }
+    assert found == {
+        ("files_classification", "text-classification", split, language, metric): value
+        for split, languages in record["scores"].items()
+        for language, scores in languages.items()
+        for metric, value in scores.items()
+    }
 
 
 def test_the_card_tells_scores_costs_digests_versions_and_the_command(exported: Any) -> None:

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from crosstune.sweeps.availability import (
-    describe_data,
+    explain_data_fault,
     find_missing_weights,
     force_offline,
-    read_source,
+    read_origin,
 )
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -49,18 +49,18 @@ def test_pickled_weights_alone_are_not_at_hand(cache):
 
 def test_the_head_of_a_yaml_says_where_its_files_are_and_the_licence(write, tmp_path):
     write("a.yaml", "# Purpose.\n# Files: at\n# a place. Licence: free. Citation: none.\nname: a\n")
-    assert read_source(tmp_path / "a.yaml") == "Files: at a place. Licence: free."
+    assert read_origin(tmp_path / "a.yaml") == "Files: at a place. Licence: free."
 
 
 def test_a_data_set_of_the_hub_is_fetched_by_the_first_run():
     fault = "facebook/xnli (es, train): cannot be loaded: Couldn't reach 'facebook/xnli' on the Hub"
-    assert describe_data("xnli", fault) == (
+    assert explain_data_fault("xnli", fault) == (
         "facebook/xnli is not in the hub's cache: the first run fetches it. Licence: CC BY-NC 4.0."
     )
 
 
 def test_the_faults_of_files_are_told_as_they_are():
-    assert describe_data("of_a_user", "a.tsv: no such file;\n b.tsv: no such file") == (
+    assert explain_data_fault("of_a_user", "a.tsv: no such file;\n b.tsv: no such file") == (
         "a.tsv: no such file; b.tsv: no such file"
     )
 

@@ -20,14 +20,14 @@ from crosstune.sweeps import process_pool as pool
 from crosstune.sweeps.process_pool import Job, JobResult, ProcessPool, Resources, divide_resources
 
 NUMBERS = itertools.count()
-WATCHING = "threading.Thread(target=pool.end_with_parent, daemon=True).start()"
+WATCHING = "threading.Thread(target=pool.exit_with_parent, daemon=True).start()"
 
 
 @pytest.fixture
 def acting(tmp_path, monkeypatch):
     """Return a function that says in Python what a process does instead of a run."""
     name = f"act_{next(NUMBERS)}"
-    monkeypatch.setattr(pool, "JOB", name)
+    monkeypatch.setattr(pool, "JOB_MODULE", name)
     monkeypatch.syspath_prepend(tmp_path)
 
     def act(*lines):
@@ -167,11 +167,11 @@ def test_no_process_outlives_a_killed_pool(acting, tmp_path, watching):
     code = f"""
         import sys, pathlib
         from crosstune.sweeps import process_pool as pool
-        from crosstune.sweeps.process_pool import Job, Pool, Share
-        pool.JOB = {name!r}
+        from crosstune.sweeps.process_pool import Job, ProcessPool, Resources
+        pool.JOB_MODULE = {name!r}
         sys.path.insert(0, {str(tmp_path)!r})
         jobs = {{0: Job(pathlib.Path({str(tmp_path)!r}, "0.yaml"), 1, False)}}
-        Pool(Share(1, 1, []), lambda number: None).run(jobs)
+        ProcessPool(Resources(1, 1, []), lambda number: None).run(jobs)
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     (pid,) = pids_in(tmp_path, 1)
@@ -198,15 +198,16 @@ def test_no_garbage_is_looked_for_until_a_run_is_forked(acting, tmp_path):
     code = f"""
         import pathlib
         from crosstune.sweeps import process_pool as pool
-        from crosstune.sweeps.process_pool import Job, Pool, Share
-        pool.JOB, pool.LATE = {name!r}, ("late",)
+        from crosstune.sweeps.process_pool import Job, ProcessPool, Resources
+        pool.JOB_MODULE, pool.LATE_IMPORTS = {name!r}, ("late",)
         jobs = {{0: Job(pathlib.Path({str(tmp_path)!r}, "0.yaml"), 1, False)}}
-        Pool(Share(1, 1, []), lambda number: None).run(jobs)
+        ProcessPool(Resources(1, 1, []), lambda number: None).run(jobs)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    found = {**os.environ, "PYTHONPATH": str(tmp_path)}  # also by what runs are forked from
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env=found).stdout
-    assert said.split() == ["False", "True", "True"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}  # the fork server imports `late` from it
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["False", "True", "True"]
 
 
 def test_jobs_share_the_threads_and_ranks_those_of_their_job(acting, tmp_path):

@@ -11,8 +11,9 @@ from crosstune.errors import ConfigError
 from crosstune.runs.fingerprint import RESULT_FORMAT, compute_run_id, resolve_defaults
 from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import describe_environment
+from crosstune.sweeps.plan import expand_sweep, plan_runs
 from crosstune.sweeps.plan_file import find_missing, read_plan, write_plan
-from crosstune.sweeps.status import expand_sweep, plan_runs, render_status, study_status
+from crosstune.sweeps.status import read_status, render_status
 
 ROWS = "text\tlabel\nbueno\ta\nmalo\tb\n"
 
@@ -49,7 +50,7 @@ def line(seed, run_id):
 def test_a_run_finished_with_another_version_is_stale_and_says_so(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa", environment={**describe_environment(1), "torch": "1.0"})
-    ((told, status),) = study_status(tmp_path, "study")
+    ((told, status),) = read_status(tmp_path, "study")
     assert status == "stale"
     assert "torch was 1.0 and is " in told["error"]
 
@@ -57,13 +58,13 @@ def test_a_run_finished_with_another_version_is_stale_and_says_so(tmp_path, stud
 def test_a_run_finished_before_the_code_computed_otherwise_is_stale(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa", result_format=RESULT_FORMAT - 1)
-    assert [status for _, status in study_status(tmp_path, "study")] == ["stale"]
+    assert [status for _, status in read_status(tmp_path, "study")] == ["stale"]
 
 
 def test_a_run_that_a_process_is_at_work_on_is_running(tmp_path):
     write_plan(tmp_path / "study", [line(1, "aa")])
     with hold_run_lock(tmp_path / "study" / "aa"):
-        assert [status for _, status in study_status(tmp_path, "study")] == ["running"]
+        assert [status for _, status in read_status(tmp_path, "study")] == ["running"]
 
 
 # --- the grid
@@ -150,7 +151,7 @@ def test_each_planned_run_has_the_status_of_its_record(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), line(3, "cc")])
     study("aa")
     study("bb", "failed")
-    assert [status for _, status in study_status(tmp_path, "study")] == [
+    assert [status for _, status in read_status(tmp_path, "study")] == [
         "finished",
         "failed",
         "missing",
@@ -171,7 +172,7 @@ def test_a_run_outside_of_the_plan_is_told_too(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa")
     study("zz", train_language="zh")
-    assert [(entry["language"], status) for entry, status in study_status(tmp_path, "study")] == [
+    assert [(entry["language"], status) for entry, status in read_status(tmp_path, "study")] == [
         ("es", "finished"),
         ("zh", "finished"),
     ]
@@ -181,32 +182,32 @@ def test_two_commands_for_the_same_run_count_once(tmp_path, study):
     same = {**line(1, "aa"), "overrides": ["method=full", "seed=1"]}
     write_plan(tmp_path / "study", [line(1, "aa"), same, line(2, "bb")])
     study("aa")
-    assert [status for _, status in study_status(tmp_path, "study")] == ["finished", "missing"]
+    assert [status for _, status in read_status(tmp_path, "study")] == ["finished", "missing"]
 
 
 def test_a_record_that_cannot_be_read_is_neither_finished_nor_missing(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa")
     (tmp_path / "study" / "aa" / "record.json").write_text("{")
-    assert [status for _, status in study_status(tmp_path, "study")] == ["unreadable"]
+    assert [status for _, status in read_status(tmp_path, "study")] == ["unreadable"]
 
 
 def test_a_study_with_a_file_has_a_plan_before_it_ran(tmp_path):
-    ((entry, status),) = study_status(tmp_path, "demo_encoder")
+    ((entry, status),) = read_status(tmp_path, "demo_encoder")
     assert (entry["data"], entry["method"], status) == ("demo_text", "full", "missing")
 
 
 def test_a_study_that_does_not_exist_gets_the_near_one(tmp_path):
     write_plan(tmp_path / "spanish_ner", [line(1, "aa")])
     with pytest.raises(ConfigError, match=r"experiment=spanish_nre: no such study. Did you mean "):
-        study_status(tmp_path, "spanish_nre")
+        read_status(tmp_path, "spanish_nre")
 
 
 def test_the_survey_counts_and_names_what_is_not_finished(tmp_path, study):
     broken = {"overrides": ["method=lroa"], "error": "method=lroa: no such option"}
     write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), broken])
     study("aa")
-    text = render_status("study", study_status(tmp_path, "study"))
+    text = render_status("study", read_status(tmp_path, "study"))
     assert text.splitlines() == [
         "study: 3 runs, 1 finished, 2 missing",
         "  missing  d · es · m · full · 2  bb",
@@ -219,14 +220,14 @@ def test_a_record_that_the_plan_has_under_another_id_is_stale(tmp_path, study):
     study("bb")
     study("old", data="d", train_language="es", model="m", method="full", seed=1)
     study("own", data="d", train_language="es", model="m", method="lora", seed=1)
-    statuses = {entry.get("method") + status for entry, status in study_status(tmp_path, "study")}
+    statuses = {entry.get("method") + status for entry, status in read_status(tmp_path, "study")}
     assert statuses == {"fullmissing", "fullfinished", "fullstale", "lorafinished"}
 
 
 def test_the_seeds_of_an_arm_stand_in_one_line_under_the_cells_of_the_table(tmp_path):
     more = {**line(1, "cc"), "overrides": ["method=lora"], "method": "lora"}
     write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), more])
-    text = render_status("study", study_status(tmp_path, "study"))
+    text = render_status("study", read_status(tmp_path, "study"))
     assert text.splitlines() == [
         "study: 3 runs, 3 missing",
         "  finished/planned  d es",
@@ -245,7 +246,7 @@ def test_a_rehearsal_is_planned_as_one_and_reads_no_file(files):
 def test_what_is_finished_on_stand_in_data_is_told_apart(tmp_path, study):
     write_plan(tmp_path / "study", [{**line(1, "aa"), "stand_in": True}])
     study("aa")
-    assert render_status("study", study_status(tmp_path, "study")) == "study: 1 runs, 1 rehearsed"
+    assert render_status("study", read_status(tmp_path, "study")) == "study: 1 runs, 1 rehearsed"
 
 
 def test_what_the_data_lacks_is_told_once(tmp_path):
@@ -258,7 +259,7 @@ def test_what_the_data_lacks_is_told_once(tmp_path):
         for seed in (1, 2)
     ]
     write_plan(tmp_path / "study", broken)
-    said = render_status("study", study_status(tmp_path, "study"))
+    said = render_status("study", read_status(tmp_path, "study"))
     assert said.count("no such file") == 1
     assert said.endswith("Not at hand:\n  data d: a.tsv: no such file")
 

@@ -59,9 +59,9 @@ def train(arguments: list[str]) -> int:
 def status(arguments: list[str]) -> int:
     """Print the state of a study."""
     options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
-    from crosstune.sweeps.status import render_status, study_status
+    from crosstune.sweeps.status import read_status, render_status
 
-    state = study_status(Path(options["outputs"]), options["experiment"])
+    state = read_status(Path(options["outputs"]), options["experiment"])
     print(render_status(options["experiment"], state))
     return 0
 
@@ -85,9 +85,9 @@ def report(arguments: list[str]) -> int:
     command = " ".join(["crosstune report", *arguments])
     planned = read_plan(outputs / experiment)
     if not planned and is_recipe(experiment):
-        from crosstune.sweeps.status import plan_of_recipe
+        from crosstune.sweeps.plan import plan_recipe
 
-        planned = plan_of_recipe(experiment)
+        planned = plan_recipe(experiment)
     elif not (outputs / experiment).is_dir():
         raise unknown_study(outputs, experiment)
     missing = find_missing(planned, outputs / experiment)
@@ -171,7 +171,7 @@ def check(arguments: list[str]) -> int:
 def tune(arguments: list[str]) -> int:
     """Search the learning rate of every arm of a study; print the choices."""
     from crosstune.logs import log_to_terminal
-    from crosstune.sweeps.status import expand_overrides
+    from crosstune.sweeps.plan import expand_overrides
 
     budgets = [word for word in arguments if word.startswith("trials=")]
     overrides = [word for word in arguments if word not in (*budgets, "-m", "--multirun")]

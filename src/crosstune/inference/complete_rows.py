@@ -1,12 +1,11 @@
-"""What is asked about one item, made a whole row of the run's kind.
+"""Completes unlabelled rows with all that a task encodes, from files and requests alike.
 
-A reader or a request gives a text, a pair, words or a question; here each row gets what its kind
-encodes beside them. Labels are never known: a stand-in takes their place that the task accepts and
-that no prediction depends on. Called by `inputs.py` and `serve.py`.
+Labels are never known: a placeholder that the task accepts, and no prediction depends on, stands
+in their place.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from crosstune.config.schema import TaskType
@@ -18,8 +17,8 @@ Row = dict[str, Any]
 
 
 def check_kind(kind: TaskType) -> None:
-    """Raise ConfigError if a kind answers nothing about a text."""
-    if kind not in ADDED:
+    """Raise ConfigError if a task type predicts nothing about a text."""
+    if kind is TaskType.masked_lm:
         raise ConfigError(
             f"kind {kind.name}: it answers nothing about a text. Its encoder is what others train "
             "on: model=local model.path=RUN."
@@ -27,42 +26,73 @@ def check_kind(kind: TaskType) -> None:
 
 
 def complete_rows(rows: Sequence[Row], kind: TaskType, task: Any, language: str) -> list[Row]:
-    """Return rows of `id`, `where` and what is asked about, with all that the kind encodes.
+    """Return rows of `id`, `where` and inputs with all that the task encodes.
 
     Raises:
-        ConfigError: the kind predicts nothing, or there is no such language.
-        DataError: a row does not fit the kind; all faults are told.
+        ConfigError: the task type predicts nothing, or the language is unknown.
+        DataError: rows do not fit the task; it holds all faults.
     """
     check_kind(kind)
     check_language(language)
-    whole: list[Row] = []
+    completed: list[Row] = []
     faults: list[str] = []
     for row in rows:
         try:
-            added = ADDED[kind](row, task, language)
+            added = _find_missing_fields(row, kind, task, language)
         except ValueError as error:
             faults.append(f"{row['where']}: {error}")
             continue
-        whole.append({**row, **added, "language": language})
-        faults += [f"{row['where']}: {fault}" for fault in task.find_row_faults(whole[-1])]
+        completed.append({**row, **added, "language": language})
+        faults += [f"{row['where']}: {fault}" for fault in task.find_row_faults(completed[-1])]
     if faults:
         raise DataError(faults)
-    return whole
+    return completed
 
 
-def is_spaced(language: str) -> bool:
-    """Say whether a language is written with spaces between its words.
+def _find_missing_fields(row: Row, kind: TaskType, task: Any, language: str) -> Row:
+    match kind:
+        case TaskType.tagging:
+            return _split_words(row, task, language)
+        case TaskType.extraction:
+            return {"answers": []}
+        case TaskType.generation:
+            return {"target": "-"}
+        case TaskType.regression:
+            return {"label": "0"}
+    label = {"label": getattr(task, "classes", task.labels)[0]}
+    return {**label, **unmark(row["text"])._asdict()} if kind is TaskType.relation else label
 
-    >>> is_spaced("es"), is_spaced("zh"), is_spaced("zh-Hant-TW"), is_spaced("es-x-medical")
+
+def _split_words(row: Row, task: Any, language: str) -> Row:
+    """Return the words, their text, the start of each in it, and a placeholder tag for each.
+
+    A text without words is split at spaces, or into characters where the language has no spaces
+    between words or the task is to find the words.
+    """
+    spaced = has_spaces(language)
+    if "words" in row:
+        words, text = row["words"], (" " if spaced else "").join(row["words"])
+        starts = locate_words(words, spaced)
+    else:
+        text = row["text"]
+        matches = list(re.finditer(r"\S+" if spaced and task.scheme != "words" else r"\S", text))
+        words, starts = [m.group() for m in matches], [m.start() for m in matches]
+    return {"text": text, "words": words, "starts": starts, "tags": task.labels[:1] * len(words)}
+
+
+def has_spaces(language: str) -> bool:
+    """Return whether a language is written with spaces between its words.
+
+    >>> has_spaces("es"), has_spaces("zh"), has_spaces("zh-Hant-TW"), has_spaces("es-x-medical")
     (True, False, False, True)
     """
     return script_of(language) not in SPACELESS_SCRIPTS
 
 
 def locate_words(words: Sequence[str], spaced: bool) -> list[int]:
-    """Return where each word starts in the text of all, with or without a space between them.
+    """Return the start of each word in the text of all words, joined with or without spaces.
 
-    >>> locate_words(["el", "niño"], True), place(["小", "明"], False)
+    >>> locate_words(["el", "niño"], True), locate_words(["小", "明"], False)
     ([0, 3], [0, 1])
     """
     starts, end = [], 0
@@ -70,53 +100,3 @@ def locate_words(words: Sequence[str], spaced: bool) -> list[int]:
         starts.append(end)
         end += len(word) + spaced
     return starts
-
-
-def _label(row: Row, task: Any, language: str) -> Row:
-    return {"label": getattr(task, "classes", task.labels)[0]}
-
-
-def _number(row: Row, task: Any, language: str) -> Row:
-    return {"label": "0"}
-
-
-def _target(row: Row, task: Any, language: str) -> Row:
-    return {"target": "-"}
-
-
-def _entities(row: Row, task: Any, language: str) -> Row:
-    return {**_label(row, task, language), **unmark(row["text"])._asdict()}
-
-
-def _tags(row: Row, task: Any, language: str) -> Row:
-    """Return words, their text, where in it each starts, and a tag for each.
-
-    A text alone is parted at its spaces, and at each character where a language has none between
-    words, or where words are what is looked for.
-    """
-    spaced = is_spaced(language)
-    if "words" in row:
-        text, words = (" " if spaced else "").join(row["words"]), row["words"]
-        starts = locate_words(words, spaced)
-    else:
-        pattern = r"\S+" if spaced and task.scheme != "words" else r"\S"
-        text, found = row["text"], list(re.finditer(pattern, row["text"]))
-        words, starts = [m.group() for m in found], [m.start() for m in found]
-    tags = task.labels[:1] * len(words)
-    return {"text": text, "words": words, "starts": starts, "tags": tags}
-
-
-def _answers(row: Row, task: Any, language: str) -> Row:
-    return {"answers": []}
-
-
-ADDED: dict[TaskType, Callable[[Row, Any, str], Row]] = {
-    TaskType.classification: _label,
-    TaskType.cloze: _label,
-    TaskType.entailment: _label,
-    TaskType.regression: _number,
-    TaskType.relation: _entities,
-    TaskType.generation: _target,
-    TaskType.tagging: _tags,
-    TaskType.extraction: _answers,
-}

@@ -1,7 +1,6 @@
-"""A finished run, loaded again: its task, tokenizer and weights, checked to be those it tested.
+"""Loads a finished run: its task, tokenizer and model, checked to be those that it was tested with.
 
-Everything in a run's folder is data: the configuration is read into the schema and nothing that it
-names is imported. `run.py` writes what only the run knows; `predict.py` and `export.py` load it.
+Everything in a run's folder is data: nothing that its configuration names is imported.
 """
 
 import dataclasses
@@ -36,7 +35,7 @@ ADAPTER = "adapter_config.json"
 
 
 class FinishedRun(NamedTuple):
-    """A finished run; `model` is in float32 and evaluation mode."""
+    """A finished run; the model is in float32 and evaluation mode."""
 
     folder: Path
     run: Run
@@ -47,7 +46,7 @@ class FinishedRun(NamedTuple):
 
     @property
     def adapted(self) -> bool:
-        """Whether the run left an adapter, to be put on its base."""
+        """Whether the run saved an adapter instead of a whole model."""
         return (self.folder / "model" / ADAPTER).is_file()
 
 
@@ -55,31 +54,33 @@ def load_run(path: Path) -> FinishedRun:
     """Load a finished run from its folder, or from that of a study with exactly one.
 
     Raises:
-        ConfigError: no finished run is there, or what it was trained on is gone or has changed.
+        ConfigError: there is no finished run, or its base model is gone or has changed.
         RunError: its files are damaged.
     """
     folder = find_run(path)
     record, run = read_record(folder / "record.json"), _read_config(folder)
     task = _read_task(folder)
-    held = model_in_folder(folder / "model")
+    source = model_in_folder(folder / "model")
     if not list((folder / "model").glob("*.safetensors")):
         raise RunError(f"{folder}/model: no *.safetensors in it; pickled weights are never loaded.")
     try:
-        tokenizer = load_tokenizer(held, iter(()), "", folder)
-    except Exception as error:  # tokenizers has no class of its own for a file at fault
-        raise RunError(f"{held.path}: its tokenizer: {_flat(error)}") from error
+        tokenizer = load_tokenizer(source, iter(()), "", folder)
+    except Exception as error:  # tokenizers raises plain Exception for a damaged file
+        raise RunError(f"{source.path}: its tokenizer: {_to_line(error)}") from error
     if digest_tokenizer(tokenizer) != record.get("tokenizer_sha256"):
         raise RunError(
             f"{folder}/model: its tokenizer is not the one that the run was tested with."
         )
     saved = FinishedRun(folder, run, record, task, tokenizer, None)
     with silence_libraries():
-        model = _load_adapted(saved) if saved.adapted else _load_whole(held, run.model, task)
+        model = (
+            _load_adapted(saved) if saved.adapted else _load_whole_model(source, run.model, task)
+        )
     return saved._replace(model=model.eval())
 
 
 def find_run(path: Path) -> Path:
-    """Return the folder of the finished run that `path` is, or that alone is finished in it.
+    """Return the folder of a finished run: `path`, or the only finished run in a study's folder.
 
     Raises:
         ConfigError: there is none, or more than one.
@@ -93,51 +94,51 @@ def find_run(path: Path) -> Path:
             )
         return path
     records = sorted(path.glob("*/record.json"))
-    found = [p.parent for p in records if read_record(p).get("status") == "finished"]
-    if len(found) != 1:
-        reason = f"{len(found)} finished runs in it" if path.is_dir() else "no such folder"
-        names = f": {', '.join(folder.name for folder in found[:5])}" if found else ""
+    finished = [p.parent for p in records if read_record(p).get("status") == "finished"]
+    if len(finished) != 1:
+        reason = f"{len(finished)} finished runs in it" if path.is_dir() else "no such folder"
+        names = f": {', '.join(folder.name for folder in finished[:5])}" if finished else ""
         raise ConfigError(
             f"run={path}: {reason}{names}. Give the folder of a finished run, "
             "outputs/<experiment>/<run_id>, or of a study with exactly one."
         )
-    return found[0]
+    return finished[0]
 
 
 def load_base(saved: FinishedRun) -> PreTrainedModel:
-    """Load the model that the adapter of a run was trained on, its head to be replaced.
+    """Load the base model of a run's adapter; its head is still random.
 
     Raises:
-        ConfigError: it is gone, or not what the run was trained on.
+        ConfigError: it is gone, or has changed.
     """
     source = saved.run.model
     if not is_on_hub(source):
-        held = model_in_folder(_find_base(saved.folder, saved.record))
-        source = replace(held, attention=source.attention)
+        local = model_in_folder(_find_base(saved.folder, saved.record))
+        source = replace(local, attention=source.attention)
     return load_model(resolve_model(source), saved.task, saved.tokenizer, []).model
 
 
 def is_on_hub(model: Model) -> bool:
-    """Say whether a model hub has the base of an adapter just as it is."""
+    """Return whether the base model of an adapter is on a model hub, unchanged."""
     return model.origin is ModelOrigin.hub and not model.extend_vocab and not model.decoder
 
 
 def _find_base(folder: Path, record: dict[str, Any]) -> Path:
-    named = _read_json(folder / "model" / ADAPTER).get("base_model_name_or_path")
-    given = Path(str(named))
-    kept = folder.resolve().parents[1] / ".cache" / "bases" / given.name
-    found = next((path for path in (given, kept) if path.is_dir()), None)
-    if found is None:
+    config = _read_json(folder / "model" / ADAPTER)
+    recorded = Path(str(config.get("base_model_name_or_path")))
+    cached = folder.resolve().parents[1] / ".cache" / "bases" / recorded.name
+    base = next((path for path in (recorded, cached) if path.is_dir()), None)
+    if base is None:
         raise ConfigError(
-            f"run={folder}: the model that its adapter was trained on is gone: neither {given} nor "
-            f"{kept} is a folder. Restore it, or train again."
+            f"run={folder}: the model that its adapter was trained on is gone: neither {recorded} "
+            f"nor {cached} is a folder. Restore it, or train again."
         )
-    if digest_weights(model_in_folder(found)) != record.get("base_sha256"):
+    if digest_weights(model_in_folder(base)) != record.get("base_sha256"):
         raise ConfigError(
-            f"run={folder}: {found} is not the model that its adapter was trained on: its files "
+            f"run={folder}: {base} is not the model that its adapter was trained on: its files "
             "have changed since. Restore them, or train again."
         )
-    return found
+    return base
 
 
 def _load_adapted(saved: FinishedRun) -> PeftModel:
@@ -148,11 +149,11 @@ def _load_adapted(saved: FinishedRun) -> PeftModel:
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """Load the adapter of a run onto its base as plain peft does.
+    """Load the adapter of a run onto its base, as plain peft does.
 
     Raises:
-        ConfigError: peft and crosstune lack its method.
-        RunError: it does not fit.
+        ConfigError: neither peft nor crosstune has its method.
+        RunError: it does not fit the base.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
@@ -164,14 +165,14 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
                 "package of your own, which only `crosstune train` admits."
             ) from error
         except (UserWarning, ValueError, RuntimeError, SafetensorError) as error:
-            raise RunError(f"{folder}/model does not fit its base: {_flat(error)}") from error
+            raise RunError(f"{folder}/model does not fit its base: {_to_line(error)}") from error
 
 
-def _load_whole(held: Model, trained: Model, task: Task) -> PreTrainedModel:
+def _load_whole_model(source: Model, trained: Model, task: Task) -> PreTrainedModel:
     auto: Any = getattr(transformers, task.auto_class)
     try:
         model, info = auto.from_pretrained(
-            held.path,
+            source.path,
             dtype=torch.float32,
             attn_implementation=trained.attention,
             use_safetensors=True,
@@ -180,34 +181,29 @@ def _load_whole(held: Model, trained: Model, task: Task) -> PreTrainedModel:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RunError(f"{held.path}: {_flat(error)}") from error
-    own = {f"{name}." for name in task.add_modules(model)}
-    foreign = [key for key in info["unexpected_keys"] if not key.startswith(tuple(own))]
-    if missing := [*info["missing_keys"], *foreign]:
-        raise RunError(
-            f"{held.path}: {len(missing)} weights do not fit, {sorted(missing)[0]} first"
-        )
-    stored = [load_file(path) for path in sorted(Path(str(held.path)).glob("*.safetensors"))]
-    for name in own:
-        weights = {
-            k.removeprefix(name): t
-            for file in stored
-            for k, t in file.items()
-            if k.startswith(name)
-        }
-        model.get_submodule(name.rstrip(".")).load_state_dict(weights)
+        raise RunError(f"{source.path}: {_to_line(error)}") from error
+    prefixes = tuple(f"{name}." for name in task.add_modules(model))  # modules of ours, e.g. a CRF
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(prefixes)]
+    if faults := sorted([*info["missing_keys"], *unexpected]):
+        raise RunError(f"{source.path}: {len(faults)} weights do not fit, {faults[0]} first")
+    weights: dict[str, torch.Tensor] = {}
+    for path in Path(str(source.path)).glob("*.safetensors"):
+        weights |= load_file(path)
+    for prefix in prefixes:
+        state = {k.removeprefix(prefix): t for k, t in weights.items() if k.startswith(prefix)}
+        model.get_submodule(prefix.rstrip(".")).load_state_dict(state)
     return model
 
 
 def _read_config(folder: Path) -> Run:
     path = folder / "config.yaml"
     try:
-        if "${" in path.read_text("utf-8"):  # what a run writes is resolved: nothing to look up
+        if "${" in path.read_text("utf-8"):  # a run writes resolved values only
             raise RunError(f"{path}: it holds a reference (${{…}}), which no run leaves.")
         run = read_config(path)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise RunError(f"{path}: unreadable: {_flat(error)}") from error
-    if run.model.attention not in ("sdpa", "eager"):  # other names may be code on a hub
+        raise RunError(f"{path}: unreadable: {_to_line(error)}") from error
+    if run.model.attention not in ("sdpa", "eager"):  # other names may load code from a hub
         raise RunError(f"{path}: model.attention={run.model.attention}. Allowed: sdpa, eager.")
     return run
 
@@ -223,22 +219,22 @@ def _read_task(folder: Path) -> Task:
     name = content.pop("class", None)
     if name not in TASK_CLASSES:
         raise RunError(f"{path}: no kind of task is called {name!r}.")
-    given = {f.name for f in dataclasses.fields(TASK_CLASSES[name]) if f.init}
+    names = {f.name for f in dataclasses.fields(TASK_CLASSES[name]) if f.init}
     try:
-        return TASK_CLASSES[name](**{key: value for key, value in content.items() if key in given})
+        return TASK_CLASSES[name](**{key: value for key, value in content.items() if key in names})
     except TypeError as error:
         raise RunError(f"{path}: {error}") from error
 
 
-def _flat(error: Exception) -> str:
+def _to_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: unreadable: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise RunError(f"{path}: no JSON object.")
-    return found
+    return content

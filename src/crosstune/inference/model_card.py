@@ -1,23 +1,25 @@
-"""The model card of an export: what the record of a run says, as a README that model hubs read.
+"""The model card of an export: the record of a run as a README with metadata for model hubs.
 
-No path of the machine and no text of the data is told: files by their name and digest. Names come
-from data and are escaped. Called by `export.py`.
+The card holds no path of this machine and no text of the data: files stand by name and digest.
+Names come from the data, so they are escaped.
 """
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from crosstune.config.compose import to_dict
 from crosstune.config.schema import OPTIONS, select_result_options
+from crosstune.inference.load_run import FinishedRun
 from crosstune.runs.record import PACKAGES, read_record
 
-PIPELINES = {
+TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+PIPELINE_TAGS = {
     "AutoModelForSequenceClassification": "text-classification",
     "AutoModelForTokenClassification": "token-classification",
     "AutoModelForQuestionAnswering": "question-answering",
@@ -26,7 +28,7 @@ PIPELINES = {
 }
 GROUPS = ("data", "model", "method")
 # options of the command that repeats a run, where they are not at their defaults
-SHOWN = {
+COMMAND_OPTIONS = {
     key: facts
     for key, facts in OPTIONS.items()
     if key.startswith(("data.", "optimizer.", "trainer.")) and not key.endswith(".name")
@@ -36,23 +38,46 @@ PLAIN = re.compile(r"[\w .,:/@+–-]*")
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#!|~$&])")
 
 
-class Card(NamedTuple):
-    """What the card tells beside the record."""
+def render_card(saved: FinishedRun, base_arguments: str = "") -> str:
+    """Return the card as Markdown with YAML metadata, a `model-index` of all scores included.
 
-    record: dict[str, Any]
-    others: Sequence[dict[str, Any]]  # records of the same arm with other seeds
-    auto_class: str
-    options: dict[str, Any]  # what the task learned or was told, labels among it
-    load: str  # Python lines
-    form: str  # one sentence on what the folder holds
-    library: str
+    Args:
+        saved: the exported run.
+        base_arguments: Python arguments that load the base of an adapter; "" for a whole model.
+    """
+    record = saved.record
+    config, environment = record["config"], record["environment"]
+    files = [[Path(file).name, digest] for file, digest in record["data_sha256"].items()]
+    versions = [[n, str(environment[n])] for n in (*PACKAGES, "python") if n in environment]
+    options = {name: value for name, value in vars(saved.task).items() if name != "vocabulary"}
+    other_seeds = _find_other_seeds(saved.folder, record)
+    card = ModelCard.from_template(
+        _metadata(saved, "peft" if base_arguments else "transformers"),
+        template_path=str(TEMPLATE),
+        title=_escape(_title(record)),
+        base_arguments=base_arguments,
+        adapted=saved.adapted,
+        method=record["method"],
+        auto_class=saved.task.auto_class,
+        stand_in=config["trainer"].get("stand_in"),
+        seed=record["seed"],
+        seeds=", ".join(map(str, sorted({r["seed"] for r in (record, *other_seeds)}))),
+        metric=_escape(record["headline"]["metric"]),
+        score_table=_score_table(record, other_seeds),
+        option_table=_table(["option", "value"], map(_option_row, options.items())),
+        file_table=_table(["file", "sha256"], files),
+        cost_table=_table(["", ""], [[name, f"{n:,}"] for name, n in record["cost"].items()]),
+        command=_command(config),
+        version_table=_table(["package", "version"], versions),
+    )
+    return f"{card}\n"
 
 
-def find_other_seeds(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+def _find_other_seeds(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the finished records of a run's study that differ from it in the seed alone."""
     paths = sorted(path for path in folder.parent.glob("*/record.json") if path.parent != folder)
-    found = [read_record(path) for path in paths]
-    finished = [other for other in found if other.get("status") == "finished"]
+    records = [read_record(path) for path in paths]
+    finished = [other for other in records if other.get("status") == "finished"]
     return [other for other in finished if _arm(other) == _arm(record)]
 
 
@@ -62,126 +87,82 @@ def _arm(record: dict[str, Any]) -> tuple[Any, ...]:
     return config, sorted(record["data_sha256"].values()), weights
 
 
-def render_card(card: Card) -> str:
-    """Return the card as Markdown with a YAML front matter."""
-    record, config = card.record, card.record["config"]
-    names = [str(record[group]) for group in GROUPS]
-    parts = {
-        f"{names[2]} · {names[1]} · {names[0]}": [card.form],
-        "Load": ["```python", *card.load.splitlines(), "```"],
-        "Scores": [*_rehearsed(config), _scores_intro(card), "", *_score_lines(card)],
-        "Task": _options(card.options),
-        "Data": _table(
-            ["file", "sha256"],
-            [[Path(file).name, digest] for file, digest in record["data_sha256"].items()],
-        ),
-        "Cost": _table(["", ""], [[name, _number(n)] for name, n in record["cost"].items()]),
-        "Reproduce": [
-            "```bash",
-            *_command(config),
-            "```",
-            "The files of the data are named by their digests above; their paths are the reader's.",
-            "",
-            *_table(["package", "version"], _versions(record["environment"])),
-        ],
-        "Licence": [
-            "Unknown: it follows from those of the base model and of the data, which the files "
-            "of the run do not state. Look them up before you pass this on."
-        ],
-    }
-    heads = ["#" if number == 0 else "##" for number in range(len(parts))]
-    body = [
-        "\n".join([f"{head} {_escape(title)}", "", *lines])
-        for head, (title, lines) in zip(heads, parts.items(), strict=True)
-    ]
-    front = yaml.safe_dump(_front(card), sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n" + "\n\n".join(body) + "\n"
+def _title(record: dict[str, Any]) -> str:
+    data, model, method = (record[group] for group in GROUPS)
+    return f"{method} · {model} · {data}"
 
 
-def _rehearsed(config: dict[str, Any]) -> list[str]:
-    if not config["trainer"].get("stand_in"):
-        return []
-    return ["**A rehearsal on generated stand-in data: the scores mean nothing.**", ""]
-
-
-def _front(card: Card) -> dict[str, Any]:
-    data, model = card.record["config"]["data"], card.record["config"]["model"]
+def _metadata(saved: FinishedRun, library: str) -> ModelCardData:
+    record = saved.record
+    data, model = record["config"]["data"], record["config"]["model"]
     languages = [data["language"], *data["further_languages"]]
-    # model hubs want bare ISO codes here
-    front = {
-        "language": list(dict.fromkeys(code.split("-")[0] for code in languages)),
-        "license": "unknown",
-        "library_name": card.library,
-        "pipeline_tag": PIPELINES.get(card.auto_class),
-        "base_model": model["hub_id"] if model["origin"] == "hub" else None,
-        "base_model_revision": model["revision"] if model["origin"] == "hub" else None,
-        "metrics": [card.record["headline"]["metric"]],
-        "tags": ["crosstune", card.record["method"], data["kind"]],
-    }
-    return {key: value for key, value in front.items() if value is not None}
-
-
-def _scores_intro(card: Card) -> str:
-    seeds = sorted({card.record["seed"], *(other["seed"] for other in card.others)})
-    metric = _escape(card.record["headline"]["metric"])
-    return (
-        f"The weights are those of seed {card.record['seed']}; {metric} on validation chose the "
-        "checkpoint. Mean and sample standard deviation are over the finished runs of the study "
-        f"that differ in the seed alone: {', '.join(map(str, seeds))}."
+    pipeline_tag = PIPELINE_TAGS[saved.task.auto_class]
+    on_hub = model["origin"] == "hub"
+    return ModelCardData(
+        # model hubs want bare ISO codes here
+        language=list(dict.fromkeys(code.split("-")[0] for code in languages)),
+        license="unknown",
+        library_name=library,
+        pipeline_tag=pipeline_tag,
+        base_model=model["hub_id"] if on_hub else None,
+        base_model_revision=model["revision"] if on_hub else None,
+        metrics=[record["headline"]["metric"]],
+        tags=["crosstune", record["method"], data["kind"]],
+        model_name=_title(record),
+        eval_results=[
+            EvalResult(
+                task_type=pipeline_tag,
+                dataset_type=record["data"],
+                dataset_name=record["data"],
+                dataset_config=language,
+                dataset_split=split,
+                metric_type=metric,
+                metric_value=value,
+            )
+            for split, language, metric, value in _scores(record)
+        ],
     )
 
 
-def _score_lines(card: Card) -> list[str]:
-    rows: list[list[str]] = []
-    for split, language, metric, value in _scores(card.record):
-        others = (o["scores"].get(split, {}).get(language, {}).get(metric) for o in card.others)
-        every = [value, *(other for other in others if other is not None)]
-        spread = f"{stdev(every):.4f}" if len(every) > 1 else "–"
-        numbers = [f"{value:.4f}", f"{mean(every):.4f}", spread, str(len(every))]
-        rows.append([split, language, metric, *numbers])
-    header = ["split", "language", "metric", "these weights", "mean", "std", "seeds"]
-    return _table(header, rows)
-
-
-def _scores(record: dict[str, Any]) -> Iterator[tuple[str, str, str, float]]:
-    for split, languages in record["scores"].items():
-        for language, scores in languages.items():
-            for metric, value in scores.items():
-                yield split, language, metric, value
-
-
-def _options(options: dict[str, Any]) -> list[str]:
-    rows = [
-        [name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
-        for name, value in options.items()
+def _scores(record: dict[str, Any]) -> list[tuple[str, str, str, float]]:
+    return [
+        (split, language, metric, value)
+        for split, languages in record["scores"].items()
+        for language, scores in languages.items()
+        for metric, value in scores.items()
     ]
-    return _table(["option", "value"], rows)
 
 
-def _command(config: dict[str, Any]) -> list[str]:
+def _score_table(record: dict[str, Any], other_seeds: Sequence[dict[str, Any]]) -> str:
+    rows: list[list[str]] = []
+    for *names, value in _scores(record):
+        values = [value, *(s for other in other_seeds for *n, s in _scores(other) if n == names)]
+        std = f"{stdev(values):.4f}" if len(values) > 1 else "–"
+        rows.append([*names, f"{value:.4f}", f"{mean(values):.4f}", std, str(len(values))])
+    return _table(["split", "language", "metric", "these weights", "mean", "std", "seeds"], rows)
+
+
+def _option_row(option: tuple[str, Any]) -> list[str]:
+    name, value = option
+    return [name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
+
+
+def _command(config: dict[str, Any]) -> str:
     words = [f"{group}={config[group]['name']}" for group in GROUPS]
     words.append(f"seed={config['seed']}")
-    for key, facts in SHOWN.items():
+    for key, facts in COMMAND_OPTIONS.items():
         group, _, name = key.partition(".")
         value = config[group].get(name)  # older runs lack newer options
         if value not in (None, to_dict(facts.default)) and not isinstance(value, dict):
             text = f"[{','.join(value)}]" if isinstance(value, list) else value
             words.append(f"{key}={text}")
     # one line, so that no name can end the code block
-    return [" ".join(["crosstune train", *(shlex.quote(" ".join(w.split())) for w in words)])]
+    return " ".join(["crosstune train", *(shlex.quote(" ".join(w.split())) for w in words)])
 
 
-def _versions(environment: dict[str, Any]) -> list[list[str]]:
-    return [[n, str(environment[n])] for n in (*PACKAGES, "python") if n in environment]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *([_escape(cell) for cell in row] for row in rows)]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def _number(value: float) -> str:
-    return f"{value:,}"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _escape(text: str) -> str:

@@ -1,10 +1,8 @@
-"""What is to be predicted: a user's file as rows of the run's kind, whether labelled or not.
+"""Reads the file that a run is applied to, labelled or not, as rows of the run's task.
 
-Labels that the file may hold are never read: `items.py` makes whole rows of what is. Called by
-`predict.py`.
+Labels in the file are never read; `complete_rows.py` puts placeholders in their place.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +15,11 @@ from crosstune.errors import ConfigError, DataError
 from crosstune.inference.complete_rows import check_kind, complete_rows
 from crosstune.languages import check_language
 
-TABLES = (".tsv", ".csv", ".jsonl", ".parquet")
 Rows = list[dict[str, Any]]
 
 
 class Source(NamedTuple):
-    """A user's file, and what the run says of files like it."""
+    """A user's file, and the run's description of files like it."""
 
     path: str
     data: Data
@@ -31,7 +28,7 @@ class Source(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """How the file's name ends, less the .gz of a packed one."""
+        """The suffix of the file's name, without the .gz of a compressed file."""
         return Path(self.path.removesuffix(".gz")).suffix
 
     def option(self, name: str, default: Any) -> Any:
@@ -39,20 +36,20 @@ class Source(NamedTuple):
         return self.data.reader.get(name, default)
 
     def column(self, name: str) -> str | None:
-        """Return the run's own name of a column."""
-        named = self.option("columns", None)
-        named = named if isinstance(named, dict) else {}
-        return getattr(self.data, name) or self.option(name, None) or named.get(name)
+        """Return the name that a column has in the run's files."""
+        columns = self.option("columns", None)
+        columns = columns if isinstance(columns, dict) else {}
+        return getattr(self.data, name) or self.option(name, None) or columns.get(name)
 
 
 def read_input(source: Source) -> Rows:
-    """Return the rows of a file: `id`, `where`, `language` and what the run's kind encodes.
+    """Return the rows of a file: `id`, `where`, `language` and what the task encodes.
 
-    Texts stand one a line (.txt), in the run's columns of a table, as words of CoNLL or CoNLL-U, or
-    as questions in SQuAD's JSON.
+    Texts come one per line (.txt) or in the run's columns of a table, words as CoNLL or CoNLL-U,
+    and questions in SQuAD's JSON.
 
     Raises:
-        ConfigError: the kind predicts nothing, or has no such format.
+        ConfigError: the task type predicts nothing, or does not read this format.
         DataError: the file is malformed or empty.
     """
     kind = source.data.kind
@@ -65,49 +62,45 @@ def read_input(source: Source) -> Rows:
 
 def _read_texts(source: Source) -> Rows:
     pair = source.column("text_pair")
+    encoding = source.option("encoding", "utf-8")
     if source.suffix == ".txt":
         if pair is not None:
             raise ConfigError(f"{source.path}: pairs of texts come in a table, not in lines.")
-        return read_text(source.path, encoding=source.option("encoding", "utf-8")).rows
-    _admit(source, ".txt", *TABLES)
-    wanted = {"text": source.column("text") or "text", **({"text_pair": pair} if pair else {})}
-    header, encoding = source.option("header", None), source.option("encoding", "utf-8")
-    return read_columns(source.path, wanted, header, encoding).rows
+        return read_text(source.path, encoding=encoding).rows
+    _check_suffix(source, ".txt", ".tsv", ".csv", ".jsonl", ".parquet")
+    columns = {"text": source.column("text") or "text", **({"text_pair": pair} if pair else {})}
+    return read_columns(source.path, columns, source.option("header", None), encoding).rows
 
 
 def _read_questions(source: Source) -> Rows:
-    _admit(source, ".json")
+    _check_suffix(source, ".json")
     encoding = source.option("encoding", "utf-8")
     return read_squad(source.path, answered=False, encoding=encoding).rows
 
 
 def _read_words(source: Source) -> Rows:
-    """Return rows with words, or a text to be parted."""
-    _admit(source, ".txt", ".conll", ".bio", ".tsv", ".conllu")
+    """Return rows with words, or with a text that is still to be split."""
+    _check_suffix(source, ".txt", ".conll", ".bio", ".tsv", ".conllu")
     encoding = source.option("encoding", "utf-8")
     if source.suffix == ".txt":
         return read_text(source.path, encoding=encoding).rows
-    return _read_columns(source, encoding)
-
-
-def _read_columns(source: Source, encoding: str) -> Rows:
     if source.suffix == ".conllu":
+        # feats is the one column that may be empty in every row
         characters = source.option("characters", False)
-        # of all its columns, feats alone may be empty in every row
-        found = read_conllu(source.path, column="feats", characters=characters, encoding=encoding)
-        return found.rows
-    word, digit = source.option("word", 0), source.option("strip_digit", False)
+        return read_conllu(
+            source.path, column="feats", characters=characters, encoding=encoding
+        ).rows
     return read_conll(
         source.path,
-        word=word,
+        word=source.option("word", 0),
         tag=None,
-        strip_digit=digit,
+        strip_digit=source.option("strip_digit", False),
         skip_empty=source.option("skip_empty", False),
         encoding=encoding,
     ).rows
 
 
-def _admit(source: Source, *suffixes: str) -> None:
+def _check_suffix(source: Source, *suffixes: str) -> None:
     if source.suffix not in suffixes:
         raise ConfigError(
             f"input={source.path}: {source.data.kind.name} reads files that end in "
@@ -115,7 +108,4 @@ def _admit(source: Source, *suffixes: str) -> None:
         )
 
 
-READERS: dict[TaskType, Callable[[Source], Rows]] = {  # the others read texts
-    TaskType.tagging: _read_words,
-    TaskType.extraction: _read_questions,
-}
+READERS = {TaskType.tagging: _read_words, TaskType.extraction: _read_questions}  # else texts

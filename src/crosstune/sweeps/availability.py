@@ -1,7 +1,6 @@
-"""What a planned run needs and this machine lacks: files of data, weights of the hub, in words.
+"""Which data and weights a planned run needs and this machine lacks.
 
-Looks into the hub's cache and at the comments of `conf/data`; fetches nothing. Called by `sweep.py`
-for `crosstune status`.
+Looks into the hub's cache and the comments of `conf/data`; downloads nothing.
 """
 
 import os
@@ -18,7 +17,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 @contextmanager
 def force_offline() -> Iterator[None]:
-    """Keep the hub's clients, if they are not imported yet, to what lies in their cache."""
+    """Restrict the hub's clients to their cache, unless they are imported already."""
     names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
     before = {name: os.environ.get(name) for name in names}
     if not {"datasets", "huggingface_hub"} & set(sys.modules):
@@ -32,17 +31,17 @@ def force_offline() -> Iterator[None]:
 
 
 def find_missing_weights(weights: str, name: str) -> str | None:
-    """Return what to do about weights, `owner/name@revision`, that are not in the hub's cache."""
+    """Return what to do about weights, `owner/name@revision`, that the hub's cache lacks."""
     from huggingface_hub import try_to_load_from_cache
 
     hub_id, _, revision = weights.rpartition("@")
 
-    def has(file: str) -> bool:
+    def is_cached(file: str) -> bool:
         return isinstance(try_to_load_from_cache(hub_id, file, revision=revision), str)
 
-    if any(has(file) for file in WEIGHTS):
+    if any(is_cached(file) for file in WEIGHTS):
         return None
-    if has("pytorch_model.bin"):
+    if is_cached("pytorch_model.bin"):
         return f"{hub_id} has pickled weights alone: conf/model/{name}.yaml says what to do"
     return (
         f"{hub_id} is not in the hub's cache at {revision[:8]}: the first run fetches it. Without "
@@ -50,18 +49,18 @@ def find_missing_weights(weights: str, name: str) -> str | None:
     )
 
 
-def describe_data(name: str, fault: str) -> str:
-    """Return why a data set cannot be read, and what the head of its YAML says of its files."""
+def explain_data_fault(name: str, fault: str) -> str:
+    """Return why a data set cannot be read, with the files and licence that its YAML names."""
     path = find_conf() / "data" / f"{name}.yaml"
-    unreached = re.match(r"(\S+) \(.*cannot be loaded: Couldn't reach", fault)
-    if unreached:
-        fault = f"{unreached[1]} is not in the hub's cache: the first run fetches it."
-    return " ".join([*fault.split(), read_source(path) if path.is_file() else ""]).rstrip()
+    unreachable = re.match(r"(\S+) \(.*cannot be loaded: Couldn't reach", fault)
+    if unreachable:
+        fault = f"{unreachable[1]} is not in the hub's cache: the first run fetches it."
+    return " ".join([*fault.split(), read_origin(path) if path.is_file() else ""]).rstrip()
 
 
-def read_source(path: Path) -> str:
-    """Return what follows "Files:" and "Licence:" in the comment that a YAML begins with."""
+def read_origin(path: Path) -> str:
+    """Return the "Files:" and "Licence:" parts of the comment at the head of a YAML file."""
     lines = path.read_text("utf-8").splitlines()
     head = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
-    found = re.search(r"(Files: .*?)?(Licence: .*?)(?= Citation:|$)", head)
-    return " ".join(part.strip() for part in found.groups("") if part) if found else ""
+    parts = re.search(r"(Files: .*?)?(Licence: .*?)(?= Citation:|$)", head)
+    return " ".join(part.strip() for part in parts.groups("") if part) if parts else ""

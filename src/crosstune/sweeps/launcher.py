@@ -1,7 +1,6 @@
-"""What our launchers have in common: Hydra's jobs as runs, and their answers as Hydra wants them.
+"""The part that our Hydra launchers share: Hydra's jobs become runs, and results Hydra's returns.
 
-Called by the plugins in `src/hydra_plugins`; imports nothing heavy, because Hydra imports those at
-every command.
+Imports nothing heavy: Hydra's scan for plugins imports this file at every command.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,10 @@ from omegaconf import DictConfig, open_dict
 from crosstune.config.compose import to_run
 from crosstune.config.schema import Run
 from crosstune.errors import ConfigError, RunError
-from crosstune.sweeps.process_pool import JobResult, show_error
+from crosstune.sweeps.process_pool import JobResult, print_result
 
 Runs = Mapping[int, Run]
-OnStart = Callable[[int], None]  # hears the number of a run that starts
+OnStart = Callable[[int], None]  # called with the number of a run that starts
 
 
 class Sweep(NamedTuple):
@@ -32,25 +31,26 @@ class Sweep(NamedTuple):
         self,
         job_overrides: Sequence[Sequence[str]],
         first: int,
-        do: Callable[[Runs, OnStart], Mapping[int, JobResult]],
+        execute: Callable[[Runs, OnStart], Mapping[int, JobResult]],
     ) -> list[JobReturn]:
-        """Let `do` do the jobs, numbered from `first`, and return their scores.
+        """Execute the jobs, numbered from `first`, and return their scores.
 
         Raises:
-            RunError: jobs failed, in a sweep that does not ask how each one ended.
+            RunError: jobs failed, and the sweeper does not look at each result (BasicSweeper).
         """
         setup_globals()
         configs = {
             number: self._compose(overrides, number)
             for number, overrides in enumerate(job_overrides, first)
         }
-        runs, answers = _read(configs)
-        answers |= do(runs, lambda number: self._tell(configs[number]))
-        # what another process is at work on is told, and is no failure
-        failed = [answer for answer in answers.values() if answer.exit_code]
+        runs, results = _read_runs(configs)
+        on_job_start = self.context.callbacks.on_job_start
+        results |= execute(runs, lambda n: on_job_start(config=configs[n], task_function=self.task))
+        # a run that another process holds has an error, but exit code 0: it did not fail
+        failed = [result for result in results.values() if result.exit_code]
         if failed and str(self.config.hydra.sweeper._target_).endswith("BasicSweeper"):
-            raise RunError(f"{len(failed)} of {len(answers)} runs failed.")
-        return [_returned(config, answers[number]) for number, config in configs.items()]
+            raise RunError(f"{len(failed)} of {len(results)} runs failed.")
+        return [_to_job_return(config, results[number]) for number, config in configs.items()]
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -58,30 +58,27 @@ class Sweep(NamedTuple):
             config.hydra.job.id = config.hydra.job.num = number
         return config
 
-    def _tell(self, config: DictConfig) -> None:
-        self.context.callbacks.on_job_start(config=config, task_function=self.task)
 
-
-def _read(configs: Mapping[int, DictConfig]) -> tuple[dict[int, Run], dict[int, JobResult]]:
-    """Return the runs, and an answer for each that is refused."""
+def _read_runs(configs: Mapping[int, DictConfig]) -> tuple[dict[int, Run], dict[int, JobResult]]:
+    """Return the valid runs, and a failed result for each invalid configuration."""
     hydra: Any = HydraConfig.instance()
     runs: dict[int, Run] = {}
-    refused: dict[int, JobResult] = {}
+    invalid: dict[int, JobResult] = {}
     for number, config in configs.items():
         before, hydra.cfg = hydra.cfg, config  # `${hydra:…}` reads this one
         try:
             runs[number] = to_run(config, config.hydra.overrides.task)
         except ConfigError as error:
-            refused[number] = JobResult(error=str(error), exit_code=error.exit_code)
-            show_error(number, str(error))
+            invalid[number] = JobResult(error=str(error), exit_code=error.exit_code)
+            print_result(number, invalid[number])
         finally:
             hydra.cfg = before
-    return runs, refused
+    return runs, invalid
 
 
-def _returned(config: DictConfig, answer: JobResult) -> JobReturn:
-    done = JobReturn(overrides=list(config.hydra.overrides.task))
-    failed = bool(answer.exit_code)
-    done.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-    done.return_value = RunError(answer.error) if failed else answer.headline
-    return done
+def _to_job_return(config: DictConfig, result: JobResult) -> JobReturn:
+    job = JobReturn(overrides=list(config.hydra.overrides.task))
+    failed = bool(result.exit_code)
+    job.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+    job.return_value = RunError(result.error) if failed else result.headline
+    return job

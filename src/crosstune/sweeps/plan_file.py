@@ -1,6 +1,6 @@
-"""A study's plan on disk, `outputs/<experiment>/plan.jsonl`: one line a job, as `sweep.py` made it.
+"""The plan of a study on disk, `outputs/<experiment>/plan.jsonl`: one line per planned run.
 
-Knows nothing of Hydra: a report of a study that has its plan imports none of it.
+`plan.py` makes the lines. This file does not import Hydra, so a report can read a plan without it.
 """
 
 import fcntl
@@ -15,37 +15,35 @@ from crosstune.files import atomic_write
 from crosstune.runs.locks import is_locked
 
 PLAN = "plan.jsonl"
+PlannedRun = dict[str, Any]  # overrides, and names, run_id and error as far as they are known
 
 
-def write_plan(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Add lines to the study's plan, each job once, whole or not at all."""
+def write_plan(folder: Path, runs: Sequence[PlannedRun]) -> None:
+    """Add runs to the plan of a study; one with the same overrides is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".plan.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two halves of a study may start side by side
-        known = {json.dumps(line["overrides"]): line for line in read_plan(folder)}
-        known |= {json.dumps(line["overrides"]): line for line in lines}
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known.values())
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two halves of a study may start at the same time
+        plan = {json.dumps(run["overrides"]): run for run in (*read_plan(folder), *runs)}
+        text = "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in plan.values())
         with atomic_write(folder / PLAN) as partial:
             partial.write_text(text, "utf-8")
 
 
-def read_plan(folder: Path) -> list[dict[str, Any]]:
-    """Read the study's plan; none was written: no lines."""
+def read_plan(folder: Path) -> list[PlannedRun]:
+    """Read the plan of a study; it is empty if there is no file."""
     path = folder / PLAN
-    return (
-        [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-        if path.is_file()
-        else []
-    )
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 def is_recipe(experiment: str) -> bool:
-    """Return whether a file in conf/experiment plans the study."""
+    """Return whether a file in conf/experiment defines the study."""
     return (find_conf() / "experiment" / f"{experiment}.yaml").is_file()
 
 
 def unknown_study(outputs: Path, experiment: str) -> ConfigError:
-    """Return the error about a study with neither a run nor a plan; it names those there are."""
+    """Return the error about a study with neither runs nor a plan; it names the known studies."""
     known = {path.parent.name for path in outputs.glob(f"*/{PLAN}")}
     known |= {path.stem for path in (find_conf() / "experiment").glob("*.yaml")}
     return ConfigError(
@@ -53,16 +51,16 @@ def unknown_study(outputs: Path, experiment: str) -> ConfigError:
     )
 
 
-def find_missing(lines: Iterable[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Return the planned runs of a study's folder that left no record and are not at work."""
-    missing: list[dict[str, Any]] = []
+def find_missing(runs: Iterable[PlannedRun], folder: Path) -> list[PlannedRun]:
+    """Return the planned runs that have no record in the study's folder and are not running."""
+    missing: list[PlannedRun] = []
     seen: set[str] = set()
-    for line in lines:
-        if run_id := line.get("run_id", ""):
+    for run in runs:
+        if run_id := run.get("run_id", ""):
             if run_id in seen or (folder / run_id / "record.json").exists():
-                continue  # two commands may ask for the same run
+                continue  # different overrides may name the same run
             if is_locked(folder / run_id):
                 continue
             seen.add(run_id)
-        missing.append(line)
+        missing.append(run)
     return missing

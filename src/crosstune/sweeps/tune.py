@@ -1,7 +1,7 @@
 """`crosstune tune`: a search of equal budget for every arm of a study, on validation alone.
 
-Runs the trials one after another as runs of the study `<experiment>.tuning`, so that finished ones
-are skipped, and writes what `tuned=true` reads. The test data is never opened.
+The trials are runs of the study `<experiment>.tuning`, trained one after another, so that finished
+ones are skipped; the choices are what `tuned=true` reads. The test data is never opened.
 """
 
 import logging
@@ -31,14 +31,19 @@ log = logging.getLogger(__name__)
 
 
 def tune(jobs: Sequence[Sequence[str]], trials: int) -> tuple[Path, list[Choice]]:
-    """Search for every arm among a study's jobs; return the file of the choices, and these.
+    """Search for every arm among a study's jobs; return the file of choices and the choices.
+
+    The jobs of an arm differ in the seed only; its trials have the seed of its first job.
 
     Raises:
         ConfigError: an option is wrong, or no trial of an arm finished.
     """
     if trials < 1:
         raise ConfigError(f"trials={trials}: must be at least 1.")
-    arms = [resolve_defaults(compose_run(job)) for job in _first_of_each_arm(jobs)]
+    first_jobs: dict[tuple[str, ...], Sequence[str]] = {}
+    for job in jobs:
+        first_jobs.setdefault(tuple(word for word in job if not word.startswith("seed=")), job)
+    arms = [resolve_defaults(compose_run(job)) for job in first_jobs.values()]
     choices = []
     for number, run in enumerate(arms, 1):
         log.info("arm %d of %d: %s, %s", number, len(arms), run.method.name, run.data.trained_on)
@@ -47,31 +52,23 @@ def tune(jobs: Sequence[Sequence[str]], trials: int) -> tuple[Path, list[Choice]
     return tuned_file(arms[0]), choices
 
 
-def _first_of_each_arm(jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Return the jobs that differ in more than the seed; the first seed given is the trials'."""
-    arms: dict[tuple[str, ...], Sequence[str]] = {}
-    for job in jobs:
-        arms.setdefault(tuple(word for word in job if not word.startswith("seed=")), job)
-    return list(arms.values())
-
-
 def _search(run: Run, trials: int) -> Choice:
-    blind = replace(
+    untested = replace(
         run,
         experiment=f"{run.experiment}.tuning",
         tuned=False,
         data=replace(run.data, test=None),
     )
-    arm = arm_key(run, read_data(blind))
-    tried: list[dict[str, Any]] = []
+    arm = arm_key(run, read_data(untested))
+    results: list[dict[str, Any]] = []
     for values in make_trials(run, trials):
         trial: dict[str, Any] = {"values": values}
         try:
-            folder = train(override_values(blind, values))
+            folder = train(override_values(untested, values))
             trial |= {"run_id": folder.name, "validation": read_headline(folder)}
         except ConfigError:
             raise
         except CrosstuneError as error:
             log.warning("this trial counts, without a score: %s", error)
-        tried.append(trial)
-    return choose_best(arm, run.seed, tried)
+        results.append(trial)
+    return choose_best(arm, run.seed, results)

@@ -19,7 +19,8 @@ from crosstune.runs.record import read_record
 from crosstune.sweeps.fused import joint_step as step_module
 from crosstune.sweeps.fused.group_trainer import GroupTrainer
 from crosstune.sweeps.fused.hyperparameters import RatedDropout
-from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch, MemberLoss, cut_rows
+from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch, MemberLoss, split_rows
+from crosstune.sweeps.process_pool import JobResult
 from crosstune.training.train import train
 from tests.tiny import DATA, ROWS
 
@@ -84,20 +85,20 @@ def make_runs(base: Path, outputs: Path, kind: str, method: str, *more: str) -> 
     return {n: compose_run([*common, *options, *own]) for n, own in enumerate(RUNS)}
 
 
-def answers_of(runs: dict[int, Run], step: JointStep | None = None) -> dict[int, dict[str, Any]]:
-    """Train runs together and return what they came to."""
-    answers: dict[int, dict[str, Any]] = {}
-    found = GroupTrainer(runs, answers.__setitem__)
-    found.meeting.work = step or Joint()
-    found.train()
-    return dict(sorted(answers.items()))
+def results_of(runs: dict[int, Run], step: JointStep | None = None) -> dict[int, JobResult]:
+    """Train runs together and return their results."""
+    results: dict[int, JobResult] = {}
+    trainer = GroupTrainer(runs, results.__setitem__)
+    trainer.barrier.work = step or Joint()
+    trainer.train()
+    return dict(sorted(results.items()))
 
 
 def train_together(runs: dict[int, Run], step: JointStep | None = None) -> list[Path]:
     """Train runs together; return their folders."""
-    answers = answers_of(runs, step)
-    assert not [said["error"] for said in answers.values() if "error" in said]
-    return [Path(said["folder"]) for said in answers.values()]
+    results = results_of(runs, step)
+    assert not [result.error for result in results.values() if result.error]
+    return [Path(result.folder) for result in results.values()]
 
 
 def train_alone(runs: dict[int, Run]) -> list[Path]:
@@ -193,7 +194,7 @@ def test_a_step_is_joint_where_that_costs_less(whole: bool, joint: bool) -> None
     """A batch of 20 and 30 sub-words, whose padding costs as much as half a pass."""
     nothing: Any = None
     one = MemberBatch(nothing, nothing, {}, {}, [{"lengths": [20, 30]}], whole, 0, (0, 0))
-    assert JointStep().is_cheaper([one, one], cut_rows([one, one], 20), 20) == joint
+    assert JointStep().is_cheaper([one, one], split_rows([one, one], 20), 20) == joint
 
 
 @pytest.mark.parametrize(("method", "kind"), CASES)
@@ -318,11 +319,11 @@ def test_a_run_that_diverges_fails_and_leaves_the_others_as_they_are(
 ) -> None:
     runs = make_runs(base, tmp_path, "classification", "lora")
     runs[1].optimizer.learning_rate = 1e30
-    answers = answers_of(runs)
-    assert "the loss is" in answers[1]["error"]
+    results = results_of(runs)
+    assert "the loss is" in results[1].error
     statuses = [read_record(path)["status"] for path in tmp_path.glob("adhoc/*/record.json")]
     assert sorted(statuses) == ["diverged", "finished", "finished"]
-    check_same([alone[0], alone[2]], [Path(answers[n]["folder"]) for n in (0, 2)])
+    check_same([alone[0], alone[2]], [Path(results[n].folder) for n in (0, 2)])
 
 
 def test_a_base_that_is_not_the_others_is_refused(base: Path, tmp_path: Path) -> None:
@@ -332,9 +333,9 @@ def test_a_base_that_is_not_the_others_is_refused(base: Path, tmp_path: Path) ->
     transformers.BertModel(config).save_pretrained(tmp_path / "other")
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "other")
     runs[1].model.path = str(tmp_path / "other")
-    errors = [said.get("error", "") for said in answers_of(runs).values()]
+    errors = [result.error for result in results_of(runs).values()]
     assert errors[0] == errors[2] == ""
-    assert "is frozen, but not as in the runs it is trained with" in errors[1]
+    assert "is frozen, but differs from the other runs of the group" in errors[1]
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""What a request to the web service may say, and how much of it.
+"""The body of a request to /predict, and its limits; checked before any model runs.
 
-Checked before any model is asked; whether a run takes such items is `serve.py`'s to say.
+Whether the named run accepts such items is checked in `app.py`.
 """
 
 import re
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 MAX_ITEMS = 128  # in a request
-MAX_CHARACTERS = 20_000  # of an item's texts together
+MAX_CHARACTERS = 20_000  # of all texts of an item
 
 
 def _check_text(text: str) -> str:
@@ -25,12 +25,14 @@ Text = Annotated[str, AfterValidator(_check_text)]
 
 
 class RequestItem(BaseModel):
-    """What is asked about: the fields that `/runs` names for the run."""
+    """One item: its fields must be those that `/runs` lists for the run."""
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str | None = Field(None, description="Comes back with the answer; else the item's number.")
-    text: Text | None = Field(None, description="With <e1> and <e2> around the two of a relation.")
+    id: str | None = Field(
+        None, description="Returned with the answer; default: the item's number."
+    )
+    text: Text | None = Field(None, description="A relation has its two entities in <e1> and <e2>.")
     text_pair: Text | None = None
     words: Annotated[list[Text], Field(min_length=1)] | None = None
     context: Text | None = None
@@ -38,15 +40,15 @@ class RequestItem(BaseModel):
 
     @model_validator(mode="after")
     def _check_length(self) -> "RequestItem":
-        given = [*vars(self).values(), *(self.words or ())]
-        if (length := sum(len(text) for text in given if isinstance(text, str))) > MAX_CHARACTERS:
+        texts = [*vars(self).values(), *(self.words or ())]
+        if (length := sum(len(text) for text in texts if isinstance(text, str))) > MAX_CHARACTERS:
             message = f"{length} characters, where an item may have {MAX_CHARACTERS}"
             raise PydanticCustomError("item_too_long", "{message}", {"message": message})
         return self
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """Return the fields that are given, but for the id."""
+    def inputs(self) -> dict[str, Any]:
+        """The fields that are set, without the id."""
         return {k: v for k, v in vars(self).items() if v is not None and k != "id"}
 
 
@@ -57,6 +59,6 @@ class PredictRequest(BaseModel):
 
     run: str = Field(max_length=300, description="One of the names in `/runs`.")
     language: str | None = Field(
-        None, max_length=40, description="Of the items; else that which the run was trained on."
+        None, max_length=40, description="Of the items; default: the run's training language."
     )
     items: list[RequestItem] = Field(min_length=1, max_length=MAX_ITEMS)

@@ -1,7 +1,6 @@
-"""Several finished runs on one base, loaded together: each weight of the base is held once.
+"""Loads several finished runs that share one base model, with one copy of the base weights.
 
-Runs differ in kind, so each has a model with a head of its own; what their models hold in common
-they hold by reference. Called by `serve.py`.
+Each run has a model with its own head and adapter; equal parameters are shared by reference.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,82 +14,80 @@ from crosstune.errors import ConfigError
 from crosstune.inference.load_run import ADAPTER, FinishedRun, find_run, load_run
 from crosstune.runs.record import read_record
 
-Pool = dict[tuple[torch.Size, torch.dtype], list[nn.Parameter]]
+SharedWeights = dict[tuple[torch.Size, torch.dtype], list[nn.Parameter]]
 
 
 def load_shared(paths: Iterable[Path]) -> list[FinishedRun]:
-    """Load finished runs whose adapters are of one base, or a single one of whatever kind.
+    """Load finished runs whose adapters have the same base, or a single run of any kind.
 
-    One model at a time is loaded and then shares what it can, so that memory never holds more than
-    two bases, and one in the end.
+    Runs are loaded one at a time, so that memory holds at most two copies of the base.
 
     Raises:
-        ConfigError: a run is not finished, given twice, or has another base.
-        RunError: its files are damaged.
+        ConfigError: a run is not finished, is given twice, or has another base.
+        RunError: the files of a run are damaged.
     """
     folders = [find_run(path) for path in paths]
     _check_bases(folders)
-    pool: Pool = {}
+    shared: SharedWeights = {}
     runs: list[FinishedRun] = []
     for folder in folders:
         saved = load_run(folder)
-        share_base_weights(saved.model, pool)
+        share_base_weights(saved.model, shared)
         runs.append(saved._replace(tokenizer=runs[0].tokenizer if runs else saved.tokenizer))
     return runs
 
 
-def share_base_weights(model: nn.Module, pool: Pool) -> None:
-    """Let a model use the pool's parameter wherever it has the very same; give it the others."""
+def share_base_weights(model: nn.Module, shared: SharedWeights) -> None:
+    """Replace parameters of a model by equal shared ones; add its other parameters to these."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            known = pool.setdefault((parameter.shape, parameter.dtype), [])
-            same = next((held for held in known if _is_same(held, parameter)), None)
-            if same is None:
-                known.append(parameter)
+            candidates = shared.setdefault((parameter.shape, parameter.dtype), [])
+            equal = next((other for other in candidates if _is_equal(other, parameter)), None)
+            if equal is None:
+                candidates.append(parameter)
             else:
-                setattr(module, name, same)
+                setattr(module, name, equal)
 
 
 def count_bytes(models: Iterable[nn.Module]) -> int:
-    """Return the bytes of all parameters of some models, shared ones counted once."""
-    found = {id(p): p.nbytes for model in models for p in model.parameters()}
-    return sum(found.values())
+    """Return the size of all parameters of these models, shared ones counted once."""
+    return sum({id(p): p.nbytes for model in models for p in model.parameters()}.values())
 
 
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    return one is other or torch.equal(_bits(one), _bits(other))
+def _is_equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or torch.equal(_to_bytes(one), _to_bytes(other))
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.detach().flatten().view(torch.uint8)  # 0.0 and -0.0 are two
+def _to_bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().flatten().view(torch.uint8)  # tells 0.0 from -0.0
 
 
 def _check_bases(folders: Sequence[Path]) -> None:
     records = [read_record(folder / "record.json") for folder in folders]
     ids = [record.get("run_id") for record in records]
-    for number, name in enumerate(ids):
-        if name in ids[:number]:
-            raise ConfigError(f"run={folders[number]}: {name} is given twice.")
-    bases = [_base_of(*found) for found in zip(folders, records, strict=True)]
+    for number, run_id in enumerate(ids):
+        if run_id in ids[:number]:
+            raise ConfigError(f"run={folders[number]}: {run_id} is given twice.")
+    bases = [_base_of(folder, record) for folder, record in zip(folders, records, strict=True)]
     whole = [str(folder) for folder, base in zip(folders, bases, strict=True) if base is None]
     if whole and len(folders) > 1:
         raise ConfigError(
             f"run: {', '.join(whole)} left a whole model and no adapter, which is served alone."
         )
-    others = [
-        f"{folder} ({_brief(base)})"
+    different = [
+        f"{folder} ({_describe_base(base)})"
         for folder, base in zip(folders, bases, strict=True)
         if base != bases[0]
     ]
-    if others:
+    if different:
         raise ConfigError(
             f"run: adapters that are served together share one base and tokenizer. Those of "
-            f"{folders[0]} ({_brief(bases[0])}) are not those of {', '.join(others)}."
+            f"{folders[0]} ({_describe_base(bases[0])}) are not those of {', '.join(different)}."
         )
 
 
 def _base_of(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
-    """Return what identifies the base of a run and its tokenizer, None if it is a whole model."""
+    """Return what identifies the base and tokenizer of a run; None if it saved a whole model."""
     if not (folder / "model" / ADAPTER).is_file():
         return None
     config: Any = record.get("config", {})
@@ -99,5 +96,5 @@ def _base_of(folder: Path, record: dict[str, Any]) -> tuple[str, str] | None:
     return str(base), str(record.get("tokenizer_sha256"))
 
 
-def _brief(base: tuple[str, str] | None) -> str:
+def _describe_base(base: tuple[str, str] | None) -> str:
     return ", ".join(name if "@" in name else f"sha256 {name[:12]}" for name in base or ())

@@ -1,6 +1,4 @@
-"""Runs of a sweep that are trained together: each its own run, with one pass through the model.
+"""Runs of a sweep trained together: one pass through the model makes the training steps of all.
 
-`groups.py` says which runs go together, `company.py` trains a group, `meeting.py` lets its threads
-take turns, `step.py` makes the pass and `folding.py` its kernels. Called by the launcher
-`hydra/launcher=fused`.
+`grouping.py` forms the groups; `group_trainer.py` trains one.
 """

@@ -1,9 +1,8 @@
-"""A group of runs that are trained together: each in a thread, and alone but for its steps.
+"""Trains a group of runs together: one thread per run, which shares nothing but training steps.
 
-Every thread does the whole of `run.train`, with its own trainer, order of the data, schedule,
-clipping, early stopping, tests and record. Where it would send its batch through its model it meets
-the others. A run that is done, failed or stopped early leaves them. Called by the launcher
-`hydra/launcher=fused`.
+Every thread does a whole run, with its own trainer, data order, schedule, clipping, early stopping,
+tests and record. At each training step it waits at a barrier, where one pass makes the steps of
+all. A run that finishes, fails or stops early leaves the barrier.
 """
 
 import ctypes
@@ -21,10 +20,11 @@ from crosstune.config.schema import Run
 from crosstune.errors import RunError
 from crosstune.logs import silence_libraries
 from crosstune.models.architectures import ARCHITECTURES
-from crosstune.sweeps.fused.hyperparameters import Place, read_settings
+from crosstune.sweeps.fused.hyperparameters import SettingKey, read_settings
 from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch
-from crosstune.sweeps.fused.rendezvous import Barrier, BarrierStopped
+from crosstune.sweeps.fused.rendezvous import Barrier, BarrierAborted
 from crosstune.sweeps.job import run_isolated
+from crosstune.sweeps.process_pool import JobResult
 from crosstune.training.lightning_module import FineTuningModule, LossStrategy
 
 M_ARENA_MAX = -8  # as in glibc's malloc.h
@@ -32,41 +32,40 @@ log = logging.getLogger(__name__)
 
 
 class Member(NamedTuple):
-    """A run among the others: its number, its learner, what it trains and in what it differs."""
+    """A run of the group: its number, module, trainable weights, and settings that may differ."""
 
     number: int
     learner: FineTuningModule
     weights: dict[str, nn.Parameter]
-    settings: dict[Place, float]
+    settings: dict[SettingKey, float]
 
 
 class GroupTrainer:
-    """Trains runs together; `tell` hears of each that ends, with its number and its answer."""
+    """Trains runs together; `on_end` is called with the number and the result of each run."""
 
-    def __init__(self, runs: Mapping[int, Run], tell: Callable[[int, dict[str, Any]], None]):
-        self.runs, self.tell = runs, tell
+    def __init__(self, runs: Mapping[int, Run], on_end: Callable[[int, JobResult], None]):
+        self.runs, self.on_end = runs, on_end
         self.step = JointStep()
-        self.meeting = Barrier(runs, self.step)
-        self.frozen: dict[str, Tensor] = {}  # held once
-        self.sharing: set[int] = set()  # runs that use it
+        self.barrier = Barrier(runs, self.step)
+        self.frozen: dict[str, Tensor] = {}  # one copy for all runs
+        self.sharing: set[int] = set()  # numbers of the runs that use it
 
     def train(self) -> None:
         """Train all runs; return when the last one has ended."""
         threads = [
-            threading.Thread(target=self._train, args=pair, daemon=True)
-            for pair in self.runs.items()
+            threading.Thread(target=self._train, args=item, daemon=True)
+            for item in self.runs.items()
         ]
-        _use_one_heap()
-        with (
-            silence_libraries()
-        ):  # for all: threads that came and went would mix up what was silenced before
+        _limit_heaps()
+        # around all threads: nested silences of threads would restore the wrong log levels
+        with silence_libraries():
             try:
                 for thread in threads:
                     thread.start()
                 for thread in threads:
                     thread.join()
-            except BaseException:  # Ctrl-C comes here alone
-                self.meeting.stop()
+            except BaseException:  # only this thread gets Ctrl-C
+                self.barrier.abort()
                 for thread in threads:
                     thread.join()
                 raise
@@ -74,8 +73,8 @@ class GroupTrainer:
         log.info("%d runs together: %d steps joint, %d alone", len(self.runs), together, alone)
 
     def _train(self, number: int, run: Run) -> None:
-        with suppress(BarrierStopped), self.meeting.attend(number):
-            self.tell(number, run_isolated(run, loss_strategy=JointLoss(number, self)))
+        with suppress(BarrierAborted), self.barrier.member(number):
+            self.on_end(number, run_isolated(run, loss_strategy=JointLoss(number, self)))
 
     def sum_losses(
         self, seat: Member, task: Any, model: Any, parts: Sequence[dict[str, Any]]
@@ -87,22 +86,22 @@ class GroupTrainer:
         pad_id: Any = data.tokenizer.pad_token_id
         draw = (data.seed, seat.learner.trainer.fit_loop.total_batch_idx)
         brought = MemberBatch(task, model, *seat[2:], parts, data.whole, pad_id, draw)
-        given = self.meeting.meet(seat.number, brought)
-        total = _HandOut.apply(given.total, given.gradients, *seat.weights.values())
+        given = self.barrier.wait(seat.number, brought)
+        total = _UseGradients.apply(given.total, given.gradients, *seat.weights.values())
         return total, given.terms
 
     def _share_frozen(self, seat: Member) -> None:
-        """Let a run use the frozen weights that the others use, once they are where it trains.
+        """Point the frozen weights of a run to those of the group, once they are on its device.
 
-        Only what they hold is shared: each run moves its own parameters from and to its device.
+        Only the data is shared: each run moves its own parameters to and from its device.
         """
         for name, parameter in seat.learner.model.named_parameters():
             if parameter.requires_grad or ".original_module." in name:
-                continue  # the latter is the head before training, which nothing reads
-            held = self.frozen.setdefault(name, parameter.data)
-            if not torch.equal(held, parameter.data):
-                raise RunError(f"{name} is frozen, but not as in the runs it is trained with")
-            parameter.data = held
+                continue  # peft's unused copy of the head from before training
+            shared = self.frozen.setdefault(name, parameter.data)
+            if not torch.equal(shared, parameter.data):
+                raise RunError(f"{name} is frozen, but differs from the other runs of the group")
+            parameter.data = shared
         self.sharing.add(seat.number)
 
 
@@ -133,18 +132,19 @@ class JointLoss(LossStrategy):
         return self.group.sum_losses(self.member, task, model, parts)
 
 
-def _use_one_heap() -> None:
-    """Let new threads share the heaps there are: one at a time works, and glibc gives each its own.
+def _limit_heaps() -> None:
+    """Let new threads share the existing heaps, since only one thread runs at a time.
 
-    What one thread frees the others could not use: eight runs took half as much memory again.
+    By default glibc gives each its own, whose freed memory the others cannot use: eight runs took
+    half as much memory again.
     """
-    limit = getattr(ctypes.CDLL(None), "mallopt", None)
-    if limit is not None:
-        limit(M_ARENA_MAX, 1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
 
 
-class _HandOut(torch.autograd.Function):
-    """Gives each weight the gradient that was made for it."""
+class _UseGradients(torch.autograd.Function):
+    """Gives each weight the gradient that the joint pass computed for it."""
 
     @staticmethod
     def forward(ctx: Any, total: Tensor, gradients: Sequence[Any], *weights: Tensor) -> Tensor:

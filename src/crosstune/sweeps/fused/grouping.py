@@ -1,13 +1,12 @@
 """Which runs of a sweep can be trained together, and why the others cannot.
 
-Runs go together whose passes through the model differ in nothing but numbers: the same base, data,
-batch size and shape of the method. Each keeps its seed, scale, rate of dropout, optimizer,
-schedule, clipping, number of steps and early stopping. Imports nothing heavy. Called by the
-launcher `hydra/launcher=fused`.
+Runs form a group if their passes through the model differ in numbers only: same base model, data,
+batch size and shape of the method. Seed, scale, dropout rate, optimizer, schedule, clipping, number
+of steps and early stopping may differ. Imports nothing heavy.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from crosstune.config.compose import to_dict
@@ -16,7 +15,7 @@ from crosstune.errors import CrosstuneError
 from crosstune.runs.fingerprint import resolve_defaults, result_config
 
 KINDS = (TaskType.classification, TaskType.tagging)
-OPTIONS = ("crf", "separator")  # of a kind, with which its loss is another
+TASK_OPTIONS = ("crf", "separator")  # they change the loss
 METHODS = (
     "peft.LoraConfig",
     "peft.IA3Config",
@@ -25,10 +24,13 @@ METHODS = (
     "crosstune.methods.bitfit.BitFitConfig",
     "crosstune.methods.bottleneck.BottleneckConfig",
 )
-LANGUAGES = ("above_language", "invertible")  # parts of MAD-X
-FREE = {"method": ("learning_rate",), "trainer": ("patience", "gradient_clip_val")}
-NUMBERS = ("lora_alpha", "lora_dropout")
-STEPS = ("max_epochs", "max_steps", "log_every_n_steps")  # each run has its own loop
+MADX_OPTIONS = ("above_language", "invertible")
+# options in which runs of a group may differ
+FREE = {
+    "method": ("learning_rate",),
+    "trainer": ("patience", "gradient_clip_val", "max_epochs", "max_steps", "log_every_n_steps"),
+}
+FREE_PEFT = ("lora_alpha", "lora_dropout")
 
 
 class RunGroups(NamedTuple):
@@ -39,40 +41,45 @@ class RunGroups(NamedTuple):
 
 
 def make_groups(runs: Mapping[int, Run], size: int) -> RunGroups:
-    """Return groups of at most `size` runs."""
+    """Divide runs into groups of at most `size`."""
     alone: dict[int, str] = {}
-    found: dict[str, list[int]] = {}
-    first: dict[str, int] = {}
-    for number, given in runs.items():
+    by_shape: dict[str, list[int]] = {}
+    first_with: dict[str, int] = {}
+    for number, unresolved in runs.items():
         try:
-            run = resolve_defaults(given)
+            run = resolve_defaults(unresolved)
         except CrosstuneError as error:
-            alone[number] = str(error)  # it is told again where the run is done, and recorded
+            alone[number] = str(error)  # training the run raises it again and records it
             continue
-        whole = [result_config(run), run.outputs, run.experiment]
-        same = first.setdefault(json.dumps(whole, sort_keys=True), number)
-        if same != number:
-            alone[number] = f"it is run {same + 1} once more"
+        identity = json.dumps([result_config(run), run.outputs, run.experiment], sort_keys=True)
+        first = first_with.setdefault(identity, number)
+        if first != number:
+            alone[number] = f"it is run {first + 1} once more"
         elif reason := find_obstacle(run):
             alone[number] = reason
         else:
-            found.setdefault(shape_of(run), []).append(number)
-    together = [group for numbers in found.values() for group in _part(numbers, size)]
-    reason = "no other run has its base, data and shape"
-    alone |= {number: reason for group in together if len(group) == 1 for number in group}
-    return RunGroups([group for group in together if len(group) > 1], dict(sorted(alone.items())))
+            by_shape.setdefault(shape_of(run), []).append(number)
+    together: list[list[int]] = []
+    for numbers in by_shape.values():
+        for start in range(0, len(numbers), size):
+            group = numbers[start : start + size]
+            if len(group) > 1:
+                together.append(group)
+            else:
+                alone[group[0]] = "no other run has its base, data and shape"
+    return RunGroups(together, dict(sorted(alone.items())))
 
 
 def find_obstacle(run: Run) -> str:
-    """Return why a run can go with no other; nothing if it can."""
+    """Return why a run cannot be trained in any group; "" if it can."""
     peft = run.method.peft or {}
     if run.data.kind not in KINDS:
         return f"data.kind={run.data.kind.name}"
-    if set(OPTIONS) & {name for name, value in run.data.task.items() if value}:
+    if set(TASK_OPTIONS) & {name for name, value in run.data.task.items() if value}:
         return f"data.task={run.data.task}"
     if run.method.peft is None:
         return f"method={run.method.name} leaves nothing frozen"
-    if peft.get("_target_") not in METHODS or any(peft.get(option) for option in LANGUAGES):
+    if peft.get("_target_") not in METHODS or any(peft.get(option) for option in MADX_OPTIONS):
         return f"method={run.method.name}"
     if run.trainer.devices > 1:
         return f"trainer.devices={run.trainer.devices}"
@@ -84,24 +91,19 @@ def find_obstacle(run: Run) -> str:
 
 
 def shape_of(run: Run) -> str:
-    """Return what runs that go together have in common."""
-    plain = to_dict(run)
-    free = {**FREE, "trainer": (*FREE["trainer"], *STEPS)}
+    """Return what all runs of a group have in common, as JSON."""
+    config = to_dict(run)
     common: dict[str, Any] = {
-        name: {key: value for key, value in plain[name].items() if key not in free.get(name, ())}
+        name: {key: value for key, value in config[name].items() if key not in FREE.get(name, ())}
         for name in ("data", "model", "method", "trainer")
     }
     peft = common["method"]["peft"]
     common["method"]["peft"] = {
-        **{key: value for key, value in peft.items() if key not in NUMBERS},
-        "dropped": bool(peft.get("lora_dropout")),  # at rate 0 peft puts no dropout there
+        **{key: value for key, value in peft.items() if key not in FREE_PEFT},
+        "has_lora_dropout": bool(peft.get("lora_dropout")),  # at rate 0 peft adds no dropout module
     }
     if run.model.origin is ModelOrigin.scratch or run.model.extend_vocab:
         common["seed"] = run.seed  # it draws weights that stay frozen
     if run.tuned:
-        common["optimizer"] = plain["optimizer"]  # part of what names the arm
+        common["optimizer"] = config["optimizer"]  # it identifies the arm of the tuned values
     return json.dumps([common, run.outputs, run.experiment], sort_keys=True)
-
-
-def _part(numbers: Sequence[int], size: int) -> list[list[int]]:
-    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]

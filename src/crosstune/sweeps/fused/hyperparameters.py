@@ -1,55 +1,58 @@
-"""Numbers of a model that are no weights, and in which runs that are trained together may differ.
+"""Numbers in a model that are not weights and may differ within a group: LoRA scales and dropout.
 
-They are LoRA's scale and the rates of dropout. Called by `company.py`, which reads them, and by
-`step.py`, which gives each run its own in a pass that all share.
+A group shares one pass through one model; `override_settings` gives each run its own numbers in it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from typing_extensions import override
 
-Place = tuple[str, str]  # a module, and the adapter in it that has the scale; "" for dropout
+SettingKey = tuple[str, str]  # a module, and the adapter whose scale it is; "" for dropout
 
 
 class RatedDropout(nn.Dropout):
-    """Dropout whose rate is a tensor, so that it may differ between runs."""
+    """Dropout whose rate is a tensor, so that it can be mapped over runs."""
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
-        """Return the input with a random share set to 0 and the rest scaled up."""
-        kept = torch.rand_like(input) >= self.p
-        return input * kept / (1.0 - self.p)
+        keep = torch.rand_like(input) >= self.p
+        return input * keep / (1.0 - self.p)
 
 
-def read_settings(model: nn.Module) -> dict[Place, float]:
-    """Return the numbers of a model by place."""
-    found: dict[Place, float] = {}
+def read_settings(model: nn.Module) -> dict[SettingKey, float]:
+    """Return the LoRA scales and dropout rates of a model."""
+    settings: dict[SettingKey, float] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            found |= {(name, adapter): scale for adapter, scale in module.scaling.items()}
+            settings |= {(name, adapter): scale for adapter, scale in module.scaling.items()}
         elif isinstance(module, nn.Dropout):
-            found[name, ""] = module.p
-    return found
+            settings[name, ""] = module.p
+    return settings
 
 
-def differing(each: list[dict[Place, float]]) -> dict[Place, list[float]]:
-    """Return the numbers that are not the same in all models, one a model.
+def find_differences(
+    settings: Sequence[Mapping[SettingKey, float]],
+) -> dict[SettingKey, list[float]]:
+    """Return the settings that are not the same in all models, with a value for each model.
 
-    >>> differing([{("a", ""): 0.1, ("b", "default"): 2.0}, {("a", ""): 0.1, ("b", "default"): 4}])
+    >>> one = {("a", ""): 0.1, ("b", "default"): 2.0}
+    >>> find_differences([one, {**one, ("b", "default"): 4}])
     {('b', 'default'): [2.0, 4]}
     """
-    values = {place: [own[place] for own in each] for place in each[0]}
-    return {place: own for place, own in values.items() if len(set(own)) > 1}
+    values = {key: [each[key] for each in settings] for key in settings[0]}
+    return {key: column for key, column in values.items() if len(set(column)) > 1}
 
 
 @contextmanager
-def using(model: nn.Module, settings: Mapping[Place, Tensor]) -> Iterator[None]:
-    """Let a model have these numbers for a while, in training."""
-    modules = {place: model.get_submodule(place[0]) for place in settings}
-    before = {place: (type(module), dict(vars(module))) for place, module in modules.items()}
+def override_settings(model: nn.Module, settings: Mapping[SettingKey, Tensor]) -> Iterator[None]:
+    """Replace settings of a model in training mode, and restore them at the end."""
+    modules = {key: model.get_submodule(key[0]) for key in settings}
+    before = {key: (type(module), dict(vars(module))) for key, module in modules.items()}
     try:
         for (name, adapter), value in settings.items():
             module: Any = modules[name, adapter]
@@ -60,6 +63,6 @@ def using(model: nn.Module, settings: Mapping[Place, Tensor]) -> Iterator[None]:
                 module.p = value
         yield
     finally:
-        for place, (kind, state) in before.items():
-            modules[place].__class__ = kind
-            vars(modules[place]).update(state)
+        for key, (kind, state) in before.items():
+            modules[key].__class__ = kind
+            vars(modules[key]).update(state)

@@ -1,86 +1,84 @@
-"""Threads that take turns: one works at a time, and where all meet one of them works for all.
+"""A barrier for threads of which one runs at a time; one that finds all waiting works for all.
 
-Nothing that is one for the whole process (torch's dice, the filters of warnings) is then ever used
-by two threads in turn unawares: a thread gives its turn away only where it meets the others. Knows
-nothing of training. Called by `company.py`.
+State of the whole process (torch's RNG, warning filters) is thus never used by two threads at once:
+a thread gives up its turn only at the barrier. Knows nothing of training.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 
-class BarrierStopped(BaseException):
-    """The work was interrupted from outside; no `except Exception` may take it for a failure."""
+class BarrierAborted(BaseException):
+    """The barrier was aborted; a BaseException, so that no run records it as a failure."""
 
 
 class Barrier:
-    """Where threads bring what they have and get what `work` makes of all of it.
+    """Where threads exchange a value for what `work` computes from the values of all.
 
-    `work` gets number -> what that thread brought, and returns number -> what it gets.
+    `work` gets the values of all waiting members by number, and returns a result for each.
     """
 
     def __init__(
-        self, numbers: Iterable[int], work: Callable[[Mapping[int, Any]], Mapping[int, Any]]
+        self, members: Iterable[int], work: Callable[[Mapping[int, Any]], Mapping[int, Any]]
     ):
-        self.present = set(numbers)
+        self.members = set(members)
         self.work = work
         self.turn = threading.Condition()
-        self.stopped = False
-        self._brought: dict[int, Any] = {}
-        self._made: dict[int, Any] = {}
-        self._error: dict[int, Exception] = {}
+        self.aborted = False
+        self._waiting: dict[int, tuple[Any, Future[Any]]] = {}
 
     @contextmanager
-    def attend(self, number: int) -> Iterator[None]:
-        """Take a turn as soon as there is one; in the end leave, so that nobody waits in vain.
+    def member(self, number: int) -> Iterator[None]:
+        """Wait for a turn, and leave the barrier at the end, so that no other waits in vain.
 
         Raises:
-            Stopped: the meeting was stopped before.
+            BarrierAborted: the barrier was aborted before.
         """
         with self.turn:
             try:
-                if self.stopped:
-                    raise BarrierStopped
+                if self.aborted:
+                    raise BarrierAborted
                 yield
             finally:
-                self.present.discard(number)
+                self.members.discard(number)
                 self.turn.notify_all()
 
-    def meet(self, number: int, brought: Any) -> Any:
-        """Wait until all who are present have brought something; return what is for this one.
+    def wait(self, number: int, value: Any) -> Any:
+        """Wait until all members do, and return the result of this one.
 
         Raises:
-            Stopped: the meeting was stopped meanwhile.
+            BarrierAborted: the barrier was aborted meanwhile.
+            Exception: what `work` raised, in every member.
         """
-        self._brought[number] = brought
-        self.turn.wait_for(lambda: self.stopped or self._is_done(number) or self._are_all_here())
-        if self.stopped:
-            raise BarrierStopped
-        if not self._is_done(number):
+        result: Future[Any] = Future()
+        self._waiting[number] = value, result
+        self.turn.wait_for(
+            lambda: self.aborted or result.done() or self._waiting.keys() == self.members
+        )
+        if self.aborted:
+            raise BarrierAborted
+        if not result.done():
             self._work()
-        if number in self._error:
-            raise self._error.pop(number)
-        return self._made.pop(number)
+        return result.result()
 
-    def stop(self) -> None:
-        """Let every thread end where it meets the others next."""
-        self.stopped = True  # at once: whoever has the turn reads it before giving that away
+    def abort(self) -> None:
+        """End every thread when it reaches the barrier next."""
+        self.aborted = True  # before the lock: the thread that holds it reads this first
         with self.turn:
             self.turn.notify_all()
 
-    def _is_done(self, number: int) -> bool:
-        return number in self._made or number in self._error
-
-    def _are_all_here(self) -> bool:
-        return self._brought.keys() == self.present
-
     def _work(self) -> None:
-        brought = dict(sorted(self._brought.items()))
-        self._brought.clear()
+        waiting = dict(sorted(self._waiting.items()))
+        self._waiting.clear()
         try:
-            self._made.update(self.work(brought))
-        except Exception as error:  # whatever it is, all who wait for it must learn of it
-            self._error.update(dict.fromkeys(brought, error))
+            results = self.work({number: value for number, (value, _) in waiting.items()})
+        except Exception as error:  # any failure is that of all members
+            for _, result in waiting.values():
+                result.set_exception(error)
+        else:
+            for number, (_, result) in waiting.items():
+                result.set_result(results[number])
         self.turn.notify_all()

@@ -1,8 +1,7 @@
-"""Kernels for a model that is mapped over runs: the runs become further items of the batch.
+"""Kernels for a model under `torch.func.vmap`: the runs become further items of the batch.
 
-`torch.func.vmap` has no rule for attention on a CPU, and parts a linear layer into a product and a
-sum. Where all runs share the weights, or a kernel has none, folding the runs into the batch is the
-same and costs what one larger batch does. Called by `step.py`.
+vmap has no rule for attention on a CPU, and splits a linear layer into a product and a sum. Where
+all runs share the weights, folding the runs into the batch gives the same at the cost of one batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
-from crosstune.models.acceleration import vmap_kernels as mapped
+from crosstune.models.acceleration import vmap_kernels
 
 
 class VmapFolding(TorchFunctionMode):
-    """Within it, attention and linear layers of mapped tensors are folded."""
+    """Within this context, attention and linear layers of mapped tensors are folded."""
 
+    @override
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -27,20 +28,19 @@ class VmapFolding(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call the folded kernel where there is one."""
         options = dict(kwargs or {})
-        if func is linear and mapped.is_batched(args[0]):
+        if func is linear and vmap_kernels.is_batched(args[0]):
             bias = args[2] if len(args) > 2 else options.get("bias")
-            return mapped.apply_batched(_multiply, *args[:2], bias)
-        if func is scaled_dot_product_attention and mapped.is_batched(args[0]):
+            return vmap_kernels.apply_batched(_folded_linear, *args[:2], bias)
+        if func is scaled_dot_product_attention and vmap_kernels.is_batched(args[0]):
             options |= zip(("attn_mask", "dropout_p", "is_causal"), args[3:], strict=False)
             tensors = (*args[:3], options.pop("attn_mask", None))
-            return mapped.apply_batched(partial(_attend, **options), *tensors)
+            return vmap_kernels.apply_batched(partial(_folded_attention, **options), *tensors)
         return func(*args, **options)
 
 
-def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return a linear layer of input (runs, …, in), weight and bias of each run or of all."""
+def _folded_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a linear layer to input (runs, …, in); weight and bias are of (1 or runs, …)."""
     runs = len(input)
     if len(weight) == 1 and (bias is None or len(bias) == 1):
         return linear(input, weight[0], None if bias is None else bias[0])
@@ -52,9 +52,11 @@ def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return output.view(*input.shape[:-1], -1)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **how: Any) -> Tensor:
-    """Return attention, which has no weights, of tensors (runs, …)."""
+def _folded_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> Tensor:
+    """Apply attention, which has no weights, to tensors of (1 or runs, …)."""
     runs = len(query)
     tensors = (query, key, value) if mask is None else (query, key, value, mask)
     folded: Any = [t.expand(runs, *t.shape[1:]).flatten(0, 1) for t in tensors]
-    return scaled_dot_product_attention(*folded, **how).unflatten(0, (runs, -1))
+    return scaled_dot_product_attention(*folded, **options).unflatten(0, (runs, -1))
