@@ -10,11 +10,16 @@ import pytest
 from scipy import stats
 
 from crosstune.errors import ConfigError
-from crosstune.reporting.comparison import Comparison, compare_cells, read_comparison
-from crosstune.reporting.derived import build_differences
+from crosstune.reporting.comparison import (
+    Candidate,
+    Comparison,
+    build_differences,
+    compare_cells,
+    read_comparison,
+)
+from crosstune.reporting.render import render_latex, render_markdown
 from crosstune.reporting.report import ReportOptions, write_report
 from crosstune.reporting.statistics import SignificanceRule
-from crosstune.reporting.tables import render_latex, render_markdown
 from tests.reporting.test_report import Page, check_page, printed
 from tests.reporting.test_tables import HOSTILE, check_csv, check_latex, check_markdown
 
@@ -239,14 +244,12 @@ def test_no_label_breaks_the_differences(study, text):
 def claims_of(seed, shift, arms=4, seeds=10):
     """Return which of the arms a table of made-up scores claims to differ from full."""
     draw = random.Random(seed)  # noqa: S311 - draws cases, keeps no secret
-    cells = []
+    candidates = []
     for number in range(arms + 1):
-        scores = tuple(draw.gauss(0.8 + shift * (number > 0), 0.01) for _ in range(seeds))
-        cell = {"model": "m", "method": f"arm{number}" if number else "full", "column": 0}
-        cell |= {"conditions": "", "seeds": tuple(range(seeds)), "scores": scores}
-        cells.append(cell | {"arm": cell["method"]})
-    compare_cells(cells, Comparison())
-    return [cell["claimed"] for cell in cells[1:]]
+        scores = [draw.gauss(0.8 + shift * (number > 0), 0.01) for _ in range(seeds)]
+        method = f"arm{number}" if number else "full"
+        candidates.append(Candidate("group", method, method, dict(enumerate(scores))))
+    return [cell.claimed for cell in compare_cells(candidates, Comparison())[1:]]
 
 
 def test_of_a_thousand_tables_without_a_difference_about_one_in_twenty_claims_one_at_most():
@@ -271,10 +274,9 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
     held = 0
     for seed in range(2000):
         draw = random.Random(seed)  # noqa: S311 - draws cases, keeps no secret
-        cell = {"model": "m", "method": "full", "arm": "full", "column": 0, "conditions": ""}
-        cell |= {"seeds": range(5), "scores": tuple(draw.gauss(0.8, 0.01) for _ in range(5))}
-        compare_cells([cell], Comparison())
-        held += cell["low"] <= 0.8 <= cell["high"]
+        scores = dict(enumerate(draw.gauss(0.8, 0.01) for _ in range(5)))
+        (cell,) = compare_cells([Candidate("group", "full", "full", scores)], Comparison())
+        held += cell.low <= 0.8 <= cell.high
     assert abs(held / 2000 - 0.95) < 3 * math.sqrt(0.05 * 0.95 / 2000)
 
 
@@ -284,6 +286,6 @@ def test_the_rule_of_a_comparison_is_five_and_ten_seeds():
 
 def test_the_cells_of_a_table_hold_what_was_compared(study):
     add_arms(study, 2)
-    cells = {cell["arm"]: cell for cell in study.table().cells}
-    pairs = zip(cells["lora"]["scores"], cells["full"]["scores"], strict=True)
-    assert cells["lora"]["differences"] == pytest.approx([ours - theirs for ours, theirs in pairs])
+    cells = {cell.arm: cell for cell in study.table().cells}
+    pairs = zip(cells["lora"].scores, cells["full"].scores, strict=True)
+    assert cells["lora"].differences == pytest.approx([ours - theirs for ours, theirs in pairs])

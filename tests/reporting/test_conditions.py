@@ -2,8 +2,8 @@ import re
 
 import pytest
 
+from crosstune.reporting.render import render_latex, render_markdown
 from crosstune.reporting.report import print_report, write_report
-from crosstune.reporting.tables import render_latex, render_markdown
 
 # What must be equal in a comparison, and another value of it.
 SETTINGS = {

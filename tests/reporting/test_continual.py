@@ -11,17 +11,12 @@ from crosstune.reporting.continual import (
     build_stages,
 )
 from crosstune.reporting.records import read_records, to_frame
-from crosstune.reporting.tables import render_latex, render_markdown
+from crosstune.reporting.render import render_latex, render_markdown
 from tests.reporting.test_tables import check_markdown
 
 
-def matrix_frame(*matrices):
-    return [
-        {"stage": i, "tested": "abc"[j], "seed": seed, "value": value}
-        for seed, matrix in enumerate(matrices)
-        for i, row in enumerate(matrix, 1)
-        for j, value in enumerate(row)
-    ]
+def by_seed(*matrices):
+    return dict(enumerate(matrices))
 
 
 FIRST = [[0.9, 0.1, 0.2], [0.7, 0.8, 0.3], [0.6, 0.7, 0.8]]
@@ -51,26 +46,26 @@ def test_one_stage_has_no_backward_transfer():
 
 
 def test_a_matrix_of_stages_is_a_table_of_means_over_seeds():
-    table = build_stages("study", "lora", matrix_frame(FIRST, SECOND), ["a", "b", "c"])
+    table = build_stages("study", "lora", by_seed(FIRST, SECOND), ["a", "b", "c"])
     assert table.headers == ("stage · trained on", "a", "b", "c", "average")
     assert table.rows[0][:3] == ("1 · a", "80.0 ± 14.1 (2)", "10.0 ± 0.0 (2)")
     assert table.rows[2][4] == "70.0 ± 0.0 (2)"
 
 
 def test_the_notes_of_a_matrix_give_average_accuracy_and_backward_transfer():
-    (note,) = build_stages("study", "lora", matrix_frame(FIRST, SECOND), ["a", "b", "c"]).notes
+    (note,) = build_stages("study", "lora", by_seed(FIRST, SECOND), ["a", "b", "c"]).notes
     assert "last stage: 70.0 ± 0.0 (2)" in note
     assert "on earlier: -10.0 ± 14.1 (2)" in note
 
 
 def test_a_score_that_was_not_measured_is_in_no_mean_of_a_matrix():
-    scores = matrix_frame(FIRST, SECOND)[:-1]
-    table = build_stages("study", "lora", scores, ["a", "b", "c"])
+    partial = [*SECOND[:2], [*SECOND[2][:2], math.nan]]
+    table = build_stages("study", "lora", by_seed(FIRST, partial), ["a", "b", "c"])
     assert table.rows[2][3:] == ("80.0 (1 of 2)", "70.0 (1 of 2)")
 
 
 def test_a_matrix_renders_like_the_main_table():
-    table = build_stages("study", "a|b", matrix_frame(FIRST), ["a", "b", "c"])
+    table = build_stages("study", "a|b", by_seed(FIRST), ["a", "b", "c"])
     check_markdown(render_markdown(table), 5)
     assert r"3 \textperiodcentered{} c & 60.0 (1)" in render_latex(table)
 
@@ -96,5 +91,5 @@ def test_the_stages_of_finished_records_make_a_matrix_for_each_arm(study):
     records = read_records(study.outputs, "study")
     tables = build_stage_tables("study", to_frame(records), records)
     assert ["full" in table.caption for table in tables] == [True, False]
-    direct = build_stages("study", "x", matrix_frame(FIRST, SECOND), ["a", "b", "c"])
+    direct = build_stages("study", "x", by_seed(FIRST, SECOND), ["a", "b", "c"])
     assert [table.rows for table in tables] == [direct.rows, direct.rows]

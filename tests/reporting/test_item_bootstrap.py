@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from crosstune.reporting.comparison import Comparison
 from crosstune.reporting.errors.gather import gather_errors
-from crosstune.reporting.item_bootstrap import measure_macro_f1, widen
+from crosstune.reporting.item_bootstrap import add_item_intervals, measure_macro_f1
 from crosstune.reporting.records import to_frame
 from crosstune.reporting.report import write_report
 from crosstune.reporting.tables import build_table
@@ -23,11 +23,12 @@ def widened(study):
     records = study.read()
     scores = to_frame(records)
     table = build_table("study", scores, records)
-    return widen(table, gather_errors(table, scores, records), Comparison().rule).cells
+    errors = gather_errors(table, scores, records)
+    return add_item_intervals(table, errors, Comparison().rule).cells
 
 
 def cell_of(study, arm="lora"):
-    (cell,) = [cell for cell in widened(study) if cell["arm"] == arm]
+    (cell,) = [cell for cell in widened(study) if cell.arm == arm]
     return cell
 
 
@@ -53,30 +54,30 @@ def test_the_variance_over_test_sets_is_that_of_a_share(study):
     cell = cell_of(study)
     p = np.mean(same, axis=0)
     error = p.std(ddof=1) / math.sqrt(ITEMS)
-    half = (cell["high_over_items"] - cell["low_over_items"]) / 2
+    half = (cell.high_over_items - cell.low_over_items) / 2
     assert half == pytest.approx(1.97 * error, rel=0.15)
 
 
 def test_an_interval_over_test_sets_is_wider_where_seeds_agree(study):
     add_runs(study, [chances()[0]] * 4 + [chances()[1]])
     cell = cell_of(study)
-    assert cell["low_over_items"] < cell["low"] < cell["high"] < cell["high_over_items"]
+    assert cell.low_over_items < cell.low < cell.high < cell.high_over_items
 
 
 def test_a_score_that_does_not_follow_from_the_predictions_has_no_such_interval(study):
     add_runs(study, chances(), score=0.123)
-    assert math.isnan(cell_of(study)["low_over_items"])
+    assert math.isnan(cell_of(study).low_over_items)
 
 
 def test_a_run_without_predictions_leaves_the_cell_without(study):
     add_runs(study, chances())
     next(study.folder.glob("*/predictions.parquet")).unlink()
-    assert math.isnan(cell_of(study)["low_over_items"])
+    assert math.isnan(cell_of(study).low_over_items)
 
 
 def test_four_seeds_are_too_few(study):
     add_runs(study, chances(seeds=4))
-    assert math.isnan(cell_of(study)["low_over_items"])
+    assert math.isnan(cell_of(study).low_over_items)
 
 
 def test_the_difference_of_two_arms_has_an_interval_over_the_same_test_sets(study):
@@ -85,9 +86,9 @@ def test_the_difference_of_two_arms_has_an_interval_over_the_same_test_sets(stud
     add_runs(study, right, method="full")
     add_runs(study, worse)
     cell = cell_of(study)
-    low, high = cell["difference_low_over_items"], cell["difference_high_over_items"]
-    assert low < cell["difference"] < high
-    alone = cell["high_over_items"] - cell["low_over_items"]
+    low, high = cell.difference_low_over_items, cell.difference_high_over_items
+    assert low < cell.difference < high
+    alone = cell.high_over_items - cell.low_over_items
     assert high - low < 0.8 * alone  # what both find hard is no difference
 
 
@@ -102,7 +103,7 @@ def test_questions_on_one_text_are_drawn_together(study):
             for i, one in enumerate(right)
         ]
         write_rows(study, record, rows)
-    assert cell_of(study)["clusters"] == ITEMS / 4
+    assert cell_of(study).clusters == ITEMS / 4
 
 
 def test_spans_are_resampled_by_their_counts(study):
@@ -111,7 +112,7 @@ def test_spans_are_resampled_by_their_counts(study):
         pairs = [(["B-PER", "O"], ["B-PER", "O"] if one else ["O", "B-PER"]) for one in right]
         scores = {"test": {"es": {"f1": sum(right) / ITEMS}}}
         add_answers(study, "tagging", pairs, seed=seed, scores=scores)
-    assert cell_of(study)["clusters"] == ITEMS
+    assert cell_of(study).clusters == ITEMS
 
 
 def count_classes(pairs, labels):
@@ -143,7 +144,7 @@ def test_macro_f1_is_resampled_by_class(study):
         headline = {"split": "validation", "metric": "macro_f1"}
         add_answers(study, "classification", pairs, seed=seed, scores=scores, headline=headline)
     cell = cell_of(study)
-    assert cell["low_over_items"] < cell["mean"] < cell["high_over_items"]
+    assert cell.low_over_items < cell.mean < cell.high_over_items
 
 
 def test_page_and_csv_give_the_interval(study):

@@ -8,7 +8,7 @@ from crosstune.reporting.records import list_runs, read_records, to_frame
 
 
 def scores_of(study, **wanted):
-    rows = to_frame(study.read())
+    rows = to_frame(study.read()).to_dict("records")
     return [row["value"] for row in rows if wanted.items() <= row.items()]
 
 
@@ -28,7 +28,7 @@ def test_a_score_stands_in_the_row_of_its_split_language_and_metric(study):
 
 def test_a_run_without_scores_keeps_one_row(study):
     study.fail()
-    assert [row["status"] for row in to_frame(study.read())] == ["failed"]
+    assert list(to_frame(study.read())["status"]) == ["failed"]
 
 
 def test_a_score_that_was_not_measured_has_no_row(study):
@@ -140,4 +140,10 @@ def test_the_same_run_in_two_folders_counts_once(study):
 
 def test_half_of_a_surrogate_pair_in_a_label_can_be_written_again(study):
     study.add(method="\ud800")
-    assert to_frame(study.read())[0]["method"].encode("utf-8")
+    assert to_frame(study.read())["method"][0].encode("utf-8")
+
+
+def test_half_of_a_surrogate_pair_in_a_plan_can_be_written_again(study):
+    study.add()
+    frame = to_frame(study.read([study.plan(method="\ud800", data="other")]))
+    assert list(frame["method"][-1:]) == ["\ufffd"]

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from crosstune.reporting.derived import build_costs, render_costs
+from crosstune.reporting.costs import build_costs, render_costs
 from crosstune.reporting.records import COSTS
-from crosstune.reporting.tables import render_csv, render_latex, render_markdown
+from crosstune.reporting.render import render_latex, render_markdown
+from crosstune.reporting.tables import render_cells
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -27,7 +28,7 @@ HOSTILE = [
 
 
 def read_csv(table):
-    return list(csv.DictReader(io.StringIO(render_csv(table))))
+    return list(csv.DictReader(io.StringIO(render_cells(table.cells))))
 
 
 def check_markdown(text, columns):
@@ -282,7 +283,7 @@ def test_no_label_breaks_the_latex(study, text):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_label_runs_in_a_spreadsheet(study, text):
     study.add(method=text, data=text, model=text)
-    check_csv(render_csv(study.table()))
+    check_csv(render_cells(study.table().cells))
 
 
 def test_the_check_of_markdown_sees_a_label_that_is_not_escaped():
@@ -299,7 +300,7 @@ def test_the_check_of_latex_sees_a_label_that_is_not_escaped(study):
 def test_the_check_of_csv_sees_a_label_that_is_not_escaped(study):
     study.add(method="xyz")
     with pytest.raises(AssertionError):
-        check_csv(render_csv(study.table()).replace("xyz", "=cmd()"))
+        check_csv(render_cells(study.table().cells).replace("xyz", "=cmd()"))
 
 
 def test_hostile_labels_in_notes_are_escaped_too(study):
@@ -311,4 +312,4 @@ def test_hostile_labels_in_notes_are_escaped_too(study):
 def test_the_same_table_renders_the_same(study):
     study.add()
     table = study.table()
-    assert render_csv(table) == render_csv(replace(table))
+    assert render_cells(table.cells) == render_cells(replace(table).cells)

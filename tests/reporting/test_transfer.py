@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from crosstune.reporting.tables import render_latex, render_markdown
+from crosstune.reporting.render import render_latex, render_markdown
 from crosstune.reporting.transfer import (
     build_transfer,
     measure_transfer,
@@ -162,7 +162,7 @@ def test_no_label_breaks_any_form_of_the_transfer_table(study, text):
     assert not any(mark in render_latex(table) for mark in ("<", "\x1b", "\u202e", "=cmd() &="))
 
 
-def test_the_numbers_behind_a_transfer_table_are_in_its_cells(study):
+def test_a_transfer_table_holds_the_numbers_behind_it(study):
     study.add(scores=scored(es=0.75, zh=0.25))
-    gaps = [row for row in transfer_of(study).cells if row["measure"] == "transfer_gap"]
+    gaps = [row for row in transfer_of(study).numbers if row["measure"] == "transfer_gap"]
     assert [(row["arm"], row["mean"]) for row in gaps] == [("lora", 0.5)]

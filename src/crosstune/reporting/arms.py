@@ -1,7 +1,7 @@
-"""Which runs may be averaged: the names of data sets and arms, and what stands in for what.
+"""Which runs may be averaged: names for data sets and arms.
 
-Runs equal in dataset, train_language, model and arm differ in nothing but the seed. Works on
-plain records; `frame.py` calls it, and nothing is read or averaged here.
+Runs equal in dataset, train_language, model and arm differ only in their seed. An arm is a method
+with the settings that vary within it. Works on plain records.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ _ALL_OPTIONS = OPTIONS | RETIRED_OPTIONS
 # Runs that differ in these alone belong to one arm.
 _IRRELEVANT = tuple(f"{key}." for key, facts in _ALL_OPTIONS.items() if not facts.changes_result)
 _IRRELEVANT += ("seed.",)
-_NAMES = {"data", "language", "model", "method", "seed"}  # of a planned run
+_PLANNED = {"data", "language", "model", "method", "seed"}  # of a planned run
 _SPLITS = ("data.train", "data.validation", "data.test")
 # compared by content, not by path
 _FILES = tuple(f"{key}." for key in OPTIONS if key.startswith("data.") and OPTIONS[key].is_path)
+_GROUP = ("model", "method", "data", "train_language")
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 # at these values an option is the same as absent: records of other versions lack it
@@ -49,13 +50,13 @@ def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
 
 
 def name_datasets(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return each run's data set: its name, with `#digest` where one name covers several contents.
+    """Return each run's data set: its name, with `#digest` where one name has several contents.
 
-    A run that failed before it had read every file joins the only content that its digests fit;
-    `#?` marks a run whose files are not known.
+    A run that failed before it read every file gets the only content that fits its digests; `#?`
+    marks a run whose files are not known.
     """
     groups = defaultdict(list)
-    contents = [_content(record) for record in records]
+    contents = [_collect_digests(record) for record in records]
     labels = [record["data"] for record in records]
     for i, record in enumerate(records):
         groups[record["data"], record["train_language"]].append(i)
@@ -63,18 +64,18 @@ def name_datasets(records: Sequence[Mapping[str, Any]]) -> list[str]:
         finished = {contents[i] for i in members if records[i]["status"] == "finished"}
         known = finished or {contents[i] for i in members if contents[i]}
         for i in members:
-            near = [content for content in known if contents[i] < content]
-            if contents[i] not in known and len(near) == 1:
-                contents[i] = near[0]
+            supersets = [content for content in known if contents[i] < content]
+            if contents[i] not in known and len(supersets) == 1:
+                contents[i] = supersets[0]
         variants = {contents[i] for i in members}
         if len(variants) > 1:
-            suffixes = _suffixes(variants)
+            suffixes = _name_contents(variants)
             for i in members:
                 labels[i] += suffixes[contents[i]]
     return labels
 
 
-def _suffixes(variants: Iterable[frozenset[Any]]) -> dict[frozenset[Any], str]:
+def _name_contents(variants: Iterable[frozenset[Any]]) -> dict[frozenset[Any], str]:
     digests = {
         variant: hashlib.sha256(repr(sorted(variant)).encode()).hexdigest() for variant in variants
     }
@@ -84,11 +85,11 @@ def _suffixes(variants: Iterable[frozenset[Any]]) -> dict[frozenset[Any], str]:
     return {variant: f"#{digests[variant][:length]}" if variant else "#?" for variant in digests}
 
 
-def _content(record: Mapping[str, Any]) -> frozenset[Any]:
+def _collect_digests(record: Mapping[str, Any]) -> frozenset[Any]:
     """Return the digests of a run's files, with the splits each was used for if that is known."""
     roles = defaultdict(list)
     for key, text in flatten({"data": record["config"].get("data")}).items():
-        if _under(key, _FILES) and text.startswith('"'):
+        if _starts_with(key, _FILES) and text.startswith('"'):
             # one file for a split is short for {train_language: file}
             role = f"{key}.{record['train_language']}" if key in _SPLITS else key
             roles[json.loads(text)].append(role)
@@ -97,15 +98,15 @@ def _content(record: Mapping[str, Any]) -> frozenset[Any]:
     return frozenset((pair, copy) for pair, count in pairs.items() for copy in range(count))
 
 
-def _under(key: str, roots: tuple[str, ...]) -> bool:
-    return f"{key}.".startswith(roots)
+def _starts_with(key: str, prefixes: tuple[str, ...]) -> bool:
+    return f"{key}.".startswith(prefixes)
 
 
 def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return each run's method, with `[key=value]` for every setting that varies in that method.
 
-    A setting varies if it takes two values within one data set, train language, model and method;
-    it is then shown for that model and method on every data set, so that rows line up.
+    A setting varies if it takes two values within one data set, train language, model and method.
+    It is then shown for that model and method on every data set, so that rows line up.
     """
     groups = defaultdict(list)
     for i, record in enumerate(records):
@@ -113,8 +114,7 @@ def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:
     settings: list[dict[str, str]] = [{} for _ in records]
     varying: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for group, members in groups.items():
-        finished = [i for i in members if records[i]["status"] == "finished"]
-        digested = all(records[i]["data_sha256"] for i in finished)
+        digested = have_digests([records[i] for i in members])
         for i in members:
             settings[i] = list_settings(records[i], digested)
         for key in set().union(*(settings[i] for i in members)):
@@ -123,22 +123,28 @@ def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     for record, setting in zip(records, settings, strict=True):
         keys = sorted(varying[_group(record)[:2]])
-        shown = ", ".join(f"{key}={show_setting(setting.get(key))}" for key in keys)
+        shown = ", ".join(f"{key}={render_setting(setting.get(key))}" for key in keys)
         labels.append(f"{record['method']} [{shown}]" if shown else record["method"])
     return labels
 
 
-def list_settings(record: Mapping[str, Any], digested: bool) -> dict[str, str]:
-    """Return what can change a run's result, as `flatten` does; a digest outdoes a path.
+def have_digests(records: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether every finished run recorded the digests of its files."""
+    return all(record["data_sha256"] for record in records if record["status"] == "finished")
 
-    Paths of data are left out where it is known that digests stand for them.
+
+def list_settings(record: Mapping[str, Any], digested: bool) -> dict[str, str]:
+    """Return the settings that can change a run's result, flattened as by `flatten`.
+
+    The digest of the weights replaces their path. Paths of data files are left out if `digested`,
+    that is, if digests identify the files.
     """
     dropped = (*_IRRELEVANT, *_FILES) if digested else _IRRELEVANT
     flat = flatten(record["config"])
     settings = {
         key: text
         for key, text in flat.items()
-        if not _under(key, dropped) and _AS_ABSENT.get(key) != text
+        if not _starts_with(key, dropped) and _AS_ABSENT.get(key) != text
     }
     if isinstance(record.get("model_sha256"), str):
         settings.pop("model.path", None)
@@ -147,42 +153,42 @@ def list_settings(record: Mapping[str, Any], digested: bool) -> dict[str, str]:
 
 
 def _group(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(record[key] for key in ("model", "method", "data", "train_language"))
+    return tuple(record[key] for key in _GROUP)
 
 
-def show_setting(text: str | None) -> str:
-    """Return a setting as it stands in a label; different settings never look alike.
+def render_setting(text: str | None) -> str:
+    """Return a setting's JSON text as a label shows it; different settings never look alike.
 
-    >>> show_setting('"lora"'), show_setting('"3"'), show_setting("3"), show_setting(None)
+    >>> render_setting('"lora"'), render_setting('"3"'), render_setting("3"), render_setting(None)
     ('lora', '"3"', '3', 'none')
     """
     if text is None:
         return "none"
     value = json.loads(text)
-    words = ("true", "false", "null", "none", "NaN", "Infinity")
+    reserved = ("true", "false", "null", "none", "NaN", "Infinity")
     if isinstance(value, str) and re.fullmatch(r"[^\W\d][\w./:+-]*", value):
-        text = text if value in words else value
+        text = text if value in reserved else value
     if len(text) <= 60:
         return text
     return f"{text[:48]}…#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def mark_superseded(runs: Iterable[dict[str, Any]]) -> None:
-    """Set `superseded_by` on all but one of the runs that differ in nothing, not even the seed.
+    """Set `superseded_by` on all but one of the runs that are equal even in their seed.
 
     The one that counts is a finished run before any other, and then the one that ended last.
     """
-    twins = defaultdict(list)
+    groups = defaultdict(list)
     for run in runs:
-        twins[(*_group(run), run["dataset"], run["arm"], run["seed"])].append(run)
-    for same in twins.values():
-        same.sort(key=lambda run: (run["status"] == "finished", run["finished"], run["run_id"]))
-        for run in same:
-            run["superseded_by"] = "" if run is same[-1] else same[-1]["run_id"]
+        groups[*_group(run), run["dataset"], run["arm"], run["seed"]].append(run)
+    for equal in groups.values():
+        equal.sort(key=lambda run: (run["status"] == "finished", run["finished"], run["run_id"]))
+        for run in equal:
+            run["superseded_by"] = "" if run is equal[-1] else equal[-1]["run_id"]
 
 
 def name_plan(plan: Mapping[str, Any]) -> str:
-    """Return a planned run's id; one whose configuration was refused goes by its overrides.
+    """Return a planned run's id, or its overrides if its configuration was refused.
 
     >>> name_plan({"overrides": ["method=lroa", "seed=1"], "error": "…"})
     'method=lroa seed=1'
@@ -190,36 +196,36 @@ def name_plan(plan: Mapping[str, Any]) -> str:
     return plan.get("run_id") or " ".join(plan.get("overrides", []))
 
 
-def place_missing(
+def assign_missing_runs(
     missing: Iterable[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return a run for each planned one that left no record, in the one arm it can belong to.
+    """Return a run for each planned one without a record, with its data set and arm.
 
-    Its settings are not known: it joins the arm of its method if there is only one and that lacks
-    its seed; otherwise it stands apart as `method [?]`, and as `data#?` where its files are in
-    doubt. Plans that do not even name data, language, model, method and seed are left out.
+    Its settings are not known. It joins the arm of its method if there is only one and that lacks
+    its seed; otherwise its arm is `method [?]`, and its data set `data#?` where its files are in
+    doubt. Plans that do not name data, language, model, method and seed are left out.
     """
-    datasets, arms, taken = defaultdict(set), defaultdict(set), Counter()
+    datasets, arms, counts = defaultdict(set), defaultdict(set), Counter()
     for run in runs:
         group = _group(run)
         datasets[group[2:]].add(run["dataset"])
         arms[group].add(run["arm"])
         arms[group[:2]].add(run["arm"])
-        taken[*group, run["seed"]] += 1
-    present = {run["run_id"] for run in runs}
-    plans = {name_plan(plan): plan for plan in missing if plan.keys() >= _NAMES}
+        counts[*group, run["seed"]] += 1
+    recorded = {run["run_id"] for run in runs}
+    plans = {name_plan(plan): plan for plan in missing if plan.keys() >= _PLANNED}
     absent = [
-        {key: plan[key] for key in _NAMES - {"language"}}
+        {key: plan[key] for key in _PLANNED - {"language"}}
         | {"run_id": run_id, "train_language": plan["language"]}
         for run_id, plan in plans.items()
-        if run_id not in present
+        if run_id not in recorded
     ]
-    taken.update((*_group(plan), plan["seed"]) for plan in absent)
+    counts.update((*_group(plan), plan["seed"]) for plan in absent)
     for plan in absent:
         group = _group(plan)
         files = datasets[group[2:]] or {plan["data"]}
-        choice = arms[group] or arms[group[:2]] or {plan["method"]}
-        certain = len(choice) == 1 and (taken[*group, plan["seed"]] == 1 or not arms[group[:2]])
+        choices = arms[group] or arms[group[:2]] or {plan["method"]}
+        certain = len(choices) == 1 and (counts[*group, plan["seed"]] == 1 or not arms[group[:2]])
         plan["dataset"] = min(files) if len(files) == 1 else f"{plan['data']}#?"
-        plan["arm"] = min(choice) if certain else f"{plan['method']} [?]"
+        plan["arm"] = min(choices) if certain else f"{plan['method']} [?]"
     return absent

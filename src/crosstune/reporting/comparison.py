@@ -1,21 +1,26 @@
-"""What a cell says beside its mean: its interval, and its difference to the baseline, seed by seed.
+"""Each cell's interval, and its difference to the baseline seed by seed; the table of differences.
 
-`tables.py` and `replication.py` hand in the cells of one table, which is one family of tests; the
-statistics are those of `compare.py`. The second table of a study, its differences, is built here.
+The cells of one table are one family of tests. The statistics are those of `statistics.py`.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crosstune.errors import ConfigError
-from crosstune.reporting.statistics import Claim, SignificanceRule, claim, estimate, pair_seeds
+from crosstune.reporting.cells import ABSENT, Compared, Table
+from crosstune.reporting.statistics import (
+    Estimate,
+    SignificanceRule,
+    claim,
+    estimate,
+    pair_seeds,
+)
 
-Cell = dict[str, Any]
 MARK = "*"  # behind a score that may be claimed to differ from the baseline's
-TOLD = (  # the fields that a comparison adds to a cell, but for `differences`
+COMPARED_COLUMNS = (  # of a CSV file
     "low",
     "high",
     "baseline",
@@ -31,19 +36,19 @@ TOLD = (  # the fields that a comparison adds to a cell, but for `differences`
 
 @dataclass(frozen=True)
 class Comparison:
-    """What scores are compared with, a method or an arm, and from how many seeds on."""
+    """The baseline, a method or an arm, and the rule by which differences to it are judged."""
 
     baseline: str = "full"
     rule: SignificanceRule = field(default_factory=SignificanceRule)
 
     @property
     def percent(self) -> str:
-        """Return the level of the intervals as text."""
+        """The level of the intervals as text."""
         return f"{100 * self.rule.level:g} %"
 
     @property
-    def demand(self) -> str:
-        """Return what a difference must have to be marked."""
+    def requirement(self) -> str:
+        """What a difference must have to be marked."""
         return f"p < {1 - self.rule.level:.2g} after Holm and at least {self.rule.to_claim} seeds"
 
 
@@ -51,7 +56,7 @@ def read_comparison(baseline: str, to_print: str, to_claim: str) -> Comparison:
     """Return the comparison that a command line asks for.
 
     Raises:
-        ConfigError: a number of seeds is none, or less than two.
+        ConfigError: a number of seeds is not a whole number of at least two.
 
     >>> read_comparison("full", "5", "10") == Comparison()
     True
@@ -62,96 +67,130 @@ def read_comparison(baseline: str, to_print: str, to_claim: str) -> Comparison:
     return Comparison(baseline, SignificanceRule(int(to_print), int(to_claim)))
 
 
-def compare_cells(cells: Sequence[Cell], comparison: Comparison) -> None:
-    """Add the fields of `TOLD` and `differences` to every cell; all differences are one family.
+@dataclass(frozen=True)
+class Candidate:
+    """Scores by seed to compare with the baseline of the same `group`.
 
-    The baseline of a cell is the arm in its column, of its model and under its conditions, that is
-    named so or of a method named so; where there are several, or none, `baseline` is empty. What
-    too few seeds leave unsaid is NaN. `differences` are ours minus the baseline's score for each of
-    `difference_seeds`, the seeds that both finished.
+    A group is the cells of one column, model and set of conditions.
     """
-    baselines = _find_baselines(cells, comparison.baseline)
+
+    group: Hashable
+    method: str
+    arm: str
+    scores: Mapping[int, float]
+
+
+def compare_cells(candidates: Sequence[Candidate], comparison: Comparison) -> list[Compared]:
+    """Return each cell's interval and difference; all differences are one family of tests.
+
+    The baseline of a cell is the only arm in its group with the name or method of
+    `comparison.baseline`; where there are several, or none, there is no difference.
+    """
     rule = comparison.rule
-    compared = []
-    for cell in cells:
-        own = estimate(cell["scores"], level=rule.level)
-        shown = own.n >= rule.to_print
-        cell |= {"low": own.low if shown else math.nan, "high": own.high if shown else math.nan}
-        base = baselines.get(_place(cell))
-        cell |= {"baseline": "", "difference_seeds": (), "differences": (), "claimed": False}
-        cell |= dict.fromkeys(("difference", "difference_low", "difference_high"), math.nan)
-        cell |= {"p": math.nan, "p_holm": math.nan}
-        if base and base is not cell:
-            seeds, differences = pair_seeds(_by_seed(cell), _by_seed(base))
-            cell |= {"baseline": base["arm"], "difference_seeds": tuple(seeds)}
-            cell["differences"] = tuple(differences)
-            compared.append(cell)
-    pairs = [estimate(cell["differences"], level=rule.level) for cell in compared]
-    for cell, told in zip(compared, claim(pairs, rule), strict=True):
-        cell |= _tell(told)
+    baselines = _find_baselines(candidates, comparison.baseline)
+    intervals = [estimate([*one.scores.values()], level=rule.level) for one in candidates]
+    fields = [_get_interval(interval, interval.n >= rule.to_print) for interval in intervals]
+    pairs = {
+        i: pair_seeds(candidate.scores, baseline.scores)
+        for i, candidate in enumerate(candidates)
+        if (baseline := baselines.get(candidate.group)) and baseline is not candidate
+    }
+    estimates = [estimate(differences, level=rule.level) for _, differences in pairs.values()]
+    claims = claim(estimates, rule)
+    for (i, (seeds, differences)), judged in zip(pairs.items(), claims, strict=True):
+        fields[i] |= {"baseline": baselines[candidates[i].group].arm}
+        fields[i] |= {"difference_seeds": tuple(seeds), "differences": tuple(differences)}
+        fields[i] |= {"difference": judged.estimate.mean, "p_holm": judged.adjusted}
+        fields[i] |= {"claimed": judged.significant}
+        fields[i] |= _get_interval(judged.estimate, judged.printed, "difference_")
+        fields[i] |= {"p": judged.estimate.p if judged.printed else math.nan}
+    return [Compared(**values) for values in fields]
 
 
-def _tell(told: Claim) -> Cell:
-    pair = told.estimate
-    fields = {"difference": pair.mean, "claimed": told.significant, "p_holm": told.adjusted}
-    if told.printed:
-        fields |= {"difference_low": pair.low, "difference_high": pair.high, "p": pair.p}
-    return fields
+def _get_interval(interval: Estimate, printed: bool, prefix: str = "") -> dict[str, Any]:
+    low, high = (interval.low, interval.high) if printed else (math.nan, math.nan)
+    return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    return cell["column"], cell["model"], cell["conditions"]
+def _find_baselines(candidates: Iterable[Candidate], name: str) -> dict[Hashable, Candidate]:
+    matches = defaultdict(list)
+    for candidate in candidates:
+        if name in (candidate.method, candidate.arm):
+            matches[candidate.group].append(candidate)
+    return {group: arms[0] for group, arms in matches.items() if len(arms) == 1}
 
 
-def _by_seed(cell: Mapping[str, Any]) -> dict[int, float]:
-    return dict(zip(cell["seeds"], cell["scores"], strict=True))
-
-
-def _find_baselines(cells: Iterable[Cell], name: str) -> dict[tuple[Any, ...], Cell]:
-    named = defaultdict(list)
-    for cell in cells:
-        if name in (cell["method"], cell["arm"]):
-            named[_place(cell)].append(cell)
-    return {place: found[0] for place, found in named.items() if len(found) == 1}
-
-
-def count_tests(cells: Iterable[Mapping[str, Any]]) -> int:
+def count_tests(cells: Iterable[Compared]) -> int:
     """Return how many differences of a table were tested."""
-    return sum(not math.isnan(cell["p_holm"]) for cell in cells)
+    return sum(not math.isnan(cell.p_holm) for cell in cells)
 
 
-def explain_mark(cells: Sequence[Mapping[str, Any]], comparison: Comparison) -> str:
-    """Return the legend of the mark, or nothing where no cell bears one."""
-    if not any(cell["claimed"] for cell in cells):
+def explain_mark(cells: Sequence[Compared], comparison: Comparison) -> str:
+    """Return the legend of the mark, or nothing if no cell has one."""
+    if not any(cell.claimed for cell in cells):
         return ""
     return (
-        f" {MARK} differs from {comparison.baseline}: {comparison.demand} "
+        f" {MARK} differs from {comparison.baseline}: {comparison.requirement} "
         f"(differences tested: {count_tests(cells)})."
     )
 
 
-def show_difference(cell: Mapping[str, Any], absent: str) -> str:
-    """Return a difference in percentage points, with what its number of seeds allows.
+def render_difference(cell: Compared) -> str:
+    """Return a difference in percentage points, with the interval if there are enough seeds.
 
-    >>> cell = {"difference": 0.012, "difference_seeds": (1, 2), "difference_low": math.nan}
-    >>> show_difference(cell | {"claimed": False}, "–")
+    >>> render_difference(Compared(low=0, high=0, difference=0.012, difference_seeds=(1, 2)))
     '+1.2 (2)'
     """
-    seeds = len(cell["difference_seeds"])
-    if not seeds:
-        return absent
-    text = format_signed(100 * cell["difference"], 1)
-    if not math.isnan(cell["difference_low"]):
-        low, high = (format_signed(100 * cell[f"difference_{end}"], 1) for end in ("low", "high"))
-        text += f" [{low}, {high}] p {cell['p_holm']:.2g}"
-    return f"{text} ({seeds})" + (MARK if cell["claimed"] else "")
+    text = format_signed(100 * cell.difference, 1)
+    if not math.isnan(cell.difference_low):
+        low, high = (
+            format_signed(100 * end, 1) for end in (cell.difference_low, cell.difference_high)
+        )
+        text += f" [{low}, {high}] p {cell.p_holm:.2g}"
+    return f"{text} ({len(cell.difference_seeds)})" + (MARK if cell.claimed else "")
 
 
 def format_signed(value: float, digits: int) -> str:
-    """Return a number with its sign; what rounds to nothing has none.
+    """Return a number with its sign; a number that is rounded to 0 has none.
 
-    >>> format_signed(-1.25, 1), signed(0.5, 1), signed(-0.01, 1)
+    >>> format_signed(-1.25, 1), format_signed(0.5, 1), format_signed(-0.01, 1)
     ('−1.2', '+0.5', '0.0')
     """
     text = f"{value:+.{digits}f}"
     return text[1:] if not float(text) else text.replace("-", "−")
+
+
+def build_differences(table: Table, comparison: Comparison) -> Table | None:
+    """Return the differences of a study to its baseline, or None if no seed is paired.
+
+    Rows are the arms that have a difference, columns those of the study's table.
+    """
+    compared = [cell for cell in table.cells if cell.difference_seeds]
+    if not compared:
+        return None
+    rows = sorted({cell.row for cell in compared})
+    row_of = {row: index for index, row in enumerate(rows)}
+    cells = tuple(replace(cell, row=row_of[cell.row]) for cell in compared)
+    lines = [[table.rows[row][0], *[ABSENT] * len(table.columns)] for row in rows]
+    for cell in cells:
+        lines[cell.row][1 + cell.column] = render_difference(cell)
+    groups = (
+        (name, tuple(row_of[row] for row in members if row in row_of))
+        for name, members in table.groups
+    )
+    return Table(
+        experiment=table.experiment,
+        caption=f"{table.experiment}: differences to {comparison.baseline} in percentage points, "
+        f"seed by seed: mean [{comparison.percent} interval] p after Holm over "
+        f"{count_tests(cells)} differences (number of seeds that both finished). Intervals and p "
+        f"from {comparison.rule.to_print} seeds on; {MARK} where {comparison.requirement}.",
+        headers=(table.headers[0], *table.columns),
+        rows=tuple(map(tuple, lines)),
+        notes=(
+            "An interval is a t interval over seeds, and so about other seeds on the same test "
+            "items, not about other test items.",
+        ),
+        columns=table.columns,
+        cells=cells,
+        groups=tuple((name, members) for name, members in groups if members),
+    )

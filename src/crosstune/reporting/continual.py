@@ -1,8 +1,4 @@
-"""The accuracy matrix of continual learning: what is kept when training goes on.
-
-Reads the `stages` of finished records; each arm trained in turn gives one `Table`, which
-`tables.py` renders and `report.py` writes.
-"""
+"""The accuracy matrix of continual learning: scores on every language after each stage."""
 
 import math
 from collections import defaultdict
@@ -10,44 +6,48 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from crosstune.reporting.records import Records, Rows, list_runs
-from crosstune.reporting.tables import Table, cell_text
-from crosstune.reporting.transfer import moments
+import pandas as pd
+
+from crosstune.reporting.cells import SeedScores, Table, render_scores
+from crosstune.reporting.records import Records, list_runs
+
+Matrix = Sequence[Sequence[float]]
 
 
-def build_stage_tables(experiment: str, scores: Rows, records: Records) -> tuple[Table, ...]:
+def build_stage_tables(experiment: str, frame: pd.DataFrame, records: Records) -> tuple[Table, ...]:
     """Return the accuracy matrix of every arm of a study that was trained in stages."""
-    stages = {record["run_id"]: record for record in records.records if record.get("stages")}
-    arms: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for run in list_runs(scores):
-        if run["run_id"] in stages and run["status"] == "finished" and not run["superseded_by"]:
+    staged = {record["run_id"]: record for record in records.records if record.get("stages")}
+    arms: dict[tuple[str, ...], dict[int, Matrix]] = defaultdict(dict)
+    for run in list_runs(frame):
+        if run["run_id"] in staged and run["status"] == "finished" and not run["superseded_by"]:
             key = tuple(run[name] for name in ("dataset", "model", "method", "arm"))
-            arms[(*key, run["train_language"])] += _list_scores(stages[run["run_id"]])
+            sequence = run["train_language"].split(">")
+            matrix = _read_matrix(staged[run["run_id"]], sequence)
+            arms[(*key, run["train_language"])][run["seed"]] = matrix
     return tuple(
         build_stages(
             experiment,
-            " · ".join(dict.fromkeys(name for name in key[:4] if name)),
-            rows,
-            key[4].split(">"),
+            " · ".join(dict.fromkeys(name for name in names if name)),
+            matrices,
+            train_language.split(">"),
         )
-        for key, rows in sorted(arms.items())
+        for (*names, train_language), matrices in sorted(arms.items())
     )
 
 
-def _list_scores(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one row per stage and language tested after it, of the headline metric."""
+def _read_matrix(record: Mapping[str, Any], sequence: Sequence[str]) -> Matrix:
+    """Return the headline metric by stage and language, NaN where it was not measured."""
     metric = record["headline"]["metric"]
+    stages = [stage["scores"] for stage in record["stages"]]
+    tested = [scores.get("test") or scores["validation"] for scores in stages]
+    tested += [{}] * (len(sequence) - len(tested))
     return [
-        {"stage": number, "tested": language, "seed": record["seed"], "value": found[metric]}
-        for number, stage in enumerate(record["stages"], start=1)
-        for language, found in (
-            stage["scores"].get("test") or stage["scores"]["validation"]
-        ).items()
-        if metric in found
+        [scores.get(name, {}).get(metric, math.nan) for name in sequence]
+        for scores in tested[: len(sequence)]
     ]
 
 
-def average_accuracy(accuracy: Sequence[Sequence[float]]) -> float:
+def average_accuracy(accuracy: Matrix) -> float:
     """Return the mean score over all parts after the last stage.
 
     `accuracy[i][j]` is the score on part j (a data set, a language) after training on parts 0 to i
@@ -60,7 +60,7 @@ def average_accuracy(accuracy: Sequence[Sequence[float]]) -> float:
     return fmean(accuracy[-1])
 
 
-def backward_transfer(accuracy: Sequence[Sequence[float]]) -> float:
+def backward_transfer(accuracy: Matrix) -> float:
     """Return how much later stages changed the scores on earlier parts; below 0 is forgetting.
 
     BWT of Lopez-Paz & Ranzato 2017 (https://arxiv.org/abs/1706.08840): with T stages, the mean
@@ -73,45 +73,40 @@ def backward_transfer(accuracy: Sequence[Sequence[float]]) -> float:
     return fmean(changes) if changes else math.nan
 
 
-def build_stages(experiment: str, arm: str, scores: Rows, sequence: Sequence[str]) -> Table:
+def build_stages(
+    experiment: str, arm: str, matrices: Mapping[int, Matrix], sequence: Sequence[str]
+) -> Table:
     """Return the accuracy matrix of an arm trained on the parts of `sequence` in turn.
 
-    A part is a data set or a language, trained on once. `scores` has rows of stage (from 1),
-    tested (a part), seed and value; a score that is absent was not measured. Rows are stages,
-    columns parts and their average; the notes give average accuracy and backward transfer, over the
-    seeds that have every score these need.
+    A part is a data set or a language, trained on once. `matrices` has the matrix of each seed, as
+    `average_accuracy` takes it, NaN where a score was not measured. Rows are stages, columns parts
+    and their average. The notes give average accuracy and backward transfer, over the seeds that
+    have every score these need.
     """
-    values: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
-    for row in scores:
-        values[row["stage"], row["tested"]][row["seed"]] = row["value"]
-    seeds = sorted({row["seed"] for row in scores})
-    stages = range(1, len(sequence) + 1)
-    matrices = [
-        [[values[stage, name].get(seed, math.nan) for name in sequence] for stage in stages]
-        for seed in seeds
-    ]
-    lines = []
-    for stage, name in zip(stages, sequence, strict=True):
-        columns = [*zip(*(matrix[stage - 1] for matrix in matrices), strict=True)]
-        columns.append(tuple(fmean(matrix[stage - 1]) for matrix in matrices))
-        lines.append((f"{stage} · {name}", *(_over_seeds(column) for column in columns)))
-    average = _over_seeds([average_accuracy(matrix) for matrix in matrices])
-    backward = _over_seeds([backward_transfer(matrix) for matrix in matrices])
+    rows = []
+    for stage, name in enumerate(sequence):
+        scores = {seed: [*matrix[stage], fmean(matrix[stage])] for seed, matrix in matrices.items()}
+        columns = [{seed: row[i] for seed, row in scores.items()} for i in range(len(sequence) + 1)]
+        rows.append((f"{stage + 1} · {name}", *map(_render_seeds, columns)))
+    average, backward = (
+        _render_seeds({seed: measure(matrix) for seed, matrix in matrices.items()})
+        for measure in (average_accuracy, backward_transfer)
+    )
     return Table(
         experiment=experiment,
         caption=f"{experiment}: {arm} after each stage, mean ± standard deviation over seeds "
         "(number of seeds), in percentage points.",
         headers=("stage · trained on", *sequence, "average"),
-        rows=tuple(lines),
+        rows=tuple(rows),
         notes=(
             f"Average accuracy after the last stage: {average}. Backward transfer, the change on "
             f"what was trained on earlier: {backward} (Lopez-Paz & Ranzato 2017); below 0 is "
             "forgetting.",
         ),
-        cells=scores,
     )
 
 
-def _over_seeds(values: Sequence[float]) -> str:
-    measured = [value for value in values if not math.isnan(value)]
-    return cell_text({**moments(measured), "planned": len(values)})
+def _render_seeds(scores: Mapping[int, float]) -> str:
+    measured = {seed: score for seed, score in scores.items() if not math.isnan(score)}
+    seeds, values = tuple(measured), tuple(measured.values())
+    return render_scores(SeedScores(seeds=seeds, scores=values, planned=len(scores)))

@@ -1,24 +1,25 @@
-"""What the arms of a study cost: means, and how a cost is printed.
-
-The names are those of a record, with spaces; `tables.py`, `page.py` and `pareto.py` call it.
-"""
+"""What the arms of a study cost: means over runs, how a cost is printed, and the table of costs."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
-ABSENT = "–"
+from crosstune.reporting.cells import ABSENT, Cell, Table
+from crosstune.reporting.records import COSTS
+from crosstune.reporting.render import render_csv
+
+_ARM = ("model", "method", "arm")
 
 
-def show_cost(name: str, value: float) -> str:
+def render_cost(name: str, value: float) -> str:
     """Return a cost as text: whole counts, seconds and rates to one decimal, bytes in MiB.
 
-    What is less than one keeps two digits, so that a small cost is not shown as none.
+    A value below one keeps two significant digits, so that a small cost does not look like 0.
 
-    >>> show_cost("trainable_parameters", 1234567), show_cost("peak_memory_bytes", 3 * 2**20)
+    >>> render_cost("trainable_parameters", 1234567), render_cost("peak_memory_bytes", 3 * 2**20)
     ('1,234,567', '3.0')
-    >>> show_cost("optimizer_bytes", 9000)
+    >>> render_cost("optimizer_bytes", 9000)
     '0.0086'
     """
     if math.isnan(value):
@@ -30,7 +31,7 @@ def show_cost(name: str, value: float) -> str:
 
 
 def name_cost(name: str) -> str:
-    """Return a record's name of a cost as a header.
+    """Return a cost's name in a record as a header.
 
     >>> name_cost("peak_memory_bytes"), name_cost("train_tokens_per_second")
     ('peak memory MiB', 'train tokens per second')
@@ -38,26 +39,50 @@ def name_cost(name: str) -> str:
     return name.replace("_bytes", "_MiB").replace("_", " ")
 
 
-def average_costs(
-    cells: Iterable[Mapping[str, Any]], names: Sequence[str]
-) -> dict[int, dict[str, float]]:
+def average_costs(cells: Iterable[Cell], names: Sequence[str]) -> dict[int, dict[str, float]]:
     """Return the mean of each cost over a row's data sets; NaN where none measured it.
 
     A data set counts once, however many languages it was tested in.
     """
-    values: dict[int, dict[str, dict[tuple[str, str], float]]] = defaultdict(
-        lambda: {name: {} for name in names}
-    )
+    by_dataset: dict[int, dict[tuple[str, str], Cell]] = defaultdict(dict)
     for cell in cells:
-        place = (cell["dataset"], cell["train_language"])
+        by_dataset[cell.row][cell.dataset, cell.train_language] = cell
+    means: dict[int, dict[str, float]] = defaultdict(dict)
+    for row, members in by_dataset.items():
         for name in names:
-            by_place = values[cell["row"]][name]
-            if not math.isnan(cell[name]):
-                by_place[place] = cell[name]
-    return {
-        row: {
-            name: math.fsum(found.values()) / len(found) if found else math.nan
-            for name, found in costs.items()
-        }
-        for row, costs in values.items()
-    }
+            costs = [cell.costs[name] for cell in members.values()]
+            measured = [cost for cost in costs if not math.isnan(cost)]
+            means[row][name] = fmean(measured) if measured else math.nan
+    return means
+
+
+def build_costs(table: Table) -> Table:
+    """Return the table of every cost that some arm of a study measured, from the study's table."""
+    means = average_costs(table.cells, COSTS)
+    names = [cost for cost in COSTS if any(not math.isnan(costs[cost]) for costs in means.values())]
+    arms = {cell.row: {name: getattr(cell, name) for name in _ARM} for cell in table.cells}
+    return Table(
+        experiment=table.experiment,
+        caption=f"{table.experiment}: costs, means over finished runs, then over data sets.",
+        headers=(table.headers[0], *map(name_cost, names)),
+        rows=tuple(
+            (line[0], *(render_cost(name, means[row][name]) for name in names))
+            for row, line in enumerate(table.rows)
+        ),
+        notes=(
+            "Embeddings are the tables of tokens, positions and segments; head and adapter are "
+            "trained. Rates leave warm-up batches out. A token is a sub-word that is no padding. "
+            "Operations (FLOPs) are those of matrix products, measured on one batch, "
+            "its padding included; training is forward and backward.",
+            "Peak memory on a GPU is that of the device's tensors, on a CPU the resident set of "
+            f"the whole process, libraries among it. {ABSENT} was not measured.",
+        ),
+        numbers=tuple(arms[row] | means[row] for row in sorted(arms)),
+        flags=table.flags,
+        groups=table.groups,
+    )
+
+
+def render_costs(costs: Table) -> str:
+    """Return a table of costs as CSV, under the names of a record, one line per arm."""
+    return render_csv((*_ARM, *COSTS), costs.numbers)

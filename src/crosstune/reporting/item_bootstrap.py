@@ -1,17 +1,16 @@
-"""A cell's interval over other test sets as well as other seeds, from every run's predictions.
+"""A cell's interval over test sets as well as seeds, from the predictions of every run.
 
-`errors.py` counts each item with `count_item`; `report.py` hands in the table's cells, which get
-what `WIDENED` names. Which statistics these are is said in `compare.py`.
+See `statistics.py` for the method.
 """
 
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from crosstune.reporting.cells import Cell, Table
 from crosstune.reporting.errors.gather import ErrorArm, Errors, Section
 from crosstune.reporting.statistics import (
     Array,
@@ -24,11 +23,10 @@ from crosstune.reporting.statistics import (
     resample,
     sum_clusters,
 )
-from crosstune.reporting.tables import WIDENED, Table
 
-_DRAWS = 400  # an interval's width is then known to 4 %
-# Questions on one text: CMRC 2018 and ChID number them so, and DRCD.
-_DOCUMENT = re.compile(r"(.+)_QUERY_\d+|(\d+-\d+)-\d+")
+_DRAWS = 400  # the width of an interval is then known to 4 %
+# Ids of questions on one text, in CMRC 2018 and ChID, and in DRCD.
+_QUESTION = re.compile(r"(.+)_QUERY_\d+|(\d+-\d+)-\d+")
 
 
 def name_cluster(item: str) -> str:
@@ -37,66 +35,65 @@ def name_cluster(item: str) -> str:
     >>> name_cluster("DEV_0_QUERY_2"), name_cluster("1001-10-1"), name_cluster("56be4db0")
     ('DEV_0', '1001-10', '56be4db0')
     """
-    found = _DOCUMENT.fullmatch(item)
-    return (found[1] or found[2]) if found else item
+    match = _QUESTION.fullmatch(item)
+    return (match[1] or match[2]) if match else item
 
 
-def widen(table: Table, errors: Errors, rule: SignificanceRule) -> Table:
-    """Return the table with `WIDENED` in every cell: intervals over seeds and test sets.
+def add_item_intervals(table: Table, errors: Errors, rule: SignificanceRule) -> Table:
+    """Return the table with intervals over seeds and test sets in its cells.
 
-    NaN where that cannot be said: without predictions of every seed, with fewer seeds than an
-    interval takes, or where the metric is not one of counts. Each seed's recorded score must follow
-    from what was counted, or nothing is said.
+    They stay NaN without predictions of every seed, with fewer seeds than an interval takes, and
+    where the metric does not follow from counts. Each seed's recorded score must follow from the
+    counts; if not, the metric is another than its name says.
     """
     sections = {
         (one.dataset, one.train_language, one.language, one.model): one for one in errors.sections
     }
     drawn: dict[tuple[str, ...], Resampled] = {}
     for cell in table.cells:
-        section = sections.get(_place(cell)) if cell["split"] == "test" else None
-        arm = section.arms.get(cell["arm"]) if section else None
-        if section and arm and cell["n"] >= rule.to_print:
-            found = _resample(section, arm, cell)
-            if found:
-                drawn[(*_place(cell), cell["arm"])] = found
-    return replace(table, cells=[cell | _say(cell, drawn, rule) for cell in table.cells])
+        section = sections.get(_section_of(cell)) if cell.split == "test" else None
+        arm = section.arms.get(cell.arm) if section else None
+        if section and arm and cell.n >= rule.to_print:
+            resampled = _resample(section, arm, cell)
+            if resampled:
+                drawn[*_section_of(cell), cell.arm] = resampled
+    return replace(table, cells=tuple(_add_intervals(cell, drawn, rule) for cell in table.cells))
 
 
-def _place(cell: dict[str, Any]) -> tuple[str, str, str, str]:
-    return cell["dataset"], cell["train_language"], cell["language"], cell["model"]
+def _section_of(cell: Cell) -> tuple[str, str, str, str]:
+    return cell.dataset, cell.train_language, cell.language, cell.model
 
 
-def _resample(section: Section, arm: ErrorArm, cell: dict[str, Any]) -> Resampled | None:
-    runs = [arm.counts.get(run_id) for run_id in cell["run_ids"]]
-    counted = [run for run in runs if run is not None]
-    chosen = len(counted) == len(runs) and _choose(
-        section.form, cell["metric"], np.stack(counted).astype(float)
-    )
+def _resample(section: Section, arm: ErrorArm, cell: Cell) -> Resampled | None:
+    runs = [arm.counts[run_id] for run_id in cell.run_ids if run_id in arm.counts]
+    if len(runs) < cell.n:
+        return None
+    chosen = _choose_measure(section.form, cell.metric, np.stack(runs).astype(float))
     if not chosen:
         return None
     counts, measure = chosen
-    if not np.allclose(measure(counts.sum(axis=1)), cell["scores"], rtol=0, atol=1e-6):
-        return None  # the metric is another than its name says
+    if not np.allclose(measure(counts.sum(axis=1)), cell.scores, rtol=0, atol=1e-6):
+        return None
     clusters = [name_cluster(item) for item, _ in section.golds]
     return resample(sum_clusters(counts, clusters), measure, _DRAWS)
 
 
-def _choose(form: str, metric: str, counts: Array) -> tuple[Array, Measure] | None:
-    """Return counts per seed and item that a metric follows from, and how it does."""
+def _choose_measure(form: str, metric: str, counts: Array) -> tuple[Array, Measure] | None:
+    """Return counts per seed and item, and the measure that gives the metric from their sum."""
     if form in ("tags", "answers"):
         return counts, measure_share
     if form in ("spans", "sets", "words"):
         return counts, measure_f1
     if form != "labels":
         return None
-    gold, guess = counts[..., 0], counts[..., 1]
-    right = gold == guess
+    gold, prediction = counts[..., 0], counts[..., 1]
     if metric != "macro_f1":
-        return np.stack([right, np.ones_like(right)], axis=-1).astype(float), measure_share
+        correct = gold == prediction
+        return np.stack([correct, np.ones_like(correct)], axis=-1).astype(float), measure_share
     labels = np.arange(counts.max() + 1)
-    is_gold, is_guess = gold[..., None] == labels, guess[..., None] == labels
-    found = [is_gold & is_guess, is_guess & ~is_gold, is_gold & ~is_guess]
-    return np.stack(found, axis=-1).astype(float), measure_macro_f1
+    is_gold, is_predicted = gold[..., None] == labels, prediction[..., None] == labels
+    outcomes = [is_gold & is_predicted, is_predicted & ~is_gold, is_gold & ~is_predicted]
+    return np.stack(outcomes, axis=-1).astype(float), measure_macro_f1
 
 
 def measure_macro_f1(totals: Array) -> Array:
@@ -108,22 +105,22 @@ def measure_macro_f1(totals: Array) -> Array:
     return measure_f1(totals).sum(axis=-1) / (totals.sum(axis=-1) > 0).sum(axis=-1)
 
 
-def _say(
-    cell: dict[str, Any], drawn: dict[tuple[str, ...], Resampled], rule: SignificanceRule
-) -> Any:
-    own = drawn.get((*_place(cell), cell["arm"]))
-    base = drawn.get((*_place(cell), cell["baseline"]))
-    apart = None
-    if own and base and cell["difference_seeds"] == cell["seeds"]:
-        apart = own - base if own.scores.shape == base.scores.shape else None
-    told = (*_ends(cell["scores"], own, rule), *_ends(cell["differences"], apart, rule))
-    return dict(zip(WIDENED, (*told, own.clusters if own else math.nan), strict=True))
+def _add_intervals(
+    cell: Cell, drawn: dict[tuple[str, ...], Resampled], rule: SignificanceRule
+) -> Cell:
+    ours = drawn.get((*_section_of(cell), cell.arm))
+    if not ours:
+        return cell
+    cell = replace(cell, clusters=ours.clusters, **_estimate("", cell.scores, ours, rule))
+    baseline = drawn.get((*_section_of(cell), cell.baseline))
+    comparable = baseline and baseline.scores.shape == ours.scores.shape
+    if not (baseline and comparable and cell.difference_seeds == cell.seeds):
+        return cell
+    return replace(cell, **_estimate("difference_", cell.differences, ours - baseline, rule))
 
 
-def _ends(
-    scores: Sequence[float], drawn: Resampled | None, rule: SignificanceRule
-) -> Iterable[float]:
-    if drawn is None:
-        return math.nan, math.nan
-    found = estimate(scores, drawn, rule.level)
-    return found.low, found.high
+def _estimate(
+    prefix: str, scores: Sequence[float], drawn: Resampled, rule: SignificanceRule
+) -> dict[str, Any]:
+    interval = estimate(scores, drawn, rule.level)
+    return {f"{prefix}low_over_items": interval.low, f"{prefix}high_over_items": interval.high}

@@ -1,65 +1,61 @@
 """Write a study's report: tables (Markdown, LaTeX, CSV), figures (SVG, PNG) and one HTML page.
 
-Reads local records and predictions only. `cli.py` calls `write_report` and then `print_report`; the
-numbers come from `stats.py`, `transfer.py` and `errors.py`, the texts from `tables.py` and
-`page.py`.
+Reads local records and predictions only; `print_report` prints the same tables on the terminal.
 """
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field, fields, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from rich import box
 from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from crosstune.errors import RunError
-from crosstune.reporting.comparison import Comparison
+from crosstune.files import atomic_write
+from crosstune.reporting.cells import Table
+from crosstune.reporting.comparison import Comparison, build_differences
 from crosstune.reporting.continual import build_stage_tables
-from crosstune.reporting.derived import build_costs, build_differences, render_costs
+from crosstune.reporting.costs import build_costs, render_costs
 from crosstune.reporting.errors.gather import gather_errors, render_counts, render_items
 from crosstune.reporting.escape import plain
 from crosstune.reporting.figures.drawing import Drawings, drawing_beside
 from crosstune.reporting.html.page import Content, render_page
 from crosstune.reporting.html.provenance import read_commands
-from crosstune.reporting.item_bootstrap import widen
+from crosstune.reporting.item_bootstrap import add_item_intervals
 from crosstune.reporting.published.compare_table import build_replication, render_replication
 from crosstune.reporting.published.layout import Target
-from crosstune.reporting.records import Records, Rows, list_runs, read_records, to_frame
-from crosstune.reporting.tables import (
-    Table,
-    build_table,
-    render_csv,
-    render_latex,
-    render_markdown,
-)
+from crosstune.reporting.records import Records, list_runs, read_records, to_frame
+from crosstune.reporting.render import render_latex, render_markdown
+from crosstune.reporting.tables import build_table, render_cells
 from crosstune.reporting.transfer import build_transfer, render_transfer
 
-# What only some studies have.
+# Files that only some studies have.
 _PUBLISHED = ("published.md", "published.tex", "published.csv")
 _DIFFERENCES = ("differences.md", "differences.tex")
 _TRANSFER = ("transfer.md", "transfer.tex", "transfer.csv")
 _STAGES = "stages.md"
 _FIGURES = {f"{one.name}.{ending}" for one in fields(Drawings) for ending in ("svg", "png")}
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
-_SOMETIMES = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_FIGURES, _STAGES}
+_OPTIONAL = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_FIGURES, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
-_LABEL = 36  # columns that a row's label may take before it is folded
-_GAP = 3  # columns between two columns of the table
+_LABEL_WIDTH, _HEADER_WIDTH = 36, 16  # columns beyond which labels and headers are folded
+_GAP = 3  # columns between two columns of a table
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` left: the folder, the path of each file by its name, and the tables.
+    """The folder of a written report, the path of each file by its name, and the tables.
 
-    The first table is the study's own; differences, a printed table, transfer and the stages of
-    continual learning follow, where there are any. The table of costs is in its files and on the
-    page alone.
+    The first table is the study's own; differences, a published table, transfer and the stages of
+    continual learning follow, where there are any. The table of costs is only in its files and on
+    the page.
     """
 
     folder: Path
@@ -70,7 +66,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report is asked for: what scores are compared with, and a printed table if any."""
+    """The comparison of a report, and the published table to fill, if any."""
 
     comparison: Comparison = field(default_factory=Comparison)
     target: Target | None = None
@@ -81,73 +77,72 @@ def write_report(
     experiment: str,
     missing: Sequence[Mapping[str, Any]],
     command: str,
-    wanted: ReportOptions | None = None,
+    options: ReportOptions | None = None,
 ) -> Report:
     """Write `outputs/<experiment>/report/` from the local records of a study.
 
-    `missing` are the planned runs that left no record, as `frame.Records` describes them. Each
-    file is replaced as a whole; the same records give the same bytes. The Pareto plot, learning
-    curves, transfer, errors, differences and a printed table have files only where there are any.
+    `missing` are the planned runs without a record, as `Records` describes them. Files are written
+    atomically; the same records give the same bytes. The Pareto plot, learning curves, transfer,
+    errors, differences and a published table have files only where there are any.
 
     Raises:
         ConfigError: the study has no run.
         RunError: the folder cannot be written, or the process that draws was killed.
     """
-    wanted = wanted or ReportOptions()
+    options = options or ReportOptions()
     with drawing_beside() as draw:
         records = replace(read_records(outputs, experiment), missing=missing)
-        scores = to_frame(records)
-        table = build_table(experiment, scores, records, wanted.comparison)
-        drawn = draw(table, list_runs(scores), records.folders)
-        content = _gather(table, scores, records, wanted, outputs / experiment)
-        files = _render(content)
+        frame = to_frame(records)
+        table = build_table(experiment, frame, records, options.comparison)
+        drawn = draw(table, list_runs(frame), records.folders)
+        content = _gather_content(table, frame, records, options, outputs / experiment)
+        files = _render_tables(content)
         try:
-            files["index.html"] = render_page(content, scores, records, command, drawn).encode()
+            files["index.html"] = render_page(content, frame, records, command, drawn).encode()
             files |= _list_figures(drawn.result())
         except BrokenExecutor as error:
-            told = "The process that draws the figures was killed: is memory short?"
-            raise RunError(told) from error
+            message = "The process that draws the figures was killed: is memory short?"
+            raise RunError(message) from error
     folder = outputs / experiment / "report"
     try:
-        folder.mkdir(exist_ok=True)
         for name, text in files.items():
-            _write_whole(folder / name, text)
-        for name in _SOMETIMES - files.keys():  # left by an earlier report
+            with atomic_write(folder / name) as partial:
+                partial.write_bytes(text)
+        for name in _OPTIONAL - files.keys():  # of an earlier report
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"The report cannot be written to {folder}: {error}.") from error
     paths = {name: folder / name for name in files}
     more = (other for _, other in content.more)
-    return Report(folder, paths, files["table.md"].decode(), (table, *more))
+    return Report(folder, paths, files["table.md"].decode(), (content.table, *more))
 
 
-def _gather(
-    table: Table, scores: Rows, records: Records, wanted: ReportOptions, study: Path
+def _gather_content(
+    table: Table, frame: pd.DataFrame, records: Records, options: ReportOptions, study: Path
 ) -> Content:
-    """Return what stands beside a study's table, which comes back with its wider intervals."""
-    comparison, target = wanted.comparison, wanted.target
-    errors = gather_errors(table, scores, records)
-    table = widen(table, errors, comparison.rule)
+    comparison, target = options.comparison, options.target
+    errors = gather_errors(table, frame, records)
+    table = add_item_intervals(table, errors, comparison.rule)
     return Content(
         table=table,
         comparison=comparison,
         differences=build_differences(table, comparison),
-        published=target and build_replication(table, scores, records, target, comparison),
+        published=target and build_replication(table, frame, records, target, comparison),
         costs=build_costs(table),
         commands=read_commands(study),
         transfer=build_transfer(table),
-        stages=build_stage_tables(table.experiment, scores, records),
+        stages=build_stage_tables(table.experiment, frame, records),
         errors=errors,
     )
 
 
-def _render(content: Content) -> dict[str, bytes]:
+def _render_tables(content: Content) -> dict[str, bytes]:
     """Return the tables beside the page, by the names of their files."""
     table, costs = content.table, content.costs
     files = {
         "table.md": render_markdown(table).encode(),
         "table.tex": render_latex(table).encode(),
-        "table.csv": render_csv(table).encode(),
+        "table.csv": render_cells(table.cells).encode(),
         "costs.md": render_markdown(costs).encode(),
         "costs.tex": render_latex(costs).encode(),
         "costs.csv": render_costs(costs).encode(),
@@ -159,7 +154,7 @@ def _render(content: Content) -> dict[str, bytes]:
         (_TRANSFER, content.transfer, (*both, render_transfer)),
     ):
         if other:
-            files |= zip(names, (to(other).encode() for to in renderers), strict=True)
+            files |= zip(names, (render(other).encode() for render in renderers), strict=True)
     if content.stages:
         files[_STAGES] = "\n".join(map(render_markdown, content.stages)).encode()
     if content.errors.sections:
@@ -177,92 +172,65 @@ def _list_figures(drawings: Drawings) -> dict[str, bytes]:
     return files
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the tables, their notes, and where the files are.
 
-    A table wider than the console is printed in several, each with the row labels; only labels and
-    headers are ever folded, numbers stand whole.
+    A table wider than the console is printed in several parts, each with the row labels. Only
+    labels and headers are folded, never numbers.
     """
     console = console or Console(width=None if sys.stdout.isatty() else _WIDTH)
     for table in report.tables:
-        _print_table(table, console)
+        console.print(Text(plain(table.caption), style="bold"))
+        for flag in table.flags:
+            console.print(Text(f"! {plain(flag)}", style="yellow"))
+        for name, rows in table.parts:
+            if name:
+                console.print(Text(plain(name), style="italic"))
+            for columns in _split_columns(table, console.width):
+                _print_columns(table, rows, columns, console)
+        for note in table.notes:
+            console.print(Text(f"- {plain(note)}", style="dim"))
     console.print(Text(plain(f"Report: {report.paths['index.html']}")))
 
 
-def _print_table(table: Table, console: Console) -> None:
-    console.print(Text(plain(table.caption), style="bold"))
-    for flag in table.flags:
-        console.print(Text(f"! {plain(flag)}", style="yellow"))
-    for name, rows in table.parts:
-        if name:
-            console.print(Text(plain(name), style="italic"))
-        _print_rows(table, rows, console)
-    for note in table.notes:
-        console.print(Text(f"- {plain(note)}", style="dim"))
-
-
-def _print_rows(table: Table, rows: Sequence[tuple[str, ...]], console: Console) -> None:
-    """Print rows under their headers; rich's own tables take ten times as long."""
-    for block in _blocks(table, console.width):
-        widths = [_width(table, column) for column in block]
-        head, *body = (
-            [
-                _fold(plain(row[column]), width, console)
-                for column, width in zip(block, widths, strict=True)
-            ]
-            for row in (table.headers, *rows)
+def _print_columns(
+    table: Table, rows: Iterable[Sequence[str]], columns: Sequence[int], console: Console
+) -> None:
+    widths = [_measure_column(table, column) for column in columns]
+    total = sum(widths) + _GAP * (len(widths) - 1)  # may be more than the console has
+    terminal_table = TerminalTable(box=box.SIMPLE, show_edge=False, pad_edge=False, width=total)
+    for column, width in zip(columns, widths, strict=True):
+        terminal_table.add_column(
+            Text(plain(table.headers[column])),
+            justify="right" if column else "left",
+            width=width,
+            overflow="fold",
         )
-        high = max(map(len, head))
-        lines = _set([[""] * (high - len(cell)) + cell for cell in head], widths)
-        lines.append(f" {'─' * (sum(widths) + _GAP * (len(widths) - 1))}")
-        for cells in body:
-            lines += _set(cells, widths)
-        console.out("", *lines, "", sep="\n", highlight=False)
+    for row in rows:
+        terminal_table.add_row(*(Text(plain(row[column])) for column in columns))
+    console.print()
+    console.print(terminal_table, crop=False)
+    console.print()
 
 
-def _fold(text: str, width: int, console: Console) -> list[str]:
-    if cell_len(text) <= width:
-        return [text]
-    return [line.plain for line in Text(text).wrap(console, width, overflow="fold")]
-
-
-def _set(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
-    """Return the lines of a row: the label to the left, the rest to the right."""
-    lines = []
-    for label, *rest in zip_longest(*cells, fillvalue=""):
-        line = f" {label}{' ' * (widths[0] - cell_len(label))}"
-        for cell, width in zip(rest, widths[1:], strict=True):
-            line += f"{' ' * (_GAP + width - cell_len(cell))}{cell}"
-        lines.append(line)
-    return lines
-
-
-def _width(table: Table, column: int) -> int:
+def _measure_column(table: Table, column: int) -> int:
+    """Return the width of a column in which no number is folded."""
     cells = [cell_len(plain(row[column])) for row in table.rows]
     words = [cell_len(word) for word in plain(table.headers[column]).split()]
     if column == 0:
-        return min(max([*cells, *words]), _LABEL)
-    return max([*cells, min(max(words), 16)])
+        return min(max([*cells, *words]), _LABEL_WIDTH)
+    return max([*cells, min(max(words), _HEADER_WIDTH)])
 
 
-def _blocks(table: Table, width: int) -> list[list[int]]:
-    """Return the columns of each printed table: the labels first, then as many as fit."""
-    first = _width(table, 0) + _GAP + 1
-    blocks, used = [[0]], first
+def _split_columns(table: Table, width: int) -> list[list[int]]:
+    """Return the columns of each printed part: the labels, then as many as fit."""
+    first = _measure_column(table, 0)
+    parts, used = [[0]], first
     for column in range(1, len(table.headers)):
-        needed = _width(table, column) + _GAP
-        if used + needed > width and len(blocks[-1]) > 1:
-            blocks.append([0])
+        needed = _measure_column(table, column) + _GAP
+        if used + needed > width and len(parts[-1]) > 1:
+            parts.append([0])
             used = first
-        blocks[-1].append(column)
+        parts[-1].append(column)
         used += needed
-    return blocks
+    return parts

@@ -1,7 +1,6 @@
-"""The statistics behind a table: a cell's interval, a pair's difference, what may be claimed.
+"""The statistics of a report: intervals, paired differences, Holm's correction, the item bootstrap.
 
-Pure functions over numbers: scores, one a seed, and counts of what was right, one a test item. They
-do not know where these come from; nothing is printed here.
+Pure functions over numbers: scores, one per seed, and counts, one per test item.
 """
 
 import math
@@ -11,20 +10,19 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-
-from crosstune.reporting.student import t_below, t_quantile
+from scipy.special import stdtr, stdtrit  # scipy.stats has them too and takes a second to import
 
 Array = NDArray[np.float64]
 Measure = Callable[[Array], Array]
 
-_GROUPS = 1000  # more clusters than this are dealt into so many groups
+_MAX_CLUSTERS = 1000  # more clusters than this are merged into so many groups
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with its interval, and the two-sided p value of "the mean is 0".
 
-    NaN where the scores do not say: under two seeds or clusters, or no spread at all.
+    Interval and p value are NaN for fewer than two seeds or clusters, and for equal scores.
     """
 
     mean: float
@@ -36,9 +34,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Scores on resampled test sets, draws x seeds; `clusters` is how many were drawn from.
+    """Scores on resampled test sets, of shape (draws, seeds).
 
-    The difference of two is that of the arms on the same resampled test sets.
+    `clusters` is the number of clusters in the test set. Subtracting two compares their arms on the
+    same resampled test sets.
     """
 
     scores: Array
@@ -50,7 +49,7 @@ class Resampled:
 
 @dataclass(frozen=True)
 class SignificanceRule:
-    """From how many seeds on an interval is printed, and a difference may be claimed."""
+    """The least seeds for printing an interval and for claiming a difference, and the level."""
 
     to_print: int = 5
     to_claim: int = 10
@@ -72,12 +71,12 @@ def estimate(
 ) -> Estimate:
     """Return the mean over seeds with its t interval.
 
-    Without `resampled` the interval is about other seeds on this test set: mean ± t(n - 1) s/√n.
-    With it, it is about other test sets as well. Seeds and test items are crossed, every run being
-    tested on the same ones, so with the variances of the mean over seeds (S), over test sets (T)
-    and of both at once (B, which is part of S and of T) its variance is T + max(S - B, 0), as in
-    Owen, The pigeonhole bootstrap, 2007, https://doi.org/10.1214/07-AOAS122. The degrees of
-    freedom are Satterthwaite's. For a pair pass differences, `ours - baseline`.
+    Without `resampled` the interval is over seeds on this test set: mean ± t(n - 1) s/√n. With it,
+    it is over test sets as well. Seeds and test items are crossed, as every run is tested on the
+    same items. With the variances of the mean over seeds (S), over test sets (T) and over both at
+    once (B, which is part of S and of T), the variance is T + max(S - B, 0), as in Owen, The
+    pigeonhole bootstrap, 2007, https://doi.org/10.1214/07-AOAS122. The degrees of freedom are
+    Satterthwaite's. For a paired comparison pass differences, `ours - baseline`.
 
     >>> cell = estimate([0.80, 0.82, 0.81, 0.79, 0.83])
     >>> round(cell.mean, 3), round(cell.low, 4), round(cell.high, 4)
@@ -88,58 +87,58 @@ def estimate(
     unknown = Estimate(mean, math.nan, math.nan, math.nan, n)
     if n < 2 or (resampled is not None and resampled.clusters < 2):
         return unknown
-    variance = math.fsum((score - mean) ** 2 for score in scores) / (n - 1) / n
+    variance = float(np.var(scores, ddof=1)) / n
     freedom = n - 1.0
     if resampled is not None:
         variance, freedom = _add_test_sets(variance, resampled)
     error = math.sqrt(variance)
-    if error <= 1e-12 * max(map(abs, scores)):  # equal but for rounding
+    if error <= 1e-12 * max(map(abs, scores)):  # equal up to rounding
         return unknown
-    half = t_quantile(freedom, (1 + level) / 2) * error
-    p = 2 * t_below(freedom, -abs(mean) / error)
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
+    p = 2 * float(stdtr(freedom, -abs(mean) / error))
     return Estimate(mean, mean - half, mean + half, p, n)
 
 
 def _add_test_sets(seeds: float, resampled: Resampled) -> tuple[float, float]:
     """Return the variance of the mean over seeds and test sets, and its degrees of freedom."""
-    n, drawn = resampled.scores.shape[1], resampled.clusters
+    n, clusters = resampled.scores.shape[1], resampled.clusters
     means = resampled.scores.mean(axis=1)
-    apart = resampled.scores - means[:, None]
-    bias = drawn / (drawn - 1)  # drawing with replacement spreads too little by so much
-    tests = bias * float(means.var(ddof=1))
-    both = bias * float(apart.var(axis=0, ddof=1).sum()) / (n - 1) / n
+    residuals = resampled.scores - means[:, None]
+    correction = clusters / (clusters - 1)  # drawing with replacement underestimates the spread
+    tests = correction * float(means.var(ddof=1))
+    both = correction * float(residuals.var(axis=0, ddof=1).sum()) / (n - 1) / n
     variance = tests + max(seeds - both, 0.0)
-    parts = seeds**2 / (n - 1) + tests**2 / (drawn - 1)
+    parts = seeds**2 / (n - 1) + tests**2 / (clusters - 1)
     freedom = variance**2 / parts if parts else math.inf
-    return variance, max(freedom, min(n, drawn) - 1.0)
+    return variance, max(freedom, min(n, clusters) - 1.0)
 
 
 def sum_clusters(counts: Array, clusters: Sequence[Hashable] | None = None) -> Array:
     """Return counts per seed and cluster from counts per seed and item.
 
-    Items of one document are no independent evidence, so the document is drawn as a whole; without
-    `clusters` each item is its own. Items within a drawn cluster are not drawn again: that would
+    Items of one document are not independent, so the document is drawn as a whole; without
+    `clusters` each item is a cluster. Items within a drawn cluster are not drawn again, which would
     count their spread twice (Davison & Hinkley, Bootstrap Methods, 1997, section 3.8). More than
-    1,000 clusters are dealt into 1,000 groups, which leaves the variance as it is.
+    1,000 clusters are merged into 1,000 groups, which does not change the variance.
 
-    `counts` is seeds x items x whatever the measure asks for.
+    `counts` has the shape (seeds, items, counts of the measure).
 
     >>> sum_clusters(np.array([[[1, 1], [0, 1], [1, 1]]]), ["a", "a", "b"]).tolist()
     [[[1.0, 2.0], [1.0, 1.0]]]
     """
     names = range(counts.shape[1]) if clusters is None else clusters
-    places: dict[Hashable, int] = {}
-    group = [places.setdefault(name, len(places)) % _GROUPS for name in names]
-    sums = np.zeros((min(len(places), _GROUPS), counts.shape[0], *counts.shape[2:]))
+    numbers: dict[Hashable, int] = {}
+    group = [numbers.setdefault(name, len(numbers)) % _MAX_CLUSTERS for name in names]
+    sums = np.zeros((min(len(numbers), _MAX_CLUSTERS), counts.shape[0], *counts.shape[2:]))
     np.add.at(sums, group, np.moveaxis(counts, 1, 0))
     return np.moveaxis(sums, 0, 1)
 
 
 def resample(counts: Array, measure: Measure, draws: int = 1000) -> Resampled:
-    """Return every seed's score on test sets drawn from this one with replacement, cluster-wise.
+    """Return every seed's score on test sets whose clusters are drawn with replacement.
 
-    The draws are the same for all runs of as many clusters, so arms may be compared draw by draw.
-    `counts` come from `sum_clusters`; `measure` turns their sum over clusters into a score.
+    All runs with the same number of clusters get the same draws, so arms can be compared draw by
+    draw. `counts` comes from `sum_clusters`; `measure` turns the sum over clusters into a score.
     """
     clusters = counts.shape[1]
     totals = np.tensordot(_weights(clusters, draws), counts, axes=(1, 1))
@@ -148,13 +147,13 @@ def resample(counts: Array, measure: Measure, draws: int = 1000) -> Resampled:
 
 @lru_cache(maxsize=4)
 def _weights(clusters: int, draws: int) -> Array:
-    """Return how often each cluster is in each drawn test set, draws x clusters."""
+    """Return how often each cluster is in each drawn test set, of shape (draws, clusters)."""
     random = np.random.default_rng(0)
     return random.multinomial(clusters, [1 / clusters] * clusters, draws).astype(float)
 
 
 def measure_share(totals: Array) -> Array:
-    """Return right / all, from counts of (right, all); right may be a partial credit.
+    """Return correct / total from counts of (correct, total); a count may be a partial credit.
 
     >>> measure_share(np.array([3.0, 4.0])).item()
     0.75
@@ -163,32 +162,32 @@ def measure_share(totals: Array) -> Array:
 
 
 def measure_f1(totals: Array) -> Array:
-    """Return 2 tp / (2 tp + fp + fn), from counts of (tp, fp, fn); 0 where there is nothing.
+    """Return 2 tp / (2 tp + fp + fn) from counts of (tp, fp, fn); 0 where all are 0.
 
     >>> measure_f1(np.array([[3.0, 1.0, 1.0], [0.0, 0.0, 0.0]])).tolist()
     [0.75, 0.0]
     """
     double = 2 * totals[..., 0]
-    whole = double + totals[..., 1] + totals[..., 2]
-    return np.divide(double, whole, out=np.zeros_like(whole), where=whole > 0)
+    total = double + totals[..., 1] + totals[..., 2]
+    return np.divide(double, total, out=np.zeros_like(total), where=total > 0)
 
 
-def count_found(outcomes: Iterable[tuple[str, str]]) -> tuple[int, int, int]:
-    """Return (tp, fp, fn) of an item judged in `outcomes.py` as spans, words or a set.
+def count_outcomes(outcomes: Iterable[tuple[str, str]]) -> tuple[int, int, int]:
+    """Return (tp, fp, fn) of an item whose spans, words or labels were judged.
 
-    >>> count_found([("PER", "correct"), ("LOC", "boundary"), ("LOC", "missed")])
+    >>> count_outcomes([("PER", "correct"), ("LOC", "boundary"), ("LOC", "missed")])
     (1, 1, 2)
     """
-    ends = [outcome for _, outcome in outcomes]
-    right = ends.count("correct")
-    missed, spurious = ends.count("missed"), ends.count("spurious")
-    return right, len(ends) - right - missed, len(ends) - right - spurious
+    names = [outcome for _, outcome in outcomes]
+    correct = names.count("correct")
+    missed, spurious = names.count("missed"), names.count("spurious")
+    return correct, len(names) - correct - missed, len(names) - correct - spurious
 
 
 def pair_seeds(
     ours: Mapping[int, float], baseline: Mapping[int, float]
 ) -> tuple[list[int], list[float]]:
-    """Return the seeds that both arms finished, and ours minus the baseline's score for each.
+    """Return the seeds that both arms finished, and our score minus the baseline's for each.
 
     >>> pair_seeds({3: 0.75, 1: 0.5}, {1: 0.25, 2: 0.5, 3: 0.5})
     ([1, 3], [0.25, 0.25])
@@ -200,8 +199,9 @@ def pair_seeds(
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p values: min(1, the largest (m - i + 1) p_(i) so far), i from 1.
 
-    The chance of any false positive among the m is then at most the level, however they depend on
-    each other (Holm 1979, https://www.jstor.org/stable/4615733). NaN is no test and stays NaN.
+    The chance of any false positive among the m tests is then at most the level, however they
+    depend on each other (Holm 1979, https://www.jstor.org/stable/4615733). NaN marks a pair that
+    was not tested and stays NaN.
 
     >>> adjust_holm([0.01, 0.04, math.nan, 0.03])
     [0.03, 0.06, nan, 0.06]
@@ -216,9 +216,9 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def claim(differences: Sequence[Estimate], rule: SignificanceRule | None = None) -> list[Claim]:
-    """Return what a table may say of its differences to the baseline, all of them tested at once.
+    """Return what a table may claim of its differences to the baseline, tested as one family.
 
-    A difference of fewer seeds than are needed to print an interval is not tested.
+    A difference over fewer seeds than `rule.to_print` is not tested.
     """
     rule = rule or SignificanceRule()
     printed = [pair.n >= rule.to_print for pair in differences]

@@ -1,18 +1,13 @@
-"""Transfer between languages: scores where a run was not trained, and the gap to where it was.
-
-They become a `Table` of plain text, which `tables.py` renders and `report.py` writes; the numbers
-are those of `stats.py`, seed by seed.
-"""
+"""Transfer between languages: scores in languages that a run was not trained in, and the gap."""
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from crosstune.reporting.aggregate import mean_std
-from crosstune.reporting.csv import render_lines
-from crosstune.reporting.tables import ABSENT, Table, cell_text
+from crosstune.reporting.cells import ABSENT, Cell, SeedScores, Table, render_scores
+from crosstune.reporting.render import render_csv
 
 _MEASURES = {
     "train_languages": "train languages",
@@ -22,7 +17,6 @@ _MEASURES = {
 }
 _ROW = ("dataset", "metric", "model", "method", "arm", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds")
-_Cell = dict[str, Any]
 
 
 def list_languages(train_language: str) -> list[str]:
@@ -35,7 +29,7 @@ def list_languages(train_language: str) -> list[str]:
 
 
 def measure_transfer(scores: Mapping[str, float], train_language: str) -> dict[str, float]:
-    """Return what a run's scores by language say about transfer; what is undefined is absent.
+    """Return measures of transfer from a run's scores by language; undefined ones are absent.
 
     `transfer_gap` is the score in the train language minus the mean over the other languages (Hu
     et al. 2020, https://arxiv.org/abs/2003.11080). Several train languages ("es+zh" together,
@@ -44,46 +38,53 @@ def measure_transfer(scores: Mapping[str, float], train_language: str) -> dict[s
     >>> measure_transfer({"en": 0.75, "es": 0.5, "zh": 0.25}, "en")["transfer_gap"]
     0.375
     """
-    trained = list_languages(train_language)
-    own = [score for language, score in scores.items() if language in trained]
-    others = [score for language, score in scores.items() if language not in trained]
-    found = {"train_languages": own, "other_languages": others, "average": [*own, *others]}
-    measures = {name: fmean(values) for name, values in found.items() if values}
-    if own and others:
+    languages = list_languages(train_language)
+    trained = [score for language, score in scores.items() if language in languages]
+    untrained = [score for language, score in scores.items() if language not in languages]
+    parts = {
+        "train_languages": trained,
+        "other_languages": untrained,
+        "average": [*trained, *untrained],
+    }
+    measures = {name: fmean(values) for name, values in parts.items() if values}
+    if trained and untrained:
         measures["transfer_gap"] = measures["train_languages"] - measures["other_languages"]
     return measures
 
 
 def build_transfer(table: Table) -> Table | None:
-    """Return the transfer table of a study, or None if nothing was tested beyond its training.
+    """Return the transfer table of a study, or None if no run was tested in another language.
 
     A row is an arm trained on a data set in one language (or several). Data sets that no run was
-    tested on in a further language are left out. `cells` has a row for each score (`measure`
-    "score") and each measure of `measure_transfer` (no `language`).
+    tested on in another language are left out. `numbers` has a line for each score (`measure`
+    "score") and each measure of `measure_transfer` (with an empty `language`).
     """
-    rows = _rows(table)
+    rows = _group_cells(table)
     if not rows:
         return None
-    crossed = sorted({key[:2] for key in rows})
+    tested = sorted({key[:2] for key in rows})
     languages = sorted({language for cells in rows.values() for language in cells})
     lines, numbers = [], []
     for (dataset, metric, row, train), cells in rows.items():
-        derived = _derive(cells, train)
-        named = [f"{dataset} {metric}"] * (len(crossed) > 1) + [table.rows[row][0], train]
-        shown = [cells[language]["text"] if language in cells else ABSENT for language in languages]
-        lines.append((" · ".join(named), *shown, *(cell_text(derived[name]) for name in _MEASURES)))
-        numbers += [cell | {"measure": "score"} for cell in cells.values()]
-        some = {key: next(iter(cells.values()))[key] for key in _ROW}
+        measures = _measure_seeds(cells, train)
+        names = [f"{dataset} {metric}"] * (len(tested) > 1) + [table.rows[row][0], train]
+        scores = [cells[language].text if language in cells else ABSENT for language in languages]
+        lines.append((" · ".join(names), *scores, *map(render_scores, measures.values())))
+        arm = {key: getattr(next(iter(cells.values())), key) for key in _ROW}
         numbers += [
-            some | {"measure": name, "language": ""} | cell for name, cell in derived.items()
+            arm | _list_numbers("score", language, cell) for language, cell in cells.items()
         ]
-    what = ", ".join(f"{metric} on {dataset}" for dataset, metric in crossed)
-    start = " · ".join(["data set"] * (len(crossed) > 1) + [table.headers[0], "trained on"])
+        numbers += [arm | _list_numbers(name, "", found) for name, found in measures.items()]
+    what = ", ".join(f"{metric} on {dataset}" for dataset, metric in tested)
     return Table(
         experiment=table.experiment,
         caption=f"{table.experiment}: transfer between languages, {what}, "
         "mean ± standard deviation over seeds (number of seeds), in percentage points.",
-        headers=(start, *languages, *_MEASURES.values()),
+        headers=(
+            " · ".join(["data set"] * (len(tested) > 1) + [table.headers[0], "trained on"]),
+            *languages,
+            *_MEASURES.values(),
+        ),
         rows=tuple(lines),
         notes=(
             "Transfer gap: score in the train language minus the mean over the other languages "
@@ -92,53 +93,51 @@ def build_transfer(table: Table) -> Table | None:
             "Means over languages and the gap are of the seeds that were tested in every language "
             "of the row, each language with the same weight.",
         ),
-        cells=numbers,
+        numbers=tuple(numbers),
         flags=table.flags,
     )
 
 
-def _rows(table: Table) -> dict[tuple[Any, ...], dict[str, _Cell]]:
+def _group_cells(table: Table) -> dict[tuple[str, str, int, str], dict[str, Cell]]:
     """Return cells by language, for each (data set, metric, row of the table, train language)."""
-    rows: dict[tuple[Any, ...], dict[str, _Cell]] = defaultdict(dict)
-    crossed = set()
+    rows: dict[tuple[str, str, int, str], dict[str, Cell]] = defaultdict(dict)
+    transferred = set()
     for cell in table.cells:
-        if cell["split"] == "test":
-            key = (cell["dataset"], cell["metric"], cell["row"], cell["train_language"])
-            rows[key][cell["language"]] = cell
-            if cell["n"] and cell["language"] not in list_languages(cell["train_language"]):
-                crossed.add(key[:2])
-    return {key: rows[key] for key in sorted(rows) if key[:2] in crossed}
+        if cell.split == "test":
+            key = (cell.dataset, cell.metric, cell.row, cell.train_language)
+            rows[key][cell.language] = cell
+            if cell.n and cell.language not in list_languages(cell.train_language):
+                transferred.add(key[:2])
+    return {key: rows[key] for key in sorted(rows) if key[:2] in transferred}
 
 
-def _derive(cells: Mapping[str, _Cell], train_language: str) -> dict[str, _Cell]:
+def _measure_seeds(cells: Mapping[str, Cell], train_language: str) -> dict[str, SeedScores]:
     """Return each measure over the seeds that have every language of the row."""
     scores: dict[int, dict[str, float]] = defaultdict(dict)
     for language, cell in cells.items():
-        for seed, score in zip(cell["seeds"], cell["scores"], strict=True):
+        for seed, score in zip(cell.seeds, cell.scores, strict=True):
             scores[seed][language] = score
-    tested = {language for language, cell in cells.items() if cell["n"]}
-    runs = {
+    tested = {language for language, cell in cells.items() if cell.n}
+    by_seed = {
         seed: measure_transfer(scores[seed], train_language)
         for seed in sorted(scores)
         if scores[seed].keys() == tested
     }
-    planned = max(cell["planned"] for cell in cells.values())
-    derived = {}
+    planned = max(cell.planned for cell in cells.values())
+    measures = {}
     for name in _MEASURES:
-        values = {seed: measures[name] for seed, measures in runs.items() if name in measures}
-        derived[name] = {**moments(list(values.values())), "planned": planned}
-        derived[name]["seeds"] = tuple(values)
-    return derived
+        values = {seed: found[name] for seed, found in by_seed.items() if name in found}
+        measures[name] = SeedScores(
+            seeds=tuple(values), scores=tuple(values.values()), planned=planned
+        )
+    return measures
 
 
-def moments(values: Sequence[float]) -> dict[str, Any]:
-    """Return n, the mean and the sample standard deviation; NaN where too few values give none."""
-    mean, std = mean_std(values)
-    return {"mean": mean, "std": std, "n": len(values)}
+def _list_numbers(measure: str, language: str, scores: SeedScores) -> dict[str, Any]:
+    numbers = {name: getattr(scores, name) for name in _NUMBERS}
+    return {"measure": measure, "language": language} | numbers
 
 
 def render_transfer(transfer: Table) -> str:
-    """Return the numbers of a transfer table as CSV, one line per row x language or measure."""
-    names = (*_ROW, "measure", "language", *_NUMBERS)
-    rows = transfer.cells
-    return render_lines(names, ([row[name] for name in names] for row in rows))
+    """Return the numbers of a transfer table as CSV."""
+    return render_csv((*_ROW, "measure", "language", *_NUMBERS), transfer.numbers)

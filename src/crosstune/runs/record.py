@@ -29,16 +29,23 @@ PACKAGES = (
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record; one that is not a JSON object has the status "unreadable" and an error."""
+    """Read a record; one that is not a JSON object has status "unreadable" and an error.
+
+    Half of a surrogate pair, which cannot be encoded as UTF-8, becomes a question mark.
+    """
     try:
-        record = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        return {"status": "unreadable", "error": str(error)}
-    return (
-        record
-        if isinstance(record, dict)
-        else {"status": "unreadable", "error": "not a JSON object"}
-    )
+        text = path.read_text("utf-8")
+        record = json.loads(text)
+        if "\\u" in text:
+            record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
+    except (OSError, ValueError) as error:
+        return {"status": "unreadable", "error": f"{type(error).__name__}: {error}"}
+    except RecursionError:
+        return {"status": "unreadable", "error": "it is nested too deeply"}
+    if not isinstance(record, dict):
+        error = f"it holds a {type(record).__name__}, not an object"
+        return {"status": "unreadable", "error": error}
+    return record
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

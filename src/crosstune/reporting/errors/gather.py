@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from crosstune.errors import DataError
-from crosstune.reporting.csv import render_lines
+from crosstune.reporting.cells import Table
 from crosstune.reporting.errors.judge import (
     Outcome,
     count_item,
@@ -25,8 +26,8 @@ from crosstune.reporting.errors.judge import (
     judge,
 )
 from crosstune.reporting.errors.predictions import KINDS, Key, RunPredictions, read_predictions
-from crosstune.reporting.records import Records, Rows, list_runs
-from crosstune.reporting.tables import Table
+from crosstune.reporting.records import Records, list_runs
+from crosstune.reporting.render import render_csv
 
 _FORMS = {"extraction": "answers", "regression": "numbers"}
 _PLACE = ("dataset", "train_language", "language", "model")
@@ -110,7 +111,7 @@ class Errors:
     notes: Sequence[str]
 
 
-def gather_errors(table: Table, scores: Rows, records: Records) -> Errors:
+def gather_errors(table: Table, scores: pd.DataFrame, records: Records) -> Errors:
     """Return the errors of all runs that count, arms in the order of the table.
 
     Runs of a task kind without right and wrong, or without predictions, are passed over.
@@ -141,9 +142,9 @@ def gather_errors(table: Table, scores: Rows, records: Records) -> Errors:
     return Errors([section for _, section in sorted(sections.items())], notes)
 
 
-def _order_runs(table: Table, scores: Rows) -> list[dict[str, Any]]:
+def _order_runs(table: Table, scores: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the runs that count, in the order of the table's rows, then of their seeds."""
-    place = {(cell["model"], cell["method"], cell["arm"]): cell["row"] for cell in table.cells}
+    place = {(cell.model, cell.method, cell.arm): cell.row for cell in table.cells}
     counted = [
         (place[run["model"], run["method"], run["arm"]], run["seed"], run["run_id"], run)
         for run in list_runs(scores)
@@ -288,10 +289,16 @@ def _render(
     headers: Sequence[str],
     lines: Callable[[Section, ErrorArm], list[tuple[Any, ...]]],
 ) -> str:
-    return render_lines(
+    return render_csv(
         headers,
         (
-            (*(getattr(section, name) for name in _PLACE), name, section.form, *line)
+            dict(
+                zip(
+                    headers,
+                    (*(getattr(section, name) for name in _PLACE), name, section.form, *line),
+                    strict=True,
+                )
+            )
             for section in errors.sections
             for name, arm in section.arms.items()
             for line in lines(section, arm)

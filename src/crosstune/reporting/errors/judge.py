@@ -14,7 +14,7 @@ from typing import Any
 from crosstune.data.tag_schemes import SPAN_TAG, Span, read_spans
 from crosstune.errors import DataError
 from crosstune.languages import UNSPACED
-from crosstune.reporting.statistics import count_found
+from crosstune.reporting.statistics import count_outcomes
 
 Outcome = tuple[str, str]  # gold label or type, and what became of it
 
@@ -94,7 +94,7 @@ def count_item(
         return sum(gold == guess for gold, guess in outcomes), len(outcomes)
     if form == "answers":
         return int(right), 1
-    return count_found(outcomes) if form != "numbers" else ()
+    return count_outcomes(outcomes) if form != "numbers" else ()
 
 
 def _compare_sets(gold: set[str], guessed: set[str]) -> list[Outcome]:

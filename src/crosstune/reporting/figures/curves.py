@@ -24,7 +24,7 @@ from crosstune.reporting.figures.scores import (
     styled,
     write_text,
 )
-from crosstune.reporting.records import Rows
+from crosstune.reporting.records import Run
 
 Curve = list[tuple[int, float]]
 
@@ -60,7 +60,7 @@ def average_curves(curves: Sequence[Curve]) -> Curve:
     return [(step, fmean(curve[step] for curve in steps)) for step in shared]
 
 
-def draw_curves(runs: Rows, folders: Mapping[str, Path]) -> Drawing | None:
+def draw_curves(runs: Sequence[Run], folders: Mapping[str, Path]) -> Drawing | None:
     """Return the learning curves, or None where no arm was validated twice.
 
     `runs` holds one row per run; metrics.jsonl is read in the folder of its run_id. Scores are in
@@ -80,7 +80,7 @@ def draw_curves(runs: Rows, folders: Mapping[str, Path]) -> Drawing | None:
         return render_drawing(figure, _cut(panels))
 
 
-def _gather(runs: Rows, folders: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
+def _gather(runs: Sequence[Run], folders: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
     """Return the curve of each arm, those that end highest first, by the panel's title."""
     found: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     several = len({run["model"] for run in runs}) > 1

@@ -1,18 +1,18 @@
 """All figures of a report; `drawing.py` calls it in a process of its own, which begets another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib.backends.backend_agg  # both loaded here, before there is anything to draw
 import matplotlib.backends.backend_svg  # noqa: F401
 
+from crosstune.reporting.cells import Table
 from crosstune.reporting.figures.curves import draw_curves
 from crosstune.reporting.figures.drawing import Drawings
 from crosstune.reporting.figures.pareto import MEMORY, PARAMETERS, SECONDS, draw_pareto
 from crosstune.reporting.figures.scores import draw_scores, styled
-from crosstune.reporting.records import Rows
-from crosstune.reporting.tables import Table
+from crosstune.reporting.records import Run
 
 
 def get_ready() -> None:
@@ -21,7 +21,7 @@ def get_ready() -> None:
         pass
 
 
-def draw(table: Table, runs: Rows, folders: Mapping[str, Path]) -> Drawings:
+def draw(table: Table, runs: Sequence[Run], folders: Mapping[str, Path]) -> Drawings:
     """Return the figures of a table, of runs a row each, and of the metrics in their folders.
 
     The first takes as long as the others, so a copy of this process draws it meanwhile.

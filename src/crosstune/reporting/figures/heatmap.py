@@ -7,8 +7,7 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from crosstune.reporting.costs import ABSENT
-from crosstune.reporting.tables import Table
+from crosstune.reporting.cells import ABSENT, Table
 
 _SHADES = 9
 
@@ -20,9 +19,9 @@ def build_heat(table: Table) -> list[dict[str, Any]]:
     """
     found: dict[str, dict[Any, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for cell in table.cells:
-        if cell["split"] == "test" and not math.isnan(cell["mean"]):
-            column = cell["language"], cell["dataset"], cell["train_language"]
-            found[cell["metric"]][column][cell["row"]] = cell["mean"]
+        if cell.split == "test" and not math.isnan(cell.mean):
+            column = cell.language, cell.dataset, cell.train_language
+            found[cell.metric][column][cell.row] = cell.mean
     return [
         _shade(table, metric, columns)
         for metric, columns in sorted(found.items())

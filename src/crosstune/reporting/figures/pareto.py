@@ -4,13 +4,14 @@ One panel per column of the table (and per group of equal conditions). `gallery.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
+from crosstune.reporting.cells import Cell, Table
 from crosstune.reporting.figures.drawing import INK, Drawing
 from crosstune.reporting.figures.scores import (
     DOT,
@@ -23,7 +24,6 @@ from crosstune.reporting.figures.scores import (
     styled,
     write_text,
 )
-from crosstune.reporting.tables import Table
 
 _WIDE = 2  # panels in a row
 _WIDTH, _NAMES, _LEFT = 190, 170, 40  # points: a plot, the names to its right, its ticks
@@ -125,20 +125,20 @@ def _gather(table: Table, cost: Cost) -> list[tuple[str, list[ParetoArm]]]:
             arms = [
                 _arm(table, cell, cost)
                 for cell in cells
-                if cell["column"] == column and cell["row"] in rows and _drawable(cell, cost)
+                if cell.column == column and cell.row in rows and _drawable(cell, cost)
             ]
             panels.append((f"{title} · {name}" if name else title, arms[:MAX_ARMS]))
     return panels
 
 
-def _drawable(cell: Mapping[str, Any], cost: Cost) -> bool:
-    return bool(cell["n"]) and cell[cost.name] > 0  # also false for NaN
+def _drawable(cell: Cell, cost: Cost) -> bool:
+    return bool(cell.n) and cell.costs[cost.name] > 0  # also false for NaN
 
 
-def _arm(table: Table, cell: Mapping[str, Any], cost: Cost) -> ParetoArm:
-    label = table.rows[cell["row"]][0].removesuffix(f" {{{cell['conditions']}}}")
+def _arm(table: Table, cell: Cell, cost: Cost) -> ParetoArm:
+    label = table.rows[cell.row][0].removesuffix(f" {{{cell.conditions}}}")
     return ParetoArm(
-        label, cell[cost.name] / cost.unit, 100 * cell["mean"], cell["method"] == "full"
+        label, cell.costs[cost.name] / cost.unit, 100 * cell.mean, cell.method == "full"
     )
 
 

@@ -8,7 +8,7 @@ import io
 import logging
 import re
 import textwrap
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,9 +23,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from crosstune.reporting.cells import Cell, Table
 from crosstune.reporting.escape import plain
 from crosstune.reporting.figures.drawing import INK, Drawing
-from crosstune.reporting.tables import Table
 
 Point = tuple[float, float]
 
@@ -57,11 +57,11 @@ def draw_scores(table: Table) -> Drawing:
     Scores are in percentage points. An arm without a finished run is labelled with what became of
     it. At most 12 columns and 40 arms are drawn.
     """
-    cells = [cell for cell in table.cells if cell["row"] < MAX_ARMS]
+    cells = [cell for cell in table.cells if cell.row < MAX_ARMS]
     with styled():
         sheet = _Sheet([row[0] for row in table.rows[:MAX_ARMS]], table.columns[:MAX_PANELS])
         for column in range(len(sheet.titles)):
-            sheet.draw_panel(column, [cell for cell in cells if cell["column"] == column])
+            sheet.draw_panel(column, [cell for cell in cells if cell.column == column])
         sheet.draw_marks()
         return render_drawing(sheet.figure, _cut(table))
 
@@ -125,7 +125,7 @@ class _Sheet:
         self.dots: list[Point] = []
         self.means: list[Point] = []
 
-    def draw_panel(self, column: int, cells: Sequence[Mapping[str, Any]]) -> None:
+    def draw_panel(self, column: int, cells: Sequence[Cell]) -> None:
         """Draw one column of the table: its title, axis, dots and means."""
         width, height = self.panel
         x0 = self.left + (column % self.wide) * (width + 24)
@@ -134,7 +134,7 @@ class _Sheet:
         if column % self.wide == 0:
             for row, label in enumerate(self.arms):
                 self._write(x0 - 6, y0 + (row + 0.5) * self.step, label, ha="right", va="center")
-        scores = [(100 * score, cell["row"]) for cell in cells for score in cell["scores"]]
+        scores = [(100 * score, cell.row) for cell in cells for score in cell.scores]
         ticks = round_ticks([score for score, _ in scores])
         low, high = ticks[0], ticks[-1]
 
@@ -148,11 +148,11 @@ class _Sheet:
             self._write(x, y0 + height + 4, f"{tick:g}", ha="center", va="top")
         self.dots += [place(score, row) for score, row in scores]
         for cell in cells:
-            if cell["scores"]:
-                self.means.append(place(100 * cell["mean"], cell["row"]))
+            if cell.scores:
+                self.means.append(place(100 * cell.mean, cell.row))
             else:
-                _, y = place(low, cell["row"])
-                self._write(x0 + 3, y, drawable(cell["text"]), va="center", fontsize=6.5)
+                _, y = place(low, cell.row)
+                self._write(x0 + 3, y, drawable(cell.text), va="center", fontsize=6.5)
 
     def draw_marks(self) -> None:
         """Add the lines, dots and means of all panels at once."""

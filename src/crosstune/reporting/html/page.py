@@ -15,20 +15,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from crosstune.reporting.aggregate import summarise_classes
 from crosstune.reporting.arms import name_plan
+from crosstune.reporting.cells import ABSENT, Table
 from crosstune.reporting.comparison import Comparison
-from crosstune.reporting.costs import ABSENT, name_cost, show_cost
+from crosstune.reporting.costs import name_cost, render_cost
 from crosstune.reporting.errors.gather import Errors
 from crosstune.reporting.errors.view import show_errors
 from crosstune.reporting.escape import plain
 from crosstune.reporting.figures.drawing import INK, Drawing, Drawings
 from crosstune.reporting.figures.heatmap import build_heat
 from crosstune.reporting.html.cell_details import explain_cells
-from crosstune.reporting.records import COSTS, Records, Rows, list_runs
-from crosstune.reporting.tables import Table
+from crosstune.reporting.records import COSTS, Records, list_runs
 
 _HERE = Path(__file__).parent
 _ERROR_CHARACTERS = 4000
@@ -62,7 +63,7 @@ class Content:
 
 
 def render_page(
-    content: Content, scores: Rows, records: Records, command: str, drawn: Future[Drawings]
+    content: Content, scores: pd.DataFrame, records: Records, command: str, drawn: Future[Drawings]
 ) -> str:
     """Return the page: tables with what is under each cell, figures, costs, mistakes, the rest.
 
@@ -120,13 +121,13 @@ def _show(drawing: Drawing) -> dict[str, str]:
 
 def _costs(table: Table) -> list[list[str]]:
     rows = {}
-    for cell in sorted(table.cells, key=lambda cell: (cell["row"], cell["column"])):
-        label = f"{table.rows[cell['row']][0]} on {cell['dataset']} {cell['train_language']}"
-        rows[label] = [show_cost(cost, cell[cost]) for cost in COSTS]
+    for cell in sorted(table.cells, key=lambda cell: (cell.row, cell.column)):
+        label = f"{table.rows[cell.row][0]} on {cell.dataset} {cell.train_language}"
+        rows[label] = [render_cost(cost, cell.costs[cost]) for cost in COSTS]
     return [[label, *costs] for label, costs in rows.items() if set(costs) != {ABSENT}]
 
 
-def _problems(scores: Rows, records: Records) -> list[dict[str, str]]:
+def _problems(scores: pd.DataFrame, records: Records) -> list[dict[str, str]]:
     """Return every run that is in no mean, with what it left to say."""
     errors = {record["run_id"]: record.get("error") for record in records.records}
     errors |= {name_plan(plan): plan.get("error") for plan in records.missing}
@@ -156,13 +157,10 @@ def _problems(scores: Rows, records: Records) -> list[dict[str, str]]:
     return sorted(listed, key=lambda problem: (_ORDER.index(problem["status"]), problem["what"]))
 
 
-def _classes(table: Table, summary: Rows) -> list[dict[str, Any]]:
-    labels = {
-        (cell["model"], cell["method"], cell["arm"]): table.rows[cell["row"]][0]
-        for cell in table.cells
-    }
+def _classes(table: Table, summary: pd.DataFrame) -> list[dict[str, Any]]:
+    labels = {(cell.model, cell.method, cell.arm): table.rows[cell.row][0] for cell in table.cells}
     groups = defaultdict(list)
-    for row in summary:
+    for row in summary.to_dict("records"):
         train, language = row["train_language"], row["language"]
         languages = language if train == language else f"{train}→{language}"
         arm = labels[row["model"], row["method"], row["arm"]]

@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from crosstune.reporting.aggregate import mean_std
+import pandas as pd
+
 from crosstune.reporting.arms import flatten
+from crosstune.reporting.cells import ABSENT, Compared, SeedScores, Table, render_scores
 from crosstune.reporting.comparison import (
+    COMPARED_COLUMNS,
     MARK,
-    TOLD,
+    Candidate,
     Comparison,
     compare_cells,
     explain_mark,
     format_signed,
 )
-from crosstune.reporting.costs import ABSENT
-from crosstune.reporting.csv import render_lines
 from crosstune.reporting.published.layout import NEEDED, Slot, Target
 from crosstune.reporting.published.model import Procedure, Row
 from crosstune.reporting.published.verdict import (
@@ -31,18 +32,39 @@ from crosstune.reporting.published.verdict import (
     judge_published,
     reason_to_withhold,
 )
-from crosstune.reporting.records import Records, Rows, list_runs, stands_in
-from crosstune.reporting.tables import Table, cell_text, plain_number
+from crosstune.reporting.records import Records, list_runs, uses_stand_in
+from crosstune.reporting.render import render_csv
 
 _ARM = ("model", "method", "data", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds", "scores", "run_ids")
 _THEIRS = ("published", "published_value", "published_unit", "published_aggregate")
 _THEIRS += ("published_seeds", "verified", "ours_as_published", "difference_to_published")
 _THEIRS += ("expected", "protocol")
-_CSV = (*NEEDED, "arm", *_NUMBERS, *TOLD, *_THEIRS, "row_label")
+_CSV = (*NEEDED, "arm", *_NUMBERS, *COMPARED_COLUMNS, *_THEIRS, "row_label")
 _HEADERS = ("score", "ours", "ours as published", "published", "difference", "verdict")
 _SELECTED_ON = "validation"  # where every run of ours chooses its checkpoint
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OurScores(SeedScores):
+    """Our scores in a slot; without any where several `arms`, (data set, arm), fit."""
+
+    run_ids: tuple[str, ...]
+    arms: Sequence[tuple[str, str]]
+
+    @property
+    def arm(self) -> str:
+        """The name of the only arm that fits, or nothing."""
+        return self.arms[0][1] if len(self.arms) == 1 else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledSlot(OurScores, Compared):
+    """A slot with our scores, their comparison and the verdict on the published number."""
+
+    slot: Slot
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -81,31 +103,18 @@ class _Runs:
 
 
 def build_replication(
-    table: Table, frame: Rows, records: Records, target: Target, comparison: Comparison
+    table: Table, frame: pd.DataFrame, records: Records, target: Target, comparison: Comparison
 ) -> Table:
     """Return a printed table filled from a study, whose own table is `table`.
 
     A row is a score, under the row of the printed table that it belongs to. "ours" is mean ± std
-    (n), "ours as published" the same runs aggregated as the paper did. `cells` holds everything.
+    (n), "ours as published" the same runs aggregated as the paper did. `numbers` holds everything.
     """
     comparison = replace(comparison, baseline=target.baseline)
     runs = _gather(frame, records)
-    columns: dict[str, int] = {}
-    cells = []
-    for slot in target.slots:
-        place = {"row": len(cells), "column": columns.setdefault(slot.column, len(columns))}
-        cells.append({**slot.ours, "row_label": slot.row, **place, **_fill(slot, runs)})
-    compare_cells(cells, comparison)
+    cells = _fill_slots(target.slots, runs, comparison)
     letters: dict[tuple[str, ...], str] = {}
-    lines = []
-    for slot, cell in zip(target.slots, cells, strict=True):
-        verdict = judge_published(
-            cell["scores"], _procedure(cell, slot.theirs), slot.theirs, comparison.rule
-        )
-        if runs.rehearsed.intersection(cell["run_ids"]):
-            verdict = reason_to_withhold(verdict)
-        cell |= _tell(verdict, slot.theirs)
-        lines.append((slot.column, *_show(cell, verdict, slot.theirs, letters)))
+    lines = [(cell.slot.column, *_show(cell, letters)) for cell in cells]
     return Table(
         experiment=table.experiment,
         caption=f"{table.experiment} beside {_cite(target)}, in percentage points; ours: mean ± "
@@ -113,75 +122,93 @@ def build_replication(
         headers=_HEADERS,
         rows=tuple(lines),
         notes=tuple(_list_notes(target, cells, letters, comparison)),
-        cells=cells,
+        numbers=tuple(map(_list_numbers, cells)),
         flags=table.flags,
         groups=tuple(
-            (name, tuple(cell["row"] for cell in group))
-            for name, group in groupby(cells, lambda cell: cell["row_label"])
+            (name, tuple(row for row, _ in members))
+            for name, members in groupby(enumerate(cells), lambda entry: entry[1].slot.row)
         ),
     )
 
 
-def _gather(frame: Rows, records: Records) -> _Runs:
+def _fill_slots(slots: Sequence[Slot], runs: _Runs, comparison: Comparison) -> list[FilledSlot]:
+    scores = [_find_scores(slot, runs) for slot in slots]
+    candidates = [
+        Candidate(
+            (slot.column, slot.ours["model"]),
+            slot.ours["method"],
+            ours.arm,
+            dict(zip(ours.seeds, ours.scores, strict=True)),
+        )
+        for slot, ours in zip(slots, scores, strict=True)
+    ]
+    cells = []
+    compared = compare_cells(candidates, comparison)
+    for slot, ours, interval in zip(slots, scores, compared, strict=True):
+        procedure = _procedure(slot, ours.n)
+        verdict = judge_published(ours.scores, procedure, slot.theirs, comparison.rule)
+        if runs.rehearsed.intersection(ours.run_ids):
+            verdict = reason_to_withhold(verdict)
+        cells.append(FilledSlot(**vars(ours), **vars(interval), slot=slot, verdict=verdict))
+    return cells
+
+
+def _gather(frame: pd.DataFrame, records: Records) -> _Runs:
     runs, scores = defaultdict(list), defaultdict(list)
     for run in list_runs(frame):
         if not run["superseded_by"]:
             runs[tuple(run[key] for key in _ARM)].append(run)
-    for row in frame:
+    for row in frame.to_dict("records"):
         if row["status"] == "finished" and not row["superseded_by"]:
             scores[tuple(row[key] for key in NEEDED)].append(row)
     settings = {record["run_id"]: flatten(record["config"]) for record in records.records}
-    rehearsed = frozenset(record["run_id"] for record in records.records if stands_in(record))
+    rehearsed = frozenset(record["run_id"] for record in records.records if uses_stand_in(record))
     return _Runs(runs, scores, settings, rehearsed)
 
 
-def _fill(slot: Slot, runs: _Runs) -> dict[str, Any]:
-    """Return our part of a cell; without scores where several arms fit."""
+def _find_scores(slot: Slot, runs: _Runs) -> OurScores:
     fitting = runs.find(runs.scores, [slot.ours[key] for key in NEEDED], slot.settings)
     arm = [slot.ours[key] for key in _ARM]
     planned = {run["seed"] for run in runs.find(runs.runs, arm, slot.settings)}
     arms = sorted({(row["dataset"], row["arm"]) for row in fitting})
-    kept = sorted(fitting, key=lambda row: row["seed"]) if len(arms) == 1 else []
-    scores = tuple(row["value"] for row in kept)
-    mean, std = mean_std(scores)
-    return {
-        "arm": arms[0][1] if len(arms) == 1 else "",
-        "arms": arms,
-        "conditions": "",
-        "mean": mean,
-        "std": std,
-        "n": len(kept),
-        "planned": len(planned),
-        "seeds": tuple(row["seed"] for row in kept),
-        "scores": scores,
-        "run_ids": tuple(row["run_id"] for row in kept),
-    }
+    chosen = sorted(fitting, key=lambda row: row["seed"]) if len(arms) == 1 else []
+    return OurScores(
+        seeds=tuple(row["seed"] for row in chosen),
+        scores=tuple(row["value"] for row in chosen),
+        planned=len(planned),
+        run_ids=tuple(row["run_id"] for row in chosen),
+        arms=arms,
+    )
 
 
-def _procedure(cell: Mapping[str, Any], theirs: Row) -> Procedure:
+def _procedure(slot: Slot, seeds: int) -> Procedure:
     """Return how our number came about; a median or a maximum is taken as the paper did."""
-    how = theirs.aggregate if theirs.aggregate in ("median", "max") else "mean"
-    return Procedure(cell["split"], how, cell["n"], _SELECTED_ON)
+    how = slot.theirs.aggregate if slot.theirs.aggregate in ("median", "max") else "mean"
+    return Procedure(slot.ours["split"], how, seeds, _SELECTED_ON)
 
 
-def _tell(verdict: Verdict, theirs: Row) -> dict[str, Any]:
+def _list_numbers(cell: FilledSlot) -> dict[str, Any]:
+    """Return a line of the CSV file."""
+    theirs, verdict = cell.slot.theirs, cell.verdict
     values = (theirs.score, theirs.value, theirs.unit, theirs.aggregate, theirs.seeds)
     values += (theirs.verified, verdict.ours, verdict.difference, verdict.expected)
-    return dict(zip(_THEIRS, (*values, "; ".join(verdict.differs)), strict=True))
+    published = dict(zip(_THEIRS, (*values, "; ".join(verdict.differs)), strict=True))
+    names = ("arm", *_NUMBERS, *COMPARED_COLUMNS)
+    numbers = {name: getattr(cell, name) for name in names}
+    return {**cell.slot.ours, **numbers, **published, "row_label": cell.slot.row}
 
 
-def _show(
-    cell: Mapping[str, Any], verdict: Verdict, theirs: Row, letters: dict[tuple[str, ...], str]
-) -> list[str]:
+def _show(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[str]:
     """Return the texts of a line; `letters` names each set of differences in protocol."""
-    printed = f"{100 * cell['published']:.2f} ({_count(theirs)})"
-    if not cell["n"]:
-        state = f"{len(cell['arms'])} arms fit" if cell["arms"] else "not run"
+    verdict, theirs = cell.verdict, cell.slot.theirs
+    printed = f"{100 * (theirs.score or 0):.2f} ({_count(theirs)})"
+    if not cell.n:
+        state = f"{len(cell.arms)} arms fit" if cell.arms else "not run"
         return [ABSENT, ABSENT, printed, ABSENT, state]
     judged = {True: "agrees", False: "disagrees", None: "open"}[verdict.expected]
     if verdict.differs:
         judged += f" ({letters.setdefault(verdict.differs, _letter(len(letters)))})"
-    ours = cell_text(cell) + (MARK if cell["claimed"] else "")
+    ours = render_scores(cell) + (MARK if cell.claimed else "")
     if STAND_IN in verdict.differs:
         return [ours, ABSENT, printed, ABSENT, STAND_IN]
     if math.isnan(verdict.ours):
@@ -215,7 +242,7 @@ def _cite(target: Target) -> str:
 
 def _list_notes(
     target: Target,
-    cells: Sequence[Mapping[str, Any]],
+    cells: Sequence[FilledSlot],
     letters: Mapping[tuple[str, ...], str],
     comparison: Comparison,
 ) -> Iterable[str]:
@@ -228,9 +255,9 @@ def _list_notes(
     for differs, letter in letters.items():
         yield f"({letter}) {'; '.join(differs)}."
     for cell in cells:
-        if len(cell["arms"]) > 1:
-            named = ", ".join(f"{arm} on {dataset}" for dataset, arm in cell["arms"])
-            yield f"{cell['row_label']}, {cell['data']}: several arms fit: {named}."
+        if len(cell.arms) > 1:
+            named = ", ".join(f"{arm} on {dataset}" for dataset, arm in cell.arms)
+            yield f"{cell.slot.row}, {cell.slot.ours['data']}: several arms fit: {named}."
     published = target.published
     yield f"Published: {published.paper.get('title')}, {published.table.get('what')}."
     yield f"Published numbers were picked so: {published.selection}."
@@ -240,9 +267,4 @@ def _list_notes(
 
 def render_replication(filled: Table) -> str:
     """Return a filled table as CSV, a line a cell, scores as fractions and in full."""
-    rows = ([_in_full(cell[name]) for name in _CSV] for cell in filled.cells)
-    return render_lines(_CSV, rows)
-
-
-def _in_full(value: Any) -> Any:
-    return "" if value is None else plain_number(value)
+    return render_csv(_CSV, filled.numbers)

@@ -15,7 +15,7 @@ import yaml
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.reporting.published.model import PublishedTable, Row
 from crosstune.reporting.published.read import choose_table
-from crosstune.reporting.tables import column_label
+from crosstune.reporting.tables import label_column
 
 NEEDED = ("model", "method", "data", "train_language", "language", "split", "metric")
 _KEYS = {"name", "published", "baseline", "same", "rows", "columns"}
@@ -136,4 +136,4 @@ def _name_row(row: Mapping[str, Any]) -> str:
 def _name_column(ours: Mapping[str, str], column: Mapping[str, Any], how: str) -> str:
     names = (ours["data"], ours["train_language"], ours["split"], ours["language"], ours["metric"])
     settings = (f"{key}={value}" for key, value in _settings_of(column).items())
-    return " ".join([column_label(names), *filter(None, [how]), *settings])
+    return " ".join([label_column(names), *filter(None, [how]), *settings])

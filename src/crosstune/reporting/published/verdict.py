@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from scipy.special import stdtrit
+
 from crosstune.errors import ConfigError
 from crosstune.reporting.published.model import Procedure, Row
 from crosstune.reporting.statistics import SignificanceRule
-from crosstune.reporting.student import t_quantile
 
 _NAMES = {"split": "split", "aggregate": "aggregate", "seeds": "seeds", "selected_on": "chosen on"}
 
@@ -100,7 +101,7 @@ def _expects(scores: Sequence[float], row: Row, rule: SignificanceRule) -> bool 
         return None
     mean = math.fsum(scores) / n
     spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (n - 1))
-    reach = t_quantile(n - 1, (1 + rule.level) / 2) * spread * math.sqrt(1 / n + 1 / runs)
+    reach = float(stdtrit(n - 1, (1 + rule.level) / 2)) * spread * math.sqrt(1 / n + 1 / runs)
     return abs(mean - row.score) <= reach
 
 
