@@ -279,7 +279,7 @@ def test_windows_start_a_stride_apart_or_half_a_window(byte_bpe):
 
 
 def test_too_few_sub_words_for_a_question_and_a_text_are_refused(byte_bpe):
-    with pytest.raises(ConfigError, match=r"data\.max_tokens=4: 3 of them are special pieces"):
+    with pytest.raises(ConfigError, match=r"data\.max_tokens=4: 3 of them are special tokens"):
         TASK.encode(ROWS, byte_bpe, 4)
 
 

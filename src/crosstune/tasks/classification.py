@@ -3,7 +3,6 @@
 `MultiLabel` is the task where `data.task.separator` says how a label cell is split.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,7 @@ from typing_extensions import override
 
 from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError, DataError
-from crosstune.tasks.metrics.classes import LabelSetReport, report_classes
-from crosstune.tasks.prediction import Prediction
+from crosstune.tasks.metrics.classes import MEANS, LabelSetReport, report_classes
 from crosstune.tasks.sequence_classification import (
     SequenceTask,
     encode_texts,
@@ -23,7 +21,7 @@ from crosstune.tasks.sequence_classification import (
     name_file,
     train_labels,
 )
-from crosstune.tasks.task import Batch, Row, Rows, Tokenizer
+from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Tokenizer
 
 
 @dataclass
@@ -49,8 +47,7 @@ class Classification(SequenceTask):
     @property
     @override
     def metrics(self) -> tuple[str, ...]:
-        averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
-        return ("accuracy", *averages, *(["mcc"] if self.correlation else []))
+        return ("accuracy", *MEANS, *(["mcc"] if self.correlation else []))
 
     @override
     def row_labels(self, row: Row) -> list[str]:
@@ -62,9 +59,7 @@ class Classification(SequenceTask):
         return encode_texts(rows, labels, tokenizer, max_tokens)
 
     @override
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         result = report_classes(
             self.labels, [p.prediction for p in predictions], [p.gold for p in predictions], device
         )

@@ -2,8 +2,7 @@
 
 "{text} En resumen, fue {mask}." with words for each label (PET: Schick & Schütze 2021,
 https://aclanthology.org/2021.eacl-main.20; LM-BFF: Gao et al. 2021,
-https://aclanthology.org/2021.acl-long.295). No weight is new, so it works without training
-(`trainer.max_epochs=0`) and from few examples. Each language has its own pattern and words.
+https://aclanthology.org/2021.acl-long.295). No weight is new, so training is optional.
 """
 
 from collections.abc import Sequence
@@ -17,14 +16,13 @@ from typing_extensions import override
 from crosstune.data.windows import EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
-from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.sequence_classification import (
     SequenceTask,
     index_labels,
     read_best,
     sum_cross_entropy,
 )
-from crosstune.tasks.task import Batch, Row, Rows, Tokenizer
+from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Tokenizer
 from crosstune.tasks.verbalizers import (
     ABSENT,
     PromptTemplate,
@@ -180,9 +178,7 @@ class Cloze(SequenceTask):
         return read_best(log_p)
 
     @override
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         return Classification(self.labels).compute_metrics(predictions, device)
 
 

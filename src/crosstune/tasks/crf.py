@@ -1,8 +1,7 @@
 """A linear-chain conditional random field over the tags of a sentence's words.
 
-Lafferty et al. 2001 (https://dl.acm.org/doi/10.5555/645530.655813). The transition scores are a
-module of the model, the algorithms functions of tensors. A chain is (B, N, C): B sequences of at
-most N words with C tags; `mask` is false on padding.
+Lafferty et al. 2001 (https://dl.acm.org/doi/10.5555/645530.655813). Shapes: B sequences of at most
+N words with C tags.
 """
 
 from typing import NamedTuple

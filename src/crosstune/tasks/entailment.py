@@ -1,9 +1,8 @@
 """Zero-shot classification by entailment: a model of natural language inference reads hypotheses.
 
-Each label is a hypothesis, "Este texto trata de {label}."; predicted is the one with the highest
-probability of entailment (Yin et al. 2019, https://aclanthology.org/D19-1404). The head is the
-checkpoint's own, so it needs no training (`trainer.max_epochs=0`); training continues from it
-(Wang et al. 2021, https://arxiv.org/abs/2104.14690). An item has one window for each label.
+Each label is a hypothesis, "Este texto trata de {label}."; the most entailed one is predicted (Yin
+et al. 2019, https://aclanthology.org/D19-1404). The head is the checkpoint's, so training is
+optional (`trainer.max_epochs=0`; Wang et al. 2021, https://arxiv.org/abs/2104.14690).
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.prediction import Prediction
-from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Outputs, Predictions, Result, Row, Rows, Task, Tokenizer
 from crosstune.tasks.verbalizers import check_patterns, check_words
 
 
@@ -166,7 +165,5 @@ class Entailment(Task):
         ]
 
     @override
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         return Classification(self.classes).compute_metrics(predictions, device)

@@ -1,8 +1,7 @@
 """Extractive question answering: the answer to a question as a span of a text, or none.
 
-Head: transformers' question answering, a start and an end logit for every sub-word. Texts longer
-than `data.max_tokens` become overlapping windows; where a window lacks the answer, its first
-sub-word (CLS) is both start and end.
+Head: a start and an end logit for every sub-word. Long texts become overlapping windows; where a
+window lacks the answer, its first sub-word (CLS) is both start and end.
 """
 
 import logging
@@ -21,7 +20,7 @@ from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.metrics.answers import NORMALIZERS, AnswerReport
 from crosstune.tasks.prediction import Prediction
-from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Outputs, Predictions, Result, Row, Rows, Task, Tokenizer
 
 NO_ANSWER = (0, 0)  # label of a window without the answer: its first sub-word
 OUTSIDE = (2**31 - 1, 0)  # offsets of what is not text to answer from: no span starts or ends there
@@ -110,7 +109,7 @@ class Extraction(Task):
         room = max_tokens - template.size
         if room < 2:
             raise ConfigError(
-                f"data.max_tokens={max_tokens}: {template.size} of them are special pieces; a "
+                f"data.max_tokens={max_tokens}: {template.size} of them are special tokens; a "
                 f"question and its text need {template.size + 2} or more."
             )
         passages = encode_passages([row["context"] for row in rows], tokenizer)
@@ -212,9 +211,7 @@ class Extraction(Task):
         return predictions
 
     @override
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         """Return scores and report, exact over all ranks.
 
         Before a threshold is known, and if train has questions without an answer, the scores are

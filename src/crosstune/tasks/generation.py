@@ -1,8 +1,7 @@
 """Generation: a text from a text, by an encoder-decoder (translation, summarisation, dialogue).
 
-Each item is one window of its source; what does not fit into `data.max_tokens`, or of the target
-into `data.task.max_target_tokens`, is cut and counted. Training is teacher-forced; the test uses
-beam search, and validation does unless `validate=loss`. References are scored whole, cut or not.
+Training is teacher-forced; the test uses beam search, and validation does unless `validate=loss`.
+Sources and targets are cut to their limits and counted; references are scored whole.
 """
 
 import logging
@@ -24,7 +23,7 @@ from crosstune.errors import ConfigError
 from crosstune.languages import check_language
 from crosstune.tasks.metrics.overlap import OVERLAPS, report_overlap
 from crosstune.tasks.prediction import Prediction
-from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Outputs, Predictions, Result, Row, Rows, Task, Tokenizer
 
 VALIDATE = ("decode", "loss")
 # what a checkpoint says of its special tokens; its other decoding settings are not used
@@ -193,18 +192,17 @@ class Generation(Task):
     def decode(self, rows: Rows, encoded: EncodedDataset, outputs: Outputs) -> list[Prediction]:
         """Return the text generated for each row, next to its references."""
         predictions: list[Prediction] = []
-        for window, (text, *stats), score in outputs:
+        for window, (text, tokens, correct, loss), score in outputs:
             item = int(encoded.items[window])
             row, cut = rows[item], bool(encoded.extra["target_cut"][window])
             references = row.get("references", [row["target"]])
-            extra = ReferenceStats(self.target_language or row["language"], *stats, cut)
+            language = self.target_language or row["language"]
+            extra = ReferenceStats(language, tokens, correct, loss, cut)
             predictions.append(Prediction(item, row["id"], references, text, score, extra))
         return predictions
 
     @override
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         """Return scores and report over the texts of all ranks, gathered in order."""
         gathered = _gather(predictions)
         if not gathered:
@@ -253,7 +251,7 @@ def _ignore_after_end(ids: torch.Tensor, end: int | list[int]) -> torch.Tensor:
     return ids.masked_fill(ends.cumsum(-1) - ends > 0, IGNORE)
 
 
-def _gather(predictions: Sequence[Prediction]) -> list[Prediction]:
+def _gather(predictions: Predictions) -> list[Prediction]:
     """Return the predictions of all ranks, in the order of the rows."""
     by_rank: list[Any] = [list(predictions)]
     if distributed.is_available() and distributed.is_initialized():

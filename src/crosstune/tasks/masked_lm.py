@@ -1,9 +1,8 @@
 """Masked language modelling: trains an encoder on plain text, from scratch or further.
 
-Masks are those of BERT (Devlin et al. 2019, https://aclanthology.org/N19-1423): 15 % of the
-sub-words are chosen, of which 80 % become the mask, 10 % a random sub-word and 10 % stay. Training
-draws anew each epoch, from (seed, epoch, window); validation and test masks never change, so all
-runs are tested alike. Long lines become several windows, none is cut.
+As BERT (Devlin et al. 2019, https://aclanthology.org/N19-1423). Training draws new masks in each
+epoch, from (seed, epoch, window); those of validation and test never change. Long lines become
+several windows.
 """
 
 import logging
@@ -31,7 +30,7 @@ from crosstune.tasks.span_boundary import (
     predict_masked,
 )
 from crosstune.tasks.subwords import find_special_tokens
-from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Outputs, Predictions, Result, Row, Rows, Task, Tokenizer
 
 WORDS = ("tokenizer", "spaces")
 log = logging.getLogger(__name__)
@@ -131,7 +130,10 @@ class MaskedLM(Task):
     def collate(
         self, encoded: EncodedDataset, windows: Sequence[int], tokenizer: Tokenizer, seed: Any
     ) -> Batch:
-        """Return masked inputs and labels, each (B, L)."""
+        """Return masked inputs and labels, each (B, L).
+
+        Of the chosen sub-words 80 % become the mask, 10 % a random sub-word and 10 % stay.
+        """
         pad_id: Any = tokenizer.pad_token_id
         mask_id: Any = tokenizer.mask_token_id
         inputs = encoded.pad(windows, pad_id)
@@ -206,9 +208,7 @@ class MaskedLM(Task):
         ]
 
     @override
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         """Return masked-token accuracy, with loss and perplexity in the report."""
         # an item's score is a sum over its sub-words; only sums count, so each has an equal share
         guesses = [

@@ -1,9 +1,7 @@
 """Relation classification: the directed relation between two marked entities of a text.
 
-Rows have `text`, `label`, and `head` and `tail` as [start, end) character offsets. Both are marked
-in the text by signs that every vocabulary has, so no embedding is new (Zhou & Chen 2022,
-https://aclanthology.org/2022.aacl-short.21, after Baldini Soares et al. 2019,
-https://aclanthology.org/P19-1279).
+Both are marked in the text by signs that every vocabulary has, so no embedding is new (Zhou & Chen
+2022, https://aclanthology.org/2022.aacl-short.21, after https://aclanthology.org/P19-1279).
 """
 
 from collections.abc import Sequence
@@ -26,7 +24,10 @@ Span = tuple[int, int]  # [start, end)
 
 @dataclass
 class Relation(SequenceTask):
-    """The task of one data set; `labels` are those of train, sorted."""
+    """The task of one data set; `labels` are those of train, sorted.
+
+    Rows have `text`, `label`, and `head` and `tail` as [start, end) character offsets.
+    """
 
     labels: list[str]
     no_relation: str | None

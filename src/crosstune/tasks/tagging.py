@@ -1,9 +1,7 @@
 """Tagging: one tag a word (named entities, parts of speech, slots, segmentation as tags).
 
-A word's first sub-word has its tag (a bare word mark of SentencePiece is skipped). Sentences longer
-than `data.max_tokens` become overlapping windows in which each word is tagged exactly once, with
-context on both sides; no word is dropped. A word longer than half a window is cut to its first
-sub-words; such sentences are counted.
+A word's first sub-word has its tag. Long sentences become overlapping windows, in which each word
+is tagged exactly once, with context on both sides; a word longer than half a window is cut.
 """
 
 from collections.abc import Sequence
@@ -36,7 +34,7 @@ from crosstune.tasks.crf import (
     make_chain,
     path_score,
 )
-from crosstune.tasks.metrics.classes import report_classes
+from crosstune.tasks.metrics.classes import MEANS, report_classes
 from crosstune.tasks.metrics.spans import SpanReport, WordReport
 from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.sequence_classification import index_labels, sum_cross_entropy
@@ -47,7 +45,7 @@ from crosstune.tasks.subwords import (
     make_word_windows,
     split_words,
 )
-from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Outputs, Predictions, Result, Row, Rows, Task, Tokenizer
 
 SCHEMES = ("spans", "tags", "words")
 
@@ -107,8 +105,7 @@ class Tagging(Task):
             return ("f1", "precision", "recall")
         if self.scheme == "spans":
             return ("f1", "precision", "recall", "macro_f1", "weighted_f1", "accuracy")
-        averages = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
-        return ("f1", "accuracy", *averages)
+        return ("f1", "accuracy", *MEANS)
 
     @override
     def row_labels(self, row: Row) -> list[str]:
@@ -242,9 +239,7 @@ class Tagging(Task):
         return SpanReport(sorted({tag[2:] or "_" for tag in self.labels if tag != "O"}))
 
     @override
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         if self.scheme != "tags":
             return super().compute_metrics(predictions, device)
         predicted = [tag for p in predictions for tag in p.prediction]

@@ -16,6 +16,8 @@ from crosstune.tasks.prediction import Output, Prediction
 Row = dict[str, Any]
 Rows = Sequence[Row]
 Outputs = Sequence[Output]
+Predictions = Sequence[Prediction]
+Result = dict[str, Any]  # {"scores": {metric: value}, "report": {...}}
 Batch = dict[str, Any]
 Tokenizer = PreTrainedTokenizerBase
 
@@ -100,10 +102,8 @@ class Task:
         """Return the metric that compares predictions with golds."""
         raise NotImplementedError
 
-    def compute_metrics(
-        self, predictions: Sequence[Prediction], device: torch.device
-    ) -> dict[str, Any]:
-        """Return {"scores": …, "report": …} over the predictions of all ranks."""
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
+        """Return scores and report over the predictions of all ranks."""
         metric = self.make_metric().to(device)
         metric.update([p.prediction for p in predictions], [p.gold for p in predictions])
         return metric.compute()

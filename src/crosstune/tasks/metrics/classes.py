@@ -19,6 +19,7 @@ from crosstune.errors import DataError
 
 UNSEEN_CLASS = "<unseen>"  # reported for gold classes that are not listed
 RATES = ("precision", "recall", "f1")
+MEANS = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
 DIRECTION = re.compile(r"\((e1,e2|e2,e1)\)$")
 
 
@@ -113,20 +114,14 @@ class ClassReport(Metric):
         if not sum(gold):
             return {"scores": {}, "report": {}}
         report = report_rates([*self.labels, UNSEEN_CLASS], correct, predicted, gold)
-        means = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
-        scores = {"accuracy": sum(correct) / sum(gold)}
-        for name in means:
-            mean, rate = name.split("_")
-            scores[name] = report[mean][rate]
-        scores["mcc"] = _matthews(correct, predicted, gold)
-        return {"scores": scores, "report": report}
+        scores = {name: report[name.split("_")[0]][name.split("_")[1]] for name in MEANS}
+        mcc = _matthews(correct, predicted, gold)
+        accuracy = {"accuracy": sum(correct) / sum(gold)}
+        return {"scores": accuracy | scores | {"mcc": mcc}, "report": report}
 
 
 def report_classes(
-    labels: Sequence[str],
-    predictions: Sequence[str],
-    golds: Sequence[str],
-    device: torch.device,
+    labels: Sequence[str], predictions: Sequence[str], golds: Sequence[str], device: torch.device
 ) -> dict[str, Any]:
     """Return the `ClassReport` of classes by name, over all ranks.
 
@@ -134,10 +129,7 @@ def report_classes(
     """
     index = {label: number for number, label in enumerate(labels)}
     metric = ClassReport(labels).to(device)
-    indices = [
-        [index[name] for name in predictions],
-        [index.get(name, UNSEEN) for name in golds],
-    ]
+    indices = [index[name] for name in predictions], [index.get(name, UNSEEN) for name in golds]
     metric.update(*(torch.tensor(column, dtype=torch.long, device=device) for column in indices))
     result = metric.compute()
     if result["scores"]:
@@ -173,14 +165,16 @@ class CountReport(Metric):
         self.counts = self.counts + torch.tensor(counts, device=self.counts.device)
         self.agreement = self.agreement + torch.tensor([agreeing, total], device=self.counts.device)
 
-    def _report(self) -> tuple[float, dict[str, Any]] | None:
-        """Return the share of items that agree and the rates; None if there is no item."""
+    def compute(self) -> dict[str, Any]:
+        """Return scores and report over all that was counted."""
         agreeing, total = self.agreement.tolist()
         if not total:
-            return None
-        correct, predicted, gold = self._counts()
-        report = report_rates([*self.classes, UNSEEN_CLASS], correct, predicted, gold)
-        return agreeing / total, report
+            return {"scores": {}, "report": {}}
+        report = report_rates([*self.classes, UNSEEN_CLASS], *self._counts())
+        return {"scores": self._scores(report, agreeing / total), "report": report}
+
+    def _scores(self, report: dict[str, Any], accuracy: float) -> dict[str, float]:
+        raise NotImplementedError
 
     def _counts(self) -> tuple[list[int], list[int], list[int]]:
         correct, predicted, gold = self.counts.tolist()
@@ -227,15 +221,10 @@ class LabelSetReport(CountReport):
         sums = torch.tensor([f1, jaccard], dtype=torch.float64, device=self.sums.device)
         self.sums = self.sums + sums
 
-    def compute(self) -> dict[str, Any]:
-        """Return scores and report over all that was counted."""
-        if (result := self._report()) is None:
-            return {"scores": {}, "report": {}}
-        accuracy, report = result
+    def _scores(self, report: dict[str, Any], accuracy: float) -> dict[str, float]:
         f1, jaccard = (self.sums / self.agreement[1]).tolist()
         scores = {f"{mean}_f1": report[mean]["f1"] for mean in ("micro", "macro", "weighted")}
-        scores |= {"samples_f1": f1, "jaccard": jaccard, "accuracy": accuracy}
-        return {"scores": scores, "report": report}
+        return scores | {"samples_f1": f1, "jaccard": jaccard, "accuracy": accuracy}
 
 
 class RelationReport(CountReport):
@@ -274,13 +263,9 @@ class RelationReport(CountReport):
             predicted = [p if g else 0 for p, g in zip(predicted, gold, strict=True)]
         return correct, predicted, gold
 
-    def compute(self) -> dict[str, Any]:
-        """Return scores and report over all that was counted."""
-        if (result := self._report()) is None:
-            return {"scores": {}, "report": {}}
-        accuracy, report = result
+    def _scores(self, report: dict[str, Any], accuracy: float) -> dict[str, float]:
         scores = {f"{m}_{rate}": report[m][rate] for m in ("macro", "micro") for rate in RATES}
-        return {"scores": scores | {"accuracy": accuracy}, "report": report}
+        return scores | {"accuracy": accuracy}
 
 
 def _matthews(correct: list[int], predicted: list[int], gold: list[int]) -> float:
@@ -289,9 +274,6 @@ def _matthews(correct: list[int], predicted: list[int], gold: list[int]) -> floa
     Gorodkin 2004, https://doi.org/10.1016/j.compbiolchem.2004.09.006: with n items, c of them
     correct, p and g the predicted and gold counts per class,
     (c n - p.g) / sqrt((n^2 - p.p) (n^2 - g.g)).
-
-    >>> _matthews([2, 2], [2, 2], [2, 2])
-    1.0
     """
     n = sum(gold)
     covariance = sum(correct) * n - sum(map(operator.mul, predicted, gold))

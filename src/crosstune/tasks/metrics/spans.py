@@ -47,14 +47,10 @@ class SpanReport(CountReport):
                 names += [name for name, _, _ in spans]
         self._add(*types, agreeing=agreeing, total=sum(map(len, golds)))
 
-    def compute(self) -> dict[str, Any]:
-        """Return scores and report over all that was counted."""
-        if (result := self._report()) is None:
-            return {"scores": {}, "report": {}}
-        accuracy, report = result
+    def _scores(self, report: dict[str, Any], accuracy: float) -> dict[str, float]:
         scores = {rate: report["micro"][rate] for rate in ("f1", "precision", "recall")}
         scores |= {"macro_f1": report["macro"]["f1"], "weighted_f1": report["weighted"]["f1"]}
-        return {"scores": scores | {"accuracy": accuracy}, "report": report}
+        return scores | {"accuracy": accuracy}
 
 
 class WordReport(Metric):
