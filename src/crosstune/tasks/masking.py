@@ -67,10 +67,8 @@ def number_words(
         word = tokenizer_word if starts is None else bisect_right(starts, start)
         is_new = word != last_word
         if starts is None and previous:  # a bare word mark belongs to the next sub-word
-            unspaced = UNSPACED_CHARACTER.match(characters[:1]) or UNSPACED_CHARACTER.match(
-                previous[-1]
-            )
-            is_new = is_new or unspaced
+            neighbours = (characters[:1], previous[-1])
+            is_new = is_new or any(UNSPACED_CHARACTER.match(one) for one in neighbours)
         if characters and start < end:
             is_new = False  # another byte of the same character
         numbers.append(numbers[-1] + is_new if numbers else 0)
