@@ -1,4 +1,4 @@
-"""Files as they go wrong: each fault is reported by its rule at its line, and nothing else is.
+"""Malformed files: each fault is reported by its rule at its line, and nothing else is.
 
 Each case is a file that serves as train; what is compared is every finding but those on balance,
 which small files cannot help. The look-alikes at the end are odd and right.
@@ -289,9 +289,9 @@ def test_a_file_in_another_encoding_is_sound_where_it_is_named(write):
 
 
 def test_utf16_is_seen_at_once(write):
-    found = faults_in(write("a.tsv", tsv().decode().encode("utf-16")), "table")
-    assert ("R102", 1) in found
-    assert {("C101", line) for line in range(1, 5)} <= set(found)
+    findings = faults_in(write("a.tsv", tsv().decode().encode("utf-16")), "table")
+    assert ("R102", 1) in findings
+    assert {("C101", line) for line in range(1, 5)} <= set(findings)
 
 
 LOOK_ALIKES = {

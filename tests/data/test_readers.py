@@ -1,4 +1,4 @@
-"""Files as users have them: read character for character, every fault told with its line."""
+"""Users' files: read character for character, with every fault reported at its line."""
 
 import gzip
 

@@ -57,8 +57,8 @@ def test_the_spans_of_a_schema_are_marked_in_their_text(lines):
 def test_a_row_that_the_annotators_left_undecided_is_left_out(lines):
     row = {"sentence1": "a", "sentence2": "b"}
     path = lines({**row, "label": "-"}, {**row, "label": "neutral"})
-    (kept,) = read_clue(path, **PAIR, undecided="-").rows
-    assert (kept["label"], kept["where"]) == ("neutral", f"{path}:2")
+    (row,) = read_clue(path, **PAIR, undecided="-").rows
+    assert (row["label"], row["where"]) == ("neutral", f"{path}:2")
 
 
 def test_every_faulty_line_is_told(write):
@@ -68,9 +68,9 @@ def test_every_faulty_line_is_told(write):
         '{"text": "a"\n{"text": "a"}\n{"text": " ", "label": "0"}\n[1]\n'
         + json.dumps({"text": "a", "label": "0", "target": wrong}),
     )
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         read_clue(path, text="text", label="label", spans="target")
-    faults = told.value.faults
+    faults = caught.value.faults
     assert [fault.split(": ")[0] for fault in faults] == [f"{path}:{n}" for n in range(1, 6)]
     assert "malformed JSON" in faults[0]
     assert "no key 'label'" in faults[1]

@@ -1,4 +1,4 @@
-"""CoNLL files as they are found: tabs or spaces, comments, document marks, odd words."""
+"""CoNLL files: tabs or spaces, comments, document marks, unusual words."""
 
 import pytest
 

@@ -46,15 +46,15 @@ def test_the_words_are_the_lines_whose_id_is_a_whole_number(write):
 
 
 @pytest.mark.parametrize(
-    ("column", "found"),
+    ("column", "expected"),
     [
         ("xpos", ["v", "p", "s", "d", "n"]),
         ("feats", ["Mood=Imp", "_", "_", "Definite=Def", "_"]),
         ("deprel", ["root", "obj", "case", "det", "obl"]),
     ],
 )
-def test_another_column_can_be_read(write, column, found):
-    assert read_conllu(write("a.conllu", SPANISH), column=column).rows[0]["tags"] == found
+def test_another_column_can_be_read(write, column, expected):
+    assert read_conllu(write("a.conllu", SPANISH), column=column).rows[0]["tags"] == expected
 
 
 def test_a_sentence_knows_the_line_of_its_first_row(write):

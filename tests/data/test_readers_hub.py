@@ -1,4 +1,4 @@
-"""Data sets of the hub: pinned, with names for class numbers; a local folder is read the same."""
+"""Data sets of the hub: pinned, class indices as names; a local folder is read the same way."""
 
 import pytest
 
@@ -72,5 +72,5 @@ def test_answers_of_a_question_become_texts_and_starts(tmp_path, monkeypatch):
     }
     datasets.Dataset.from_dict(rows).to_parquet(folder / "train.parquet")
     columns = {name: name for name in rows}
-    found = read_hub("train", path=str(folder), revision=None, columns=columns).rows
-    assert [row["answers"] for row in found] == [[{"text": "Ana", "start": 0}], []]
+    rows = read_hub("train", path=str(folder), revision=None, columns=columns).rows
+    assert [row["answers"] for row in rows] == [[{"text": "Ana", "start": 0}], []]

@@ -56,9 +56,9 @@ def test_the_columns_of_a_table_without_a_header_are_named(write):
 
 def test_a_list_of_sentences_is_one_text_and_a_list_of_targets_is_references(write):
     row = {"es": ["Una frase. ", "Otra.\n"], "en": [" first ", "second"]}
-    (found,) = table(write("a.jsonl", json.dumps(row))).rows
-    assert found["text"] == "Una frase. Otra."
-    assert (found["target"], found["references"]) == ("first", ["first", "second"])
+    (pair,) = table(write("a.jsonl", json.dumps(row))).rows
+    assert pair["text"] == "Una frase. Otra."
+    assert (pair["target"], pair["references"]) == ("first", ["first", "second"])
 
 
 @pytest.mark.parametrize("value", ["", "  ", None, [], ["a", ""], [None], {"a": 1}, "\ud800"])
@@ -78,8 +78,8 @@ def test_a_number_is_a_text_and_not_a_number_is_none(write):
 
 def test_a_missing_column_is_told_once_for_a_table_with_a_header(write):
     path = write("a.tsv", "es\tfr\nuno\tun\ndos\tdeux\n")
-    told = ["FILE:2: no column 'en' (data.target). The columns are: es, fr"]
-    assert faults(path, text="es", target="en") == told
+    expected = ["FILE:2: no column 'en' (data.target). The columns are: es, fr"]
+    assert faults(path, text="es", target="en") == expected
 
 
 def test_a_missing_key_is_told_for_every_row_of_jsonl(write):
@@ -92,8 +92,8 @@ def test_a_missing_key_is_told_for_every_row_of_jsonl(write):
 
 def test_a_ragged_row_is_a_fault(write):
     path = write("a.tsv", "es\ten\nuno\n")
-    told = ["FILE:2: 1 columns where the header has 2"]
-    assert faults(path, text="es", target="en") == told
+    expected = ["FILE:2: 1 columns where the header has 2"]
+    assert faults(path, text="es", target="en") == expected
 
 
 # --- two files
@@ -142,8 +142,8 @@ def test_files_of_different_length_are_a_fault_at_the_first_lone_line(
 
 def test_an_empty_line_is_a_fault_and_never_dropped_for_that_would_shift_all_others(write):
     path = stem(write, "a\n\nc\n", "A\nB\n \n")
-    told = ["FILE.es:2: an empty line", "FILE.en:3: an empty line"]
-    assert faults(path, suffixes=["es", "en"]) == told
+    expected = ["FILE.es:2: an empty line", "FILE.en:3: an empty line"]
+    assert faults(path, suffixes=["es", "en"]) == expected
 
 
 def test_a_missing_file_is_named(write):

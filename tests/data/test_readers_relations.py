@@ -1,4 +1,4 @@
-"""Texts with two entities in their four forms: read character for character, faults told."""
+"""Texts with two entities in four formats: offsets, labels and faults."""
 
 import logging
 from collections import Counter
@@ -61,8 +61,8 @@ def test_a_block_may_end_with_the_file_and_lack_its_comment(write):
     ],
 )
 def test_a_malformed_block_is_told_with_its_line(write, block, fault):
-    (found,) = faults(read_semeval, write("a.txt", BLOCK + block))
-    assert found.startswith(f"FILE:5: {fault}")
+    (received,) = faults(read_semeval, write("a.txt", BLOCK + block))
+    assert received.startswith(f"FILE:5: {fault}")
 
 
 def test_a_table_may_hold_marked_texts(write):
@@ -78,8 +78,8 @@ def test_entities_may_hold_each_other(write):
 
 def test_every_text_of_a_table_that_lacks_a_mark_is_told(write):
     path = write("a.tsv", "s\tr\na\tX\n<e1>a</e1> <e2>b</e2>\tX\n<e1>a</e1> <e1>b</e1>\tX\n")
-    found = faults(read_marked, path, text="s", label="r")
-    assert [fault.split(" ")[0] for fault in found] == ["FILE:2:", "FILE:4:"]
+    received = faults(read_marked, path, text="s", label="r")
+    assert [fault.split(" ")[0] for fault in received] == ["FILE:2:", "FILE:4:"]
 
 
 # ---- surface forms -------------------------------------------------------------------------------

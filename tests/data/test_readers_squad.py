@@ -1,4 +1,4 @@
-"""SQuAD JSON: every question becomes a row, with its line, and every fault of a file is named."""
+"""SQuAD JSON: every question becomes a row with its line, and every fault is reported."""
 
 import gzip
 import json
@@ -14,8 +14,8 @@ CONTEXT = 'Ana vive en Málaga. Su "id": "q2" es falso.'
 
 
 def question(name="q1", text="¿Dónde vive?", answers=(("Málaga", 12),), **more):
-    found = [{"text": answer, "answer_start": start} for answer, start in answers]
-    return {"id": name, "question": text, "answers": found, **more}
+    listed = [{"text": answer, "answer_start": start} for answer, start in answers]
+    return {"id": name, "question": text, "answers": listed, **more}
 
 
 def squad(*questions, context=CONTEXT):
@@ -73,8 +73,8 @@ def test_ids_of_articles_and_answers_are_passed_over(write):
     content["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["id"] = "9"
     path = write("a.json", json.dumps(content, indent=0))
     lines = Path(path).read_text("utf-8").split("\n")
-    found = [lines[int(row["where"].rpartition(":")[2]) - 1] for row in read_squad(path).rows]
-    assert found == ['"id": "1",', '"id": "2",']
+    ids = [lines[int(row["where"].rpartition(":")[2]) - 1] for row in read_squad(path).rows]
+    assert ids == ['"id": "1",', '"id": "2",']
 
 
 def test_an_id_may_be_a_number_or_written_with_escapes(write):
@@ -101,7 +101,7 @@ def test_an_unknown_encoding_is_refused(write):
 
 
 @pytest.mark.parametrize(
-    "found",
+    "questions",
     [
         question(answers=()),
         question(answers=(), is_impossible=True),
@@ -109,8 +109,8 @@ def test_an_unknown_encoding_is_refused(write):
         {"id": "q1", "question": "¿?", "is_impossible": True},
     ],
 )
-def test_a_question_that_cannot_be_answered_has_no_answers(write, found):
-    (row,) = read_squad(write("a.json", json.dumps(squad(found)))).rows
+def test_a_question_that_cannot_be_answered_has_no_answers(write, questions):
+    (row,) = read_squad(write("a.json", json.dumps(squad(questions)))).rows
     assert row["answers"] == []
 
 
@@ -162,7 +162,7 @@ PATH = "$.data[0].paragraphs[0].qas[0]"
 
 
 @pytest.mark.parametrize(
-    ("found", "fault"),
+    ("questions", "fault"),
     [
         ({"question": "a", "answers": []}, f"{PATH}: no 'id'. The keys are: question, answers"),
         (question(None), f"{PATH}: 'id' holds null, not a string"),
@@ -197,8 +197,8 @@ PATH = "$.data[0].paragraphs[0].qas[0]"
         ),
     ],
 )
-def test_a_malformed_question_is_named_with_its_path(write, found, fault):
-    (received,) = faults_of(write, squad(found))
+def test_a_malformed_question_is_named_with_its_path(write, questions, fault):
+    (received,) = faults_of(write, squad(questions))
     assert received.endswith(f": {fault}")
 
 
@@ -218,8 +218,8 @@ def test_an_id_that_stands_twice_is_named_with_both_places(write):
 
 
 def test_every_fault_of_a_file_is_named(write):
-    found = [question(text=3), question("q2", answers=(("a", None), (None, 1))), question("q3")]
-    assert len(faults_of(write, squad(*found, context=None))) == 4
+    questions = [question(text=3), question("q2", answers=(("a", None), (None, 1))), question("q3")]
+    assert len(faults_of(write, squad(*questions, context=None))) == 4
 
 
 @pytest.mark.shared

@@ -140,7 +140,7 @@ def test_languages_name_the_readers_parts_and_the_test_covers_all_of_them(data):
     parts = {"es": "spanish", "zh": "chinese"}
     named = replace(data, reader=PART, languages=parts, train="t", validation="v", test="T")
     splits = read_splits(named, [__name__.partition(".")[0]])
-    texts = {n: [s.rows[0]["text"] for s in found.values()] for n, found in splits.items()}
+    texts = {n: [s.rows[0]["text"] for s in languages.values()] for n, languages in splits.items()}
     assert texts["train"] == ["spanish/t"]
     assert texts["validation"] == ["spanish/v"]
     assert texts["test"] == ["spanish/T", "chinese/T"]

@@ -1,4 +1,4 @@
-"""Schemes of span tags: every conversion keeps the spans, and every breach is told by its word."""
+"""Schemes of span tags: conversions keep the spans, and faults are reported at their word."""
 
 from itertools import pairwise
 
@@ -26,19 +26,19 @@ TYPED = {
 def draw_spans(seed, kinds=("A", "B", "_")):
     """Return random spans, many of them side by side, and the length of their sentence."""
     rng = np.random.default_rng(seed)
-    found, at = set(), 0
+    spans, at = set(), 0
     while at < 20:
         length = int(rng.integers(1, 5))
         if rng.random() < 0.7:
-            found.add((str(rng.choice(kinds)), at, at + length))
+            spans.add((str(rng.choice(kinds)), at, at + length))
         at += length
-    return found, at
+    return spans, at
 
 
-def write(found, length):
+def write(spans, length):
     """Return IOB2 tags of spans, written the plain way."""
     tags = ["O"] * length
-    for kind, start, end in found:
+    for kind, start, end in spans:
         suffix = "" if kind == "_" else f"-{kind}"
         tags[start:end] = ["B" + suffix] + ["I" + suffix] * (end - start - 1)
     return tags
@@ -47,8 +47,8 @@ def write(found, length):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_conversion_keeps_every_span(scheme):
     for seed in range(200):
-        found, length = draw_spans(seed)
-        assert read_spans(convert_scheme(write(found, length), scheme)) == found
+        spans, length = draw_spans(seed)
+        assert read_spans(convert_scheme(write(spans, length), scheme)) == spans
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -70,9 +70,9 @@ def test_the_law_of_spans_finds_a_planted_bug():
     """IOB1 that writes no B where spans of one type touch joins them."""
     lost = 0
     for seed in range(20):
-        found, length = draw_spans(seed)
-        planted = [tag.replace("B", "I", 1) for tag in convert_scheme(write(found, length), "iob1")]
-        lost += read_spans(planted) != found
+        spans, length = draw_spans(seed)
+        planted = [tag.replace("B", "I", 1) for tag in convert_scheme(write(spans, length), "iob1")]
+        lost += read_spans(planted) != spans
     assert lost
 
 
@@ -112,13 +112,13 @@ def test_no_tags_have_no_spans_and_no_faults():
     ],
 )
 def test_every_breach_is_told_by_its_word(scheme, tags, places):
-    assert [place for place, _ in find_scheme_faults(tags, scheme)] == places
+    assert [index for index, _ in find_scheme_faults(tags, scheme)] == places
 
 
 @pytest.mark.parametrize(("scheme", "tag"), [("iob2", "S-A"), ("bioes", "M-A"), ("iob1", "NOUN")])
 def test_a_tag_of_no_such_scheme_is_told(scheme, tag):
-    found = find_scheme_faults(["O", tag, "O"], scheme)
-    assert found[0] == (1, f"{tag} is no tag of {scheme.upper()}")
+    spans = find_scheme_faults(["O", tag, "O"], scheme)
+    assert spans[0] == (1, f"{tag} is no tag of {scheme.upper()}")
 
 
 def test_a_breach_says_what_stands_there_and_the_rule():

@@ -1,4 +1,4 @@
-"""Windows end to end in flat arrays: padded on demand, written whole, loaded the same."""
+"""Windows in flat arrays: padding, writing and loading."""
 
 from pathlib import Path
 

@@ -117,12 +117,12 @@ def find_unseen(
 def _resolve_sources(name: str, value: Any, data: Data) -> dict[str, str]:
     """Return the source of a split by language."""
     needed = data.train_languages
-    tested = [*data.languages] if name == "test" and data.languages else needed
     sources = value
-    if isinstance(value, str) and not data.languages:
-        sources = {data.language: value}
-    elif isinstance(value, str):
-        sources = dict.fromkeys(tested, value)
+    if isinstance(value, str):
+        languages = needed if data.languages else [data.language]
+        if data.languages and name == "test":
+            languages = list(data.languages)
+        sources = dict.fromkeys(languages, value)
     if not isinstance(sources, dict) or not all(isinstance(s, str) for s in sources.values()):
         raise ConfigError(
             f"data.{name}={value!r}: give one source (a file) or a source for each language, "

@@ -1,4 +1,4 @@
-"""What is wrong with characters, readers' faults, ids, labels, tags and balance."""
+"""Findings on characters, readers' faults, ids, labels, tags and balance."""
 
 import json
 
@@ -35,10 +35,10 @@ from crosstune.data.splits import Split
 def splits_of(**rows):
     """Return splits from lists of rows; each gets an id and a place unless it has them."""
     splits = {}
-    for name, given in rows.items():
+    for name, items in rows.items():
         split, _, language = name.partition("_")
         numbered = [
-            {"id": str(n), "where": f"{name}:{n}", **row} for n, row in enumerate(given, start=1)
+            {"id": str(n), "where": f"{name}:{n}", **row} for n, row in enumerate(items, start=1)
         ]
         splits.setdefault(split, {})[language or "es"] = Split(numbered, {})
     return splits
@@ -56,7 +56,7 @@ def labels_of(row):
     return [row["label"]]
 
 
-def told(findings):
+def locations(findings):
     return [(f.rule, f.place) for f in findings]
 
 
@@ -87,8 +87,8 @@ def told(findings):
 )
 def test_an_odd_character_is_told_with_line_and_column(character, rule):
     text = f"uno\ndos {character}x\n"
-    found = list(find_odd_characters(text, lambda line, column: f"a:{line}:{column}"))
-    assert told(found) == [(rule, "a:2:5")]
+    findings = list(find_odd_characters(text, lambda line, column: f"a:{line}:{column}"))
+    assert locations(findings) == [(rule, "a:2:5")]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_common_characters_are_not_odd(text):
 
 def test_a_line_tells_each_rule_once():
     text = "\x01\x02\0\x03\n\x04"
-    places = told(find_odd_characters(text, lambda line, column: str(line)))
+    places = locations(find_odd_characters(text, lambda line, column: str(line)))
     assert places == [("C102", "1"), ("C101", "1"), ("C102", "2")]
 
 
@@ -116,7 +116,7 @@ def test_an_undecoded_byte_is_told_once_a_line_and_leaves_a_question_mark():
 
 def test_values_of_rows_are_looked_into_to_the_bottom():
     rows = [{"id": "1", "where": "a:3", "answers": [{"text": "x\0", "start": 3}]}]
-    assert told(find_odd_values(rows)) == [("C101", "a:3")]
+    assert locations(find_odd_values(rows)) == [("C101", "a:3")]
 
 
 # --- readers and rows
@@ -139,13 +139,13 @@ def test_values_of_rows_are_looked_into_to_the_bottom():
     ],
 )
 def test_what_a_reader_says_gets_its_rule_and_place(fault, rule, place):
-    assert told([classify_reader_fault("a.tsv", fault)]) == [(rule, place)]
+    assert locations([classify_reader_fault("a.tsv", fault)]) == [(rule, place)]
 
 
 def test_a_row_tells_the_faults_of_its_task_and_its_empty_texts():
     splits = splits_of(train=[{"text": "x", "bad": ["odd"]}, {"text": " ", "bad": []}])
     findings = find_row_faults(splits, lambda row: row["bad"], texts_of)
-    assert told(findings) == [("T101", "train:1"), ("R104", "train:2")]
+    assert locations(findings) == [("T101", "train:1"), ("R104", "train:2")]
 
 
 # --- ids
@@ -153,23 +153,23 @@ def test_a_row_tells_the_faults_of_its_task_and_its_empty_texts():
 
 def test_an_id_twice_in_a_split_is_told():
     splits = splits_of(train=[{"id": "x"}, {"id": "y"}, {"id": "x"}])
-    assert told(find_repeated_ids(splits)) == [("I101", "train:3")]
+    assert locations(find_repeated_ids(splits)) == [("I101", "train:3")]
 
 
 def test_an_id_of_train_in_the_test_is_told_by_language():
     row = {"id": "x"}
     splits = splits_of(train=[row], validation=[{"id": "z"}], test=[row], test_zh=[row])
-    assert told(find_repeated_ids(splits)) == [("I102", "test:1"), ("D403", "test_zh:1")]
+    assert locations(find_repeated_ids(splits)) == [("I102", "test:1"), ("D403", "test_zh:1")]
 
 
 def test_ids_that_count_rows_say_nothing():
     rows = labelled("a", "b", "a")
-    assert told(find_repeated_ids(splits_of(train=rows, test=rows, test_zh=rows))) == []
+    assert locations(find_repeated_ids(splits_of(train=rows, test=rows, test_zh=rows))) == []
 
 
 def test_numbers_that_do_not_count_up_are_ids():
     splits = splits_of(train=[{"id": "7"}, {"id": "3"}], test=[{"id": "9"}, {"id": "7"}])
-    assert told(find_repeated_ids(splits)) == [("I102", "test:2")]
+    assert locations(find_repeated_ids(splits)) == [("I102", "test:2")]
 
 
 # --- labels
@@ -210,7 +210,7 @@ def test_a_slip_is_told_once_with_what_was_meant():
         train=labelled(*["positive"] * 60, *["negative"] * 60), test=labelled("positve", "positve")
     )
     slips = [f for f in find_label_faults(splits, labels_of, lenient=True) if f.rule == "L102"]
-    assert told(slips) == [("L102", "test:1")]
+    assert locations(slips) == [("L102", "test:1")]
     assert "is 'positive' meant?" in slips[0].message
 
 
@@ -218,12 +218,14 @@ def test_a_slip_is_told_once_with_what_was_meant():
 def test_a_label_that_train_lacks_is_told_at_each_row(lenient, severity):
     splits = splits_of(train=labelled("a", "b"), test=labelled("a", "c", "c"))
     findings = list(find_label_faults(splits, labels_of, lenient))
-    assert told(findings) == [("L101", "test:2"), ("L101", "test:3")]
+    assert locations(findings) == [("L101", "test:2"), ("L101", "test:3")]
     assert {f.severity for f in findings} == {severity}
 
 
 def test_without_train_no_label_is_unseen():
-    assert told(find_label_faults(splits_of(test=labelled("a")), labels_of, lenient=False)) == []
+    assert (
+        locations(find_label_faults(splits_of(test=labelled("a")), labels_of, lenient=False)) == []
+    )
 
 
 def test_a_text_with_other_labels_is_told_with_both():
@@ -263,12 +265,12 @@ def test_a_tag_that_breaks_the_scheme_is_told_with_its_word():
 
 def test_a_rare_tag_of_no_scheme_is_told():
     splits = splits_of(train=tagged(*["B-PER I-PER O"] * 20, "X-PER O"))
-    assert told(find_tag_faults(splits)) == [("G101", "train:21")]
+    assert locations(find_tag_faults(splits)) == [("G101", "train:21")]
 
 
 @pytest.mark.parametrize("sequence", ["NOUN VERB", "O O", "n v M", ""])
 def test_tags_that_mark_no_spans_have_no_scheme(sequence):
-    assert told(find_tag_faults(splits_of(train=tagged(sequence)))) == []
+    assert locations(find_tag_faults(splits_of(train=tagged(sequence)))) == []
 
 
 # --- findings
@@ -310,7 +312,7 @@ def test_findings_come_gravest_first_then_by_rule_and_line_and_once():
         make_finding("B101", "a", ""),
         make_finding("R103", "a:50", ""),
     ]
-    assert told(sort_findings(findings)) == [
+    assert locations(sort_findings(findings)) == [
         ("R103", "a:50"),
         ("D101", "a:9"),
         ("D101", "a:10"),

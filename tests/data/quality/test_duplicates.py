@@ -1,4 +1,4 @@
-"""The same text twice: to the letter, but for its writing, nearly; in a split and across splits."""
+"""Duplicate texts within and across splits: exact, loosely equal and nearly equal."""
 
 import random
 from itertools import combinations
@@ -36,8 +36,8 @@ def texts_of(row):
 
 def duplicates(**texts):
     """Return rule, place and message of every duplicate."""
-    found = find_duplicates(splits_of(**texts), texts_of)
-    return [(f.rule, f.place, f.message) for f in found]
+    findings = find_duplicates(splits_of(**texts), texts_of)
+    return [(f.rule, f.place, f.message) for f in findings]
 
 
 # --- when two texts are the same
@@ -110,8 +110,8 @@ def test_each_kind_of_duplicate_has_its_rule(texts, rules):
 
 
 def test_a_row_that_stands_everywhere_is_told_of_each_split():
-    found = duplicates(train=["uno"], validation=["uno"], test=["uno", "uno"])
-    assert [rule for rule, _, _ in found] == ["D103", "D102", "D104", "D102", "D104", "D101"]
+    findings = duplicates(train=["uno"], validation=["uno"], test=["uno", "uno"])
+    assert [rule for rule, _, _ in findings] == ["D103", "D102", "D104", "D102", "D104", "D101"]
 
 
 def test_a_pair_is_a_duplicate_only_if_both_texts_are():
@@ -121,8 +121,8 @@ def test_a_pair_is_a_duplicate_only_if_both_texts_are():
 
 def test_a_shared_context_is_a_note_and_no_duplicate():
     context = LONG * 5
-    found = duplicates(train=[("¿Cómo era?", context)], test=[("¿Quién vino ayer?", context)])
-    assert found == [("D401", "test:1", "shares a text with train:1")]
+    findings = duplicates(train=[("¿Cómo era?", context)], test=[("¿Quién vino ayer?", context)])
+    assert findings == [("D401", "test:1", "shares a text with train:1")]
 
 
 def test_without_a_text_there_is_no_duplicate():
@@ -182,8 +182,8 @@ def test_too_short_a_prefix_would_miss_some():
     changed = text[:20] + "_" + text[21:]
     assert similarity(text, changed) >= 0.8
     assert list(find_near([(text,), (changed,)])) == [(1, 0)]
-    own = {changed[i : i + 4] for i in range(len(changed) - 3) if "_" in changed[i : i + 4]}
-    assert len(own) == 4  # the four rarest: a prefix of four holds nothing that both share
+    altered = {changed[i : i + 4] for i in range(len(changed) - 3) if "_" in changed[i : i + 4]}
+    assert len(altered) == 4  # the four rarest: a prefix of four holds nothing that both share
 
 
 def test_every_text_of_a_pair_must_be_near():
@@ -201,8 +201,8 @@ PAIRS = {
 
 def pairs(**compare):
     """Return rule and place of the duplicates of marked texts."""
-    found = find_duplicates(splits_of(**PAIRS), lambda row: row["texts"][:1], **compare)
-    return [(f.rule, f.place) for f in found]
+    findings = find_duplicates(splits_of(**PAIRS), lambda row: row["texts"][:1], **compare)
+    return [(f.rule, f.place) for f in findings]
 
 
 def leakage_texts(row):

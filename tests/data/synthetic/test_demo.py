@@ -46,13 +46,13 @@ def read_all(reader, language, sources=SOURCES, rows=None):
 
 
 def spans(row):
-    found = []
+    entities = []
     for word, tag in zip(row["words"], row["tags"], strict=True):
         if tag.startswith("B-"):
-            found.append((tag[2:], word))
+            entities.append((tag[2:], word))
         elif tag.startswith("I-"):
-            found[-1] = (found[-1][0], f"{found[-1][1]} {word}")
-    return found
+            entities[-1] = (entities[-1][0], f"{entities[-1][1]} {word}")
+    return entities
 
 
 def broken_tags(tags):
@@ -254,7 +254,7 @@ def test_the_same_name_is_a_person_a_place_and_an_organisation(language):
     for row in read_demo_entities("train", language=language).rows:
         for kind, name in spans(row):
             kinds[name].add(kind)
-    assert sum(found == {"PER", "LOC", "ORG"} for found in kinds.values()) >= 10
+    assert sum(entities == {"PER", "LOC", "ORG"} for entities in kinds.values()) >= 10
 
 
 @each_language

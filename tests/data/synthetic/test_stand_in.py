@@ -1,4 +1,4 @@
-"""Generated rows that stand in for a data set: whole for every data set that is named in conf."""
+"""Generated rows in place of a data set: valid for every data set in conf."""
 
 from dataclasses import replace
 from functools import cache
@@ -41,8 +41,8 @@ def data_of(name, *more):
     ]
     group = OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.create(text))
     whole = OmegaConf.create({"data": group})  # composing all groups would take ten times as long
-    given = OmegaConf.from_dotlist([*needed, *more])
-    return OmegaConf.to_object(OmegaConf.merge(whole, given).data)
+    overrides = OmegaConf.from_dotlist([*needed, *more])
+    return OmegaConf.to_object(OmegaConf.merge(whole, overrides).data)
 
 
 def faults_of(data, splits):
@@ -50,7 +50,7 @@ def faults_of(data, splits):
     task = TASKS[data.kind].from_rows(merge_languages(splits["train"]).rows, **data.task)
     faults = find_faults(splits, task.find_row_faults)
     faults += [
-        f for found in find_unseen(splits, task.labels, task.row_labels).values() for f in found
+        f for counts in find_unseen(splits, task.labels, task.row_labels).values() for f in counts
     ]
     faults += [] if data.metric in task.metrics else [f"no {data.metric}"]
     return faults + list(count_leakage(splits, task.leakage_texts))
@@ -71,11 +71,11 @@ def test_a_label_that_train_does_not_show_is_found():
 
 def test_every_language_and_split_of_the_data_set_is_there():
     splits = generate_splits(data_of("xnli", "data.language=zh"))
-    found = {
+    counts = {
         name: {lang: len(part.rows) for lang, part in parts.items()}
         for name, parts in splits.items()
     }
-    assert found == {
+    assert counts == {
         "train": {"zh": ROWS["train"]},
         "validation": {"zh": ROWS["validation"]},
         "test": dict.fromkeys(("en", "es", "zh"), ROWS["test"]),

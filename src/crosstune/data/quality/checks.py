@@ -104,10 +104,10 @@ def find_odd_values(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def _find_mixed_line_ends(source: str, text: str) -> list[Finding]:
     """Return a finding at the first line whose end is the rarer of CRLF and LF."""
-    total, windows = text.count("\n"), text.count("\r\n")
-    if not 0 < windows < total:
+    total, crlf = text.count("\n"), text.count("\r\n")
+    if not 0 < crlf < total:
         return []
-    ends, rarer = ("CRLF", "\r\n") if windows <= total - windows else ("LF", "(?<!\r)\n")
+    ends, rarer = ("CRLF", "\r\n") if crlf <= total - crlf else ("LF", "(?<!\r)\n")
     first = [match.start() for match in re.finditer(rarer, text)]
     line = text.count("\n", 0, first[0]) + 1
     return [make_finding("C107", f"{source}:{line}", f"{ends} ends {len(first)} of {total} lines")]

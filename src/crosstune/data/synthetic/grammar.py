@@ -49,7 +49,6 @@ class Opinions:
     """Patterns of one language whose label follows from their structure."""
 
     domains: Sequence[Domain]
-    adjectives: Mapping[str, Mapping[Polarity, Sequence[str]]]  # by agreement; fit every aspect
     agreements: Mapping[str, Mapping[str, str]]  # verb forms and pronouns of a noun phrase
     affirmed: Sequence[str]  # clauses that state {adjective} of {np}
     negated: Sequence[str]  # clauses that negate it
@@ -93,16 +92,16 @@ def load_grammar(language: str) -> Grammar:
     """Load the grammar of a language; there must be a file for it."""
     tables = json.loads((_GRAMMARS / f"{language}.json").read_text("utf-8"))
     opinions = tables["opinions"]
+    adjectives = opinions.pop("adjectives")
     opinions["domains"] = [
-        Domain(
-            domain["words"], [_make_aspect(a, opinions["adjectives"]) for a in domain["aspects"]]
-        )
+        Domain(domain["words"], [_make_aspect(aspect, adjectives) for aspect in domain["aspects"]])
         for domain in opinions["domains"]
     ]
     return Grammar(Opinions(**opinions), Mentions(**tables["mentions"]), tables["spaced"])
 
 
 def _make_aspect(aspect: dict[str, str], general: dict[str, Any]) -> Aspect:
+    """Return an aspect with its own adjectives after those that fit every aspect."""
     agreement = aspect["agreement"]
     adjectives = {p: [*general[agreement][p], aspect[p]] for p in OPPOSITE}
     return Aspect(aspect["name"], agreement, adjectives)
