@@ -15,7 +15,7 @@ from crosstune.models.tokenizers import (
     extend_embeddings,
     extend_tokenizer,
     make_literal,
-    part_piece,
+    split_subword,
     train_tokenizer,
     wrap_tokenizer,
 )
@@ -219,18 +219,18 @@ def test_a_new_row_is_the_mean_of_the_old_pieces_of_its_piece(algorithm, tied):
     for values, was in zip(after, before, strict=True):
         assert torch.equal(values[: len(old)], was)
         for row, piece in enumerate(pieces, start=len(old)):
-            parts = part_piece(piece, old)
+            parts = split_subword(piece, old)
             wanted = was[parts].mean(0) if parts else was.mean(0)
             assert torch.allclose(values[row], wanted, atol=1e-6)
 
 
 def test_the_parts_of_a_piece_spell_it(byte_bpe):
-    parts = byte_bpe.convert_ids_to_tokens(part_piece("Ġmanzanas", byte_bpe))
+    parts = byte_bpe.convert_ids_to_tokens(split_subword("Ġmanzanas", byte_bpe))
     assert "".join(parts) == "Ġmanzanas"
 
 
 def test_an_inner_wordpiece_is_made_of_inner_wordpieces(wordpiece):
-    parts = wordpiece.convert_ids_to_tokens(part_piece("##oa", wordpiece))
+    parts = wordpiece.convert_ids_to_tokens(split_subword("##oa", wordpiece))
     assert parts == ["##o", "##a"]
 
 

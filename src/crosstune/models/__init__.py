@@ -1,4 +1,4 @@
-"""Encoders and tokenizers: loading, architectures, acceleration.
+"""Loading of encoders and tokenizers, the table of model types, and the speed-ups of training.
 
-What adapts a loaded model lives in `methods`.
+Code that adapts a loaded model to a tuning method lives in `methods`.
 """

@@ -31,8 +31,8 @@ def build(kind: str, head: str = HEADS[0], **changes: Any) -> Any:
 
 def make_batch(lengths: tuple[int, ...] = LENGTHS) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
-    places = torch.arange(max(lengths))
-    mask = (places < torch.tensor(lengths)[:, None]).long()
+    columns = torch.arange(max(lengths))
+    mask = (columns < torch.tensor(lengths)[:, None]).long()
     return {"input_ids": torch.randint(5, 50, mask.shape) * mask, "attention_mask": mask}
 
 
@@ -84,8 +84,8 @@ def test_batches_come_in_few_sizes_and_little_more() -> None:
     for tokens in range(512, 1024):
         groups = group_by_length(make_batch((tokens // 2, tokens - tokens // 2))["attention_mask"])
         assert groups is not None
-        assert 0 <= groups.spare <= tokens / 8
-        sizes.add(len(groups.places) + groups.spare)
+        assert 0 <= groups.filling <= tokens / 8
+        sizes.add(len(groups.indices) + groups.filling)
     assert len(sizes) == 9
 
 
@@ -93,7 +93,7 @@ def test_batches_come_in_few_sizes_and_little_more() -> None:
 def test_in_bf16_sub_words_come_in_multiples(
     lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpadding, "ROUND", 8)
+    monkeypatch.setattr(unpadding, "BF16_MULTIPLE", 8)
     model, seen = build("bert").float(), []
     model.bert.encoder.layer[0].register_forward_pre_hook(
         lambda module, args: seen.append(args[0].shape[:2].numel())
@@ -116,8 +116,8 @@ def test_padding_that_is_seen_or_moved_is_told(fault: str, monkeypatch: pytest.M
         groups = group_by_length(mask)
         assert groups is not None
         if fault == "open":
-            return groups._replace(shut=[None] * len(groups.shut))
-        return groups._replace(places=groups.places.roll(1))
+            return groups._replace(masks=[None] * len(groups.masks))
+        return groups._replace(indices=groups.indices.roll(1))
 
     monkeypatch.setattr(unpadding, "group_by_length", spoil)
     assert compare(build("bert"), make_batch()) > 1e-2

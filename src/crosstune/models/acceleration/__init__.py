@@ -1,1 +1,1 @@
-"""Speed-ups of model layers. They change run time, never the method that is measured."""
+"""Speed-ups of training. They change run time and last digits, never the method."""

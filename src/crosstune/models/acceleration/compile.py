@@ -1,7 +1,7 @@
-"""A model's layers compiled by torch while it is trained; evaluation stays what it is.
+"""Compile a model's layers with torch.compile for training; evaluation runs the plain layers.
 
-All layers share the code of one, for sizes of any kind, so that compiling takes as long for twelve
-as for one. Called by `learner.py`.
+All layers share the code of one, for batches of any size, so that compiling twelve layers takes as
+long as compiling one.
 """
 
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer  # what is a layer, by its type
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from crosstune.errors import ConfigError
 
 
 class Compiled:
-    """A model whose layers are compiled while gradients are asked for, until `end`."""
+    """Runs compiled layers where gradients are computed, until `end`."""
 
     def __init__(self, model: nn.Module):
         """Compile all layers, each at its first pass.
 
         Raises:
-            ConfigError: the model has none that are known as such.
+            ConfigError: transformers marks none of the modules as a layer.
         """
         self.layers: list[Any] = [
             module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
@@ -35,7 +35,7 @@ class Compiled:
             layer.forward = _choose(torch.compile(layer.forward, dynamic=True), layer.forward)
 
     def end(self) -> None:
-        """Leave the model as it was."""
+        """Restore the layers."""
         for layer in self.layers:
             del layer.forward
 

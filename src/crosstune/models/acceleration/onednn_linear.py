@@ -1,45 +1,47 @@
-"""Matrix products of a model's layers by oneDNN, where torch's own library is slow in fp32.
+"""Linear layers that train with oneDNN, where torch's default is slow in fp32.
 
-torch leaves them to MKL, which keeps its AVX-512 kernels for Intel's processors: on others oneDNN,
-which is part of torch too, took less than half of the time (Zen 5: 213 against 93 GFLOP/s a core).
-The numbers are those of fp32 either way, but for their last digits: so only training does it, and
-what a run says of a text is what any other program says with its weights. A kernel is made for each
-size of a batch, a megabyte that lies between the batches' memory, so sizes should be few: a masked
-LM, whose batches have any size, took half as much memory again, and a head of tags, which sees the
-padding, 100 MiB. Called by `learner.py`.
+torch uses MKL, which has AVX-512 kernels for Intel's processors alone; on others oneDNN took less
+than half of the time (Zen 5: 213 against 93 GFLOP/s a core).
 """
+
+# Results differ in their last digits: so only training uses oneDNN, and evaluation gives what any
+# other program computes with the weights. oneDNN keeps a kernel of about a megabyte for each size
+# of a batch, so sizes should be few: a masked LM, whose batches have any size, took half as much
+# memory again, and a tagging head, which sees the padding, 100 MiB more.
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 CPUINFO = Path("/proc/cpuinfo")
-PRODUCT: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x, weight, bias, what follows
+PRODUCT: Any = getattr(
+    torch.ops.mkldnn, "_linear_pointwise", None
+)  # x, weight, bias, fused operation
 
 
 class OneDnnLinear(nn.Linear):
-    """`nn.Linear` that trains by oneDNN; in evaluation, and in all but fp32, it is torch's own."""
+    """`nn.Linear` that trains with oneDNN; in evaluation and except in fp32 it is `nn.Linear`."""
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
-        """Return the input (…, in) times the weight, plus the bias: (…, out)."""
-        if not _is_for(input, self.weight):
+        if not _supports(input, self.weight):
             return super().forward(input)
-        rows = input.flatten(0, -2).contiguous()  # others take twenty times as long on the way back
-        said: Any = _Product.apply(rows, self.weight, self.bias)
-        return said.unflatten(0, input.shape[:-1])
+        rows = input.flatten(0, -2).contiguous()  # otherwise backward takes twenty times as long
+        output: Any = _Product.apply(rows, self.weight, self.bias)
+        return output.unflatten(0, input.shape[:-1])
 
 
-def _is_for(x: Tensor, weight: Tensor) -> bool:
-    exact = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    joint = torch._C._are_functorch_transforms_active()  # runs trained together
-    alike = exact and not joint and x.device.type == "cpu"
-    return torch.is_grad_enabled() and alike and x.ndim > 1 and x.numel() > 0
+def _supports(x: Tensor, weight: Tensor) -> bool:
+    is_fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    is_plain = x.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
+    return torch.is_grad_enabled() and is_fp32 and is_plain and x.ndim > 1 and x.numel() > 0
 
 
 def use_onednn_linear(model: nn.Module) -> None:
-    """Let every linear layer of a model train quickly, where it is so; weights and names stay."""
+    """Turn every linear layer of a model into a `OneDnnLinear` where that is faster, in place."""
     if prefers_onednn():
         for module in model.modules():
             if type(module) is nn.Linear:
@@ -47,7 +49,7 @@ def use_onednn_linear(model: nn.Module) -> None:
 
 
 def prefers_onednn() -> bool:
-    """Return whether this processor has AVX-512 and is not of the make that MKL is meant for."""
+    """Return whether this processor has AVX-512 and is not Intel's."""
     if PRODUCT is None or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     return CPUINFO.is_file() and "GenuineIntel" not in CPUINFO.read_text("utf-8", "replace")

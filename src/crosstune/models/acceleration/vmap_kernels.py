@@ -1,9 +1,8 @@
-"""Kernels on tensors that `torch.func.vmap` maps over, without its rules for them.
+"""Apply kernels to the tensors behind `torch.func.vmap`, past its batching rules.
 
-An `autograd.Function` with a `vmap` of its own does the same, and takes a quarter of a millisecond
-to do it: over all layers of an encoder longer than its kernels on a GPU. Here it takes a fiftieth
-of that, by functions that torch keeps for itself, so a test holds them against `vmap`'s own rules.
-Called by `dropout.py` and `fused/folding.py`.
+An `autograd.Function` with a `vmap` method does the same, but takes a quarter of a millisecond a
+call, longer than the kernels of an encoder on a GPU. This takes a fiftieth of that. It uses private
+functions of torch, so a test compares it with `vmap`'s own rules.
 """
 
 from collections.abc import Callable
@@ -19,18 +18,18 @@ def is_batched(tensor: Tensor) -> bool:
 
 
 def apply_batched(kernel: Callable[..., Tensor], *operands: Tensor | None) -> Tensor:
-    """Return what a kernel makes of tensors, at least one of them mapped, as a mapped tensor.
+    """Apply a kernel to tensors, at least one of them batched by `vmap`; return a batched tensor.
 
-    The kernel gets whole tensors, the runs in the first dimension, and returns such a tensor; those
-    that are the same for all runs come with a first dimension of 1.
+    The kernel gets the full tensors with the mapped dimension first, which is 1 where a tensor is
+    not batched, and must return such a tensor.
     """
     level = current_level()
-    whole = [None if operand is None else _lead(operand, level) for operand in operands]
+    full = [None if operand is None else _unwrap(operand, level) for operand in operands]
     with temporarily_pop_interpreter_stack():
-        made = kernel(*whole)
-    return _add_batch_dim(made, 0, level)
+        output = kernel(*full)
+    return _add_batch_dim(output, 0, level)
 
 
-def _lead(tensor: Tensor, level: int) -> Tensor:
-    bare, dim = _unwrap_batched(tensor, level)
-    return bare.unsqueeze(0) if dim is None else bare.movedim(dim, 0)
+def _unwrap(tensor: Tensor, level: int) -> Tensor:
+    full, dim = _unwrap_batched(tensor, level)
+    return full.unsqueeze(0) if dim is None else full.movedim(dim, 0)
