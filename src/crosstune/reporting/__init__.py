@@ -1,5 +1,5 @@
-"""From run records to the tables, figures and pages of a study.
+"""From run records to the tables, figures and page of a study.
 
-`frame` (records -> tidy data frame) -> `stats` -> `tables`, `figures` -> `report`. Only local
-records are read, and torch, transformers, Lightning and Hydra are never imported here.
+`records` (records -> DataFrame) -> `aggregate`, `comparison` -> `tables` (typed cells) -> `render`,
+`figures`, `html`. Reads local records only; imports no torch, transformers, Lightning or Hydra.
 """

@@ -1,5 +1,6 @@
 """The frame of a study -> means over seeds, for each arm, data set, language and class."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ def summarise_scores(frame: pd.DataFrame) -> list[ScoreSummary]:
     """
     runs = frame.drop_duplicates("run_id")
     by_model = _group(runs, ["dataset", "model"])
+    means = runs.query(_COUNTED).groupby(ARM).agg(dict.fromkeys(COSTS, "mean"))
+    costs: dict[Any, dict[str, float]] = means.to_dict("index")
     shown = runs.query("superseded_by == ''")
     scored = frame.query(f"{_COUNTED} and metric == headline").sort_values("seed", kind="stable")
     columns = _list_columns(shown, scored)
@@ -32,7 +35,6 @@ def summarise_scores(frame: pd.DataFrame) -> list[ScoreSummary]:
     for arm, members in _group(shown, ARM).items():
         metrics = set(members["headline"]) - {""}
         status = Counter(members["status"])
-        costs = members.query(_COUNTED)[[*COSTS]].mean().to_dict()
         for split, language, metric in sorted(columns[arm[3:]]):
             if metrics and metric not in metrics:
                 continue
@@ -48,7 +50,7 @@ def summarise_scores(frame: pd.DataFrame) -> list[ScoreSummary]:
                     planned=len(set(by_model[arm[3], arm[0]]["seed"])),
                     run_ids=tuple(cell["run_id"]),
                     unscored={name: status[name] for name in UNSCORED},
-                    costs=costs,
+                    costs=costs.get(arm, dict.fromkeys(COSTS, math.nan)),
                 )
             )
     return summaries

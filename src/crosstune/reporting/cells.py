@@ -6,7 +6,6 @@ Types only: `aggregate.py`, `comparison.py` and `tables.py` make them, the rende
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 ABSENT = "–"  # in place of a number that was not measured
@@ -19,8 +18,11 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
     >>> mean_std([1, 2, 3])
     (2.0, 1.0)
     """
-    mean = fmean(values) if values else math.nan
-    return mean, stdev(values) if len(values) > 1 else math.nan
+    n = len(values)
+    mean = math.fsum(values) / n if n else math.nan
+    if n < 2:
+        return mean, math.nan
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ The cells of one table are one family of tests. The statistics are those of `sta
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from crosstune.errors import ConfigError
@@ -20,18 +20,7 @@ from crosstune.reporting.statistics import (
 )
 
 MARK = "*"  # behind a score that may be claimed to differ from the baseline's
-COMPARED_COLUMNS = (  # of a CSV file
-    "low",
-    "high",
-    "baseline",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "difference_seeds",
-    "p",
-    "p_holm",
-    "claimed",
-)
+COMPARED_COLUMNS = tuple(one.name for one in fields(Compared) if one.name != "differences")
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ def compare_cells(candidates: Sequence[Candidate], comparison: Comparison) -> li
     rule = comparison.rule
     baselines = _find_baselines(candidates, comparison.baseline)
     intervals = [estimate([*one.scores.values()], level=rule.level) for one in candidates]
-    fields = [_get_interval(interval, interval.n >= rule.to_print) for interval in intervals]
+    values = [_get_interval(interval, interval.n >= rule.to_print) for interval in intervals]
     pairs = {
         i: pair_seeds(candidate.scores, baseline.scores)
         for i, candidate in enumerate(candidates)
@@ -98,13 +87,13 @@ def compare_cells(candidates: Sequence[Candidate], comparison: Comparison) -> li
     estimates = [estimate(differences, level=rule.level) for _, differences in pairs.values()]
     claims = claim(estimates, rule)
     for (i, (seeds, differences)), judged in zip(pairs.items(), claims, strict=True):
-        fields[i] |= {"baseline": baselines[candidates[i].group].arm}
-        fields[i] |= {"difference_seeds": tuple(seeds), "differences": tuple(differences)}
-        fields[i] |= {"difference": judged.estimate.mean, "p_holm": judged.adjusted}
-        fields[i] |= {"claimed": judged.significant}
-        fields[i] |= _get_interval(judged.estimate, judged.printed, "difference_")
-        fields[i] |= {"p": judged.estimate.p if judged.printed else math.nan}
-    return [Compared(**values) for values in fields]
+        values[i] |= {"baseline": baselines[candidates[i].group].arm}
+        values[i] |= {"difference_seeds": tuple(seeds), "differences": tuple(differences)}
+        values[i] |= {"difference": judged.estimate.mean, "p_holm": judged.adjusted}
+        values[i] |= {"claimed": judged.significant}
+        values[i] |= _get_interval(judged.estimate, judged.printed, "difference_")
+        values[i] |= {"p": judged.estimate.p if judged.printed else math.nan}
+    return [Compared(**one) for one in values]
 
 
 def _get_interval(interval: Estimate, printed: bool, prefix: str = "") -> dict[str, Any]:

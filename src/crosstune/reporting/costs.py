@@ -7,7 +7,7 @@ from statistics import fmean
 
 from crosstune.reporting.cells import ABSENT, Cell, Table
 from crosstune.reporting.records import COSTS
-from crosstune.reporting.render import render_csv
+from crosstune.reporting.render import drop_points, render_csv
 
 _ARM = ("model", "method", "arm")
 
@@ -77,7 +77,7 @@ def build_costs(table: Table) -> Table:
             "Peak memory on a GPU is that of the device's tensors, on a CPU the resident set of "
             f"the whole process, libraries among it. {ABSENT} was not measured.",
         ),
-        numbers=tuple(arms[row] | means[row] for row in sorted(arms)),
+        numbers=tuple(drop_points(arms[row] | means[row]) for row in sorted(arms)),
         flags=table.flags,
         groups=table.groups,
     )

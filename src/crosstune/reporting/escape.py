@@ -23,10 +23,10 @@ _LATEX = str.maketrans(
 )
 
 
-def plain(text: str, breaks: bool = False) -> str:
+def strip_controls(text: str, breaks: bool = False) -> str:
     r"""Return the text without control characters; line ends become spaces unless `breaks`.
 
-    >>> plain("a\x1b[31m\nb")
+    >>> strip_controls("a\x1b[31m\nb")
     'a[31m b'
     """
     if text.isprintable():  # then nothing is hidden
@@ -40,7 +40,7 @@ def escape_markdown(text: str) -> str:
     >>> print(escape_markdown("a|b <i>"))
     a\|b &lt;i&gt;
     """
-    text = html.escape(plain(text), quote=False)
+    text = html.escape(strip_controls(text), quote=False)
     text = re.sub(r"([\\`|*~$])", r"\\\1", text)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)  # within a word it is not emphasis
     return re.sub(r"\](?=[(\[:])", r"\\]", text)  # would begin a link, picture or link definition
@@ -52,7 +52,7 @@ def escape_latex(text: str) -> str:
     >>> print(escape_latex("a_b & 5%"))
     a\_b \& 5\%
     """
-    return plain(text).translate(_LATEX)
+    return strip_controls(text).translate(_LATEX)
 
 
 def escape_csv(text: str) -> str:
@@ -61,5 +61,5 @@ def escape_csv(text: str) -> str:
     >>> escape_csv("=1+1"), escape_csv("a=1")
     ("'=1+1", 'a=1')
     """
-    shown = plain(text)
+    shown = strip_controls(text)
     return f"'{shown}" if text[:1] in ("\t", "\r") or shown[:1] in tuple("=+-@") else shown

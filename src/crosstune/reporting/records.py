@@ -44,6 +44,7 @@ Run = dict[str, Any]
 _RUN = ("experiment", "run_id", "status", "seed", "data", "model", "method", "train_language")
 _LABELS = ("dataset", "arm", "headline", "finished", "superseded_by")
 _SCORE = ("split", "language", "metric")
+_NUMBER = int | float | None
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _check_numbers(value: Any, depth: int, path: str, finite: bool) -> None:
             raise DataError([f"{path} is not an object"])
         for key, child in value.items():
             _check_numbers(child, depth - 1, f"{path}.{key}", finite)
-    elif isinstance(value, bool) or not isinstance(value, int | float | None):
+    elif isinstance(value, bool) or not isinstance(value, _NUMBER):
         raise DataError([f"{path} is {str(value)[:40]!r}, not a number"])
     elif finite and value is not None and not abs(value) < 2**63:
         raise DataError([f"{path} is {str(value)[:40]}, not a finite number"])

@@ -78,12 +78,18 @@ def _render_value(value: Any) -> Any:
         value = " ".join(map(str, value))
     if isinstance(value, str):
         return escape_csv(value)
-    if isinstance(value, float) and math.isnan(value):
-        return ""
-    return _drop_point(value)
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
-def _drop_point(value: Any) -> Any:
-    """Return a whole number beyond 1 without a decimal point: counts are means, and so floats."""
-    whole = isinstance(value, float) and value.is_integer() and abs(value) > 1
-    return int(value) if whole else value
+def drop_points(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line with whole numbers beyond 1 as integers: means of counts are floats.
+
+    >>> drop_points({"bytes": 1024.0, "score": 0.5, "arm": "lora"})
+    {'bytes': 1024, 'score': 0.5, 'arm': 'lora'}
+    """
+    return {
+        name: int(value)
+        if isinstance(value, float) and value.is_integer() and abs(value) > 1
+        else value
+        for name, value in line.items()
+    }

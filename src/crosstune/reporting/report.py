@@ -24,7 +24,7 @@ from crosstune.reporting.comparison import Comparison, build_differences
 from crosstune.reporting.continual import build_stage_tables
 from crosstune.reporting.costs import build_costs, render_costs
 from crosstune.reporting.errors.gather import gather_errors, render_counts, render_items
-from crosstune.reporting.escape import plain
+from crosstune.reporting.escape import strip_controls
 from crosstune.reporting.figures.drawing import Drawings, drawing_beside
 from crosstune.reporting.html.page import Content, render_page
 from crosstune.reporting.html.provenance import read_commands
@@ -180,17 +180,17 @@ def print_report(report: Report, console: Console | None = None) -> None:
     """
     console = console or Console(width=None if sys.stdout.isatty() else _WIDTH)
     for table in report.tables:
-        console.print(Text(plain(table.caption), style="bold"))
+        console.print(Text(strip_controls(table.caption), style="bold"))
         for flag in table.flags:
-            console.print(Text(f"! {plain(flag)}", style="yellow"))
+            console.print(Text(f"! {strip_controls(flag)}", style="yellow"))
         for name, rows in table.parts:
             if name:
-                console.print(Text(plain(name), style="italic"))
+                console.print(Text(strip_controls(name), style="italic"))
             for columns in _split_columns(table, console.width):
                 _print_columns(table, rows, columns, console)
         for note in table.notes:
-            console.print(Text(f"- {plain(note)}", style="dim"))
-    console.print(Text(plain(f"Report: {report.paths['index.html']}")))
+            console.print(Text(f"- {strip_controls(note)}", style="dim"))
+    console.print(Text(strip_controls(f"Report: {report.paths['index.html']}")))
 
 
 def _print_columns(
@@ -201,13 +201,13 @@ def _print_columns(
     terminal_table = TerminalTable(box=box.SIMPLE, show_edge=False, pad_edge=False, width=total)
     for column, width in zip(columns, widths, strict=True):
         terminal_table.add_column(
-            Text(plain(table.headers[column])),
+            Text(strip_controls(table.headers[column])),
             justify="right" if column else "left",
             width=width,
             overflow="fold",
         )
     for row in rows:
-        terminal_table.add_row(*(Text(plain(row[column])) for column in columns))
+        terminal_table.add_row(*(Text(strip_controls(row[column])) for column in columns))
     console.print()
     console.print(terminal_table, crop=False)
     console.print()
@@ -215,8 +215,8 @@ def _print_columns(
 
 def _measure_column(table: Table, column: int) -> int:
     """Return the width of a column in which no number is folded."""
-    cells = [cell_len(plain(row[column])) for row in table.rows]
-    words = [cell_len(word) for word in plain(table.headers[column]).split()]
+    cells = [cell_len(strip_controls(row[column])) for row in table.rows]
+    words = [cell_len(word) for word in strip_controls(table.headers[column]).split()]
     if column == 0:
         return min(max([*cells, *words]), _LABEL_WIDTH)
     return max([*cells, min(max(words), _HEADER_WIDTH)])

@@ -22,7 +22,7 @@ from crosstune.reporting.comparison import (
 from crosstune.reporting.conditions import Row, compare_conditions
 from crosstune.reporting.costs import average_costs, name_cost, render_cost
 from crosstune.reporting.records import COSTS, Records, list_runs, uses_stand_in
-from crosstune.reporting.render import render_csv
+from crosstune.reporting.render import drop_points, render_csv
 
 Column = tuple[str, str, str, str, str]  # as `_column_of` lists them
 
@@ -244,4 +244,4 @@ def _list_numbers(cell: Cell) -> dict[str, Any]:
         for name, cost in cell.costs.items()
     }
     flat = {name: getattr(cell, name, None) for name in _CSV_COLUMNS}
-    return {**flat, **cell.unscored, **costs}
+    return drop_points({**flat, **cell.unscored, **costs})

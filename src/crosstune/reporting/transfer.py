@@ -68,13 +68,13 @@ def build_transfer(table: Table) -> Table | None:
     for (dataset, metric, row, train), cells in rows.items():
         measures = _measure_seeds(cells, train)
         names = [f"{dataset} {metric}"] * (len(tested) > 1) + [table.rows[row][0], train]
-        scores = [cells[language].text if language in cells else ABSENT for language in languages]
-        lines.append((" · ".join(names), *scores, *map(render_scores, measures.values())))
+        texts = [cells[language].text if language in cells else ABSENT for language in languages]
+        lines.append((" · ".join(names), *texts, *map(render_scores, measures.values())))
         arm = {key: getattr(next(iter(cells.values())), key) for key in _ROW}
         numbers += [
             arm | _list_numbers("score", language, cell) for language, cell in cells.items()
         ]
-        numbers += [arm | _list_numbers(name, "", found) for name, found in measures.items()]
+        numbers += [arm | _list_numbers(name, "", scores) for name, scores in measures.items()]
     what = ", ".join(f"{metric} on {dataset}" for dataset, metric in tested)
     return Table(
         experiment=table.experiment,
@@ -126,7 +126,7 @@ def _measure_seeds(cells: Mapping[str, Cell], train_language: str) -> dict[str, 
     planned = max(cell.planned for cell in cells.values())
     measures = {}
     for name in _MEASURES:
-        values = {seed: found[name] for seed, found in by_seed.items() if name in found}
+        values = {seed: one[name] for seed, one in by_seed.items() if name in one}
         measures[name] = SeedScores(
             seeds=tuple(values), scores=tuple(values.values()), planned=planned
         )

@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from crosstune.reporting.cells import Cell, Table
-from crosstune.reporting.escape import plain
+from crosstune.reporting.escape import strip_controls
 from crosstune.reporting.figures.drawing import INK, Drawing
 
 Point = tuple[float, float]
@@ -211,7 +211,7 @@ def drawable(text: str, glyphs: Container[int] | None = None) -> str:
     es \u6807\u7b7e
     """
     known = _has_glyph if glyphs is None else glyphs.__contains__
-    shown = plain(text)
+    shown = strip_controls(text)
     missing = {char for char in shown if not known(ord(char))}
     if missing:
         _tell_missing()

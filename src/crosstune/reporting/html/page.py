@@ -25,7 +25,7 @@ from crosstune.reporting.comparison import Comparison
 from crosstune.reporting.costs import name_cost, render_cost
 from crosstune.reporting.errors.gather import Errors
 from crosstune.reporting.errors.view import show_errors
-from crosstune.reporting.escape import plain
+from crosstune.reporting.escape import strip_controls
 from crosstune.reporting.figures.drawing import INK, Drawing, Drawings
 from crosstune.reporting.figures.heatmap import build_heat
 from crosstune.reporting.html.cell_details import explain_cells
@@ -107,7 +107,7 @@ def render_page(
 
 def _without_controls(value: Any) -> Any:
     if type(value) is str and not value.isprintable():  # markup is a subclass
-        return plain(value, breaks=True)
+        return strip_controls(value, breaks=True)
     return value
 
 

@@ -33,7 +33,7 @@ from crosstune.reporting.published.verdict import (
     reason_to_withhold,
 )
 from crosstune.reporting.records import Records, list_runs, uses_stand_in
-from crosstune.reporting.render import render_csv
+from crosstune.reporting.render import drop_points, render_csv
 
 _ARM = ("model", "method", "data", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds", "scores", "run_ids")
@@ -195,7 +195,8 @@ def _list_numbers(cell: FilledSlot) -> dict[str, Any]:
     published = dict(zip(_THEIRS, (*values, "; ".join(verdict.differs)), strict=True))
     names = ("arm", *_NUMBERS, *COMPARED_COLUMNS)
     numbers = {name: getattr(cell, name) for name in names}
-    return {**cell.slot.ours, **numbers, **published, "row_label": cell.slot.row}
+    line = {**cell.slot.ours, **numbers, **published, "row_label": cell.slot.row}
+    return drop_points(line)
 
 
 def _show(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[str]:
