@@ -167,7 +167,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
         except KeyError as error:
             raise ConfigError(
                 f"run={folder}: neither peft nor crosstune has the method {error}; it comes from a "
-                "package of your own, which only `crosstune train` admits."
+                "package of your own, which only `crosstune train` imports."
             ) from error
         except (UserWarning, ValueError, RuntimeError, SafetensorError) as error:
             raise RunError(f"{folder}/model does not fit its base: {_to_line(error)}") from error
@@ -204,7 +204,7 @@ def _read_config(folder: Path) -> Run:
     path = folder / "config.yaml"
     try:
         if "${" in path.read_text("utf-8"):  # a run writes resolved values only
-            raise RunError(f"{path}: it holds a reference (${{…}}), which no run leaves.")
+            raise RunError(f"{path}: it holds a reference (${{…}}), which no run writes.")
         run = read_config(path)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise RunError(f"{path}: unreadable: {_to_line(error)}") from error
@@ -224,7 +224,7 @@ def _read_task(folder: Path) -> Task:
     classes: dict[str, Any] = {task.__name__: task for task in Task.__subclasses__()}
     name = content.pop("class", None)
     if name not in classes:
-        raise RunError(f"{path}: no kind of task is called {name!r}.")
+        raise RunError(f"{path}: no task class is called {name!r}.")
     names = {f.name for f in dataclasses.fields(classes[name]) if f.init}
     try:
         return classes[name](**{key: value for key, value in content.items() if key in names})
