@@ -147,6 +147,16 @@ def test_the_metadata_hold_every_score_of_the_record_as_a_model_index(exported: 
     }
 
 
+def test_the_card_of_a_rehearsal_says_so_and_publishes_no_result(tmp_path: Path) -> None:
+    run = left_run(tmp_path, "classification", "method=full")
+    record = json.loads((run / "record.json").read_text())
+    record["config"]["trainer"]["stand_in"] = True
+    (run / "record.json").write_text(json.dumps(record))
+    export(run, tmp_path / "out")
+    assert "A rehearsal on generated stand-in data" in (tmp_path / "out/README.md").read_text()
+    assert not {"model-index", "model_name"} & front_of(tmp_path / "out").keys()
+
+
 def test_the_card_tells_scores_costs_digests_versions_and_the_command(exported: Any) -> None:
     run, target = exported["classification", "full"]
     record = json.loads((run / "record.json").read_text())
@@ -209,7 +219,7 @@ def test_a_prompt_is_refused_because_plain_peft_puts_it_elsewhere(
     study: Path, tmp_path: Path
 ) -> None:
     run = left_run(study, "classification", "method=prompt_tuning")
-    with pytest.raises(ConfigError, match="answers otherwise without crosstune"):
+    with pytest.raises(ConfigError, match="gives other logits without crosstune"):
         export(run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -227,7 +237,8 @@ class Spoil:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [(False, "not linear Use"), (True, "answers otherwise without crosstune")]
+    ("wrong", "message"),
+    [(False, "not linear Use"), (True, "gives other logits without crosstune")],
 )
 def test_a_method_of_ours_that_cannot_be_merged_is_refused(
     wrong: bool, message: str, exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -170,5 +170,5 @@ def test_pairs_are_not_read_from_lines(tmp_path: Path) -> None:
 def test_a_language_model_is_nothing_to_predict_with(tmp_path: Path) -> None:
     run = train(tiny_run(tmp_path, "masked_lm", "data.language=es", "trainer.max_steps=1"))
     assert load_run(run).task.auto_class == "AutoModelForMaskedLM"
-    with pytest.raises(ConfigError, match="masked_lm: it answers nothing"):
+    with pytest.raises(ConfigError, match="masked_lm: it predicts nothing"):
         predict(run, tmp_path / "in.txt", tmp_path / "out.jsonl")

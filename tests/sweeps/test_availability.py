@@ -28,23 +28,23 @@ def cache(tmp_path, monkeypatch):
     return put
 
 
-def test_weights_in_the_cache_are_at_hand(cache):
+def test_weights_in_the_cache_are_available(cache):
     cache("model.safetensors")
     assert find_missing_weights(f"owner/name@{COMMIT}", "beto") is None
 
 
-def test_weights_that_are_not_in_the_cache_are_told_with_what_to_do(cache):
-    told = find_missing_weights(f"owner/name@{COMMIT}", "beto")
-    assert told == (
+def test_missing_weights_come_with_what_to_do(cache):
+    hint = find_missing_weights(f"owner/name@{COMMIT}", "beto")
+    assert hint == (
         "owner/name is not in the hub's cache at 01234567: the first run fetches it. Without "
         "the hub: model=local model.path=DIR model.name=beto"
     )
 
 
-def test_pickled_weights_alone_are_not_at_hand(cache):
+def test_pickled_weights_alone_are_not_available(cache):
     cache("pytorch_model.bin")
-    told = find_missing_weights(f"owner/name@{COMMIT}", "beto")
-    assert told == "owner/name has pickled weights alone: conf/model/beto.yaml says what to do"
+    hint = find_missing_weights(f"owner/name@{COMMIT}", "beto")
+    assert hint == "owner/name has pickled weights alone: conf/model/beto.yaml says what to do"
 
 
 def test_the_head_of_a_yaml_says_where_its_files_are_and_the_licence(write, tmp_path):
@@ -59,13 +59,13 @@ def test_a_data_set_of_the_hub_is_fetched_by_the_first_run():
     )
 
 
-def test_the_faults_of_files_are_told_as_they_are():
+def test_faults_of_files_are_repeated():
     assert explain_data_fault("of_a_user", "a.tsv: no such file;\n b.tsv: no such file") == (
         "a.tsv: no such file; b.tsv: no such file"
     )
 
 
-def test_the_hub_is_left_alone_for_as_long_as_is_said(monkeypatch):
+def test_the_hub_is_offline_within_the_context_only(monkeypatch):
     for name in ("datasets", "huggingface_hub"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")

@@ -33,13 +33,13 @@ def files(write):
 def study(tmp_path):
     """Return a function that leaves a record of a run in the study."""
 
-    def leave(run_id, status="finished", **names):
+    def write_record(run_id, status="finished", **names):
         folder = tmp_path / "study" / run_id
         folder.mkdir(parents=True)
         now = {"environment": describe_environment(1), "result_format": RESULT_FORMAT}
         (folder / "record.json").write_text(json.dumps({"status": status, **now, **names}))
 
-    return leave
+    return write_record
 
 
 def line(seed, run_id):
@@ -50,18 +50,18 @@ def line(seed, run_id):
 def test_a_run_finished_with_another_version_is_stale_and_says_so(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa", environment={**describe_environment(1), "torch": "1.0"})
-    ((told, status),) = read_status(tmp_path, "study")
+    ((run, status),) = read_status(tmp_path, "study")
     assert status == "stale"
-    assert "torch was 1.0 and is " in told["error"]
+    assert "torch was 1.0 and is " in run["error"]
 
 
-def test_a_run_finished_before_the_code_computed_otherwise_is_stale(tmp_path, study):
+def test_a_run_with_an_older_result_format_is_stale(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa", result_format=RESULT_FORMAT - 1)
     assert [status for _, status in read_status(tmp_path, "study")] == ["stale"]
 
 
-def test_a_run_that_a_process_is_at_work_on_is_running(tmp_path):
+def test_a_run_that_a_process_holds_is_running(tmp_path):
     write_plan(tmp_path / "study", [line(1, "aa")])
     with hold_run_lock(tmp_path / "study" / "aa"):
         assert [status for _, status in read_status(tmp_path, "study")] == ["running"]
@@ -99,14 +99,14 @@ def test_a_study_without_a_grid_is_one_run():
     ]
 
 
-def test_every_job_is_planned_under_the_name_that_the_run_will_bear(files):
+def test_every_job_is_planned_with_the_run_id_that_training_gives_it(files):
     first, second = plan_runs([[*files, "seed=1"], [*files, "seed=2"]])
     run = resolve_defaults(compose_run([*files, "seed=2"]))
     assert second["run_id"] == compute_run_id(run, read_splits(run.data, []))
     assert first["run_id"] != second["run_id"]
 
 
-def test_a_planned_job_bears_the_names_that_a_table_needs(files):
+def test_a_planned_job_has_the_names_that_a_table_needs(files):
     (entry,) = plan_runs([[*files, "seed=2"]])
     names = ("data", "language", "model", "method", "seed")
     assert [entry[name] for name in names] == ["files_classification", "es", "mini", "full", 2]
@@ -119,7 +119,7 @@ def test_a_job_that_cannot_run_is_planned_with_what_is_wrong(files):
     assert "run_id" in right
 
 
-def test_a_file_that_is_faulty_is_told_in_the_plan(files, write):
+def test_a_fault_of_a_file_is_in_the_plan(files, write):
     write("rows.tsv", "text\tlabel\nbueno\n")
     (wrong,) = plan_runs([files])
     assert "rows.tsv:2: 1 columns where the header has 2" in wrong["error"]
@@ -168,7 +168,7 @@ def test_only_what_left_no_record_is_missing(tmp_path, study):
     assert find_missing(lines, tmp_path / "study") == [lines[2], lines[4], refused]
 
 
-def test_a_run_outside_of_the_plan_is_told_too(tmp_path, study):
+def test_a_run_outside_of_the_plan_is_listed_too(tmp_path, study):
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa")
     study("zz", train_language="zh")
@@ -203,7 +203,7 @@ def test_a_study_that_does_not_exist_gets_the_near_one(tmp_path):
         read_status(tmp_path, "spanish_nre")
 
 
-def test_the_survey_counts_and_names_what_is_not_finished(tmp_path, study):
+def test_the_status_counts_all_runs_and_names_the_unfinished(tmp_path, study):
     broken = {"overrides": ["method=lroa"], "error": "method=lroa: no such option"}
     write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), broken])
     study("aa")
@@ -243,13 +243,13 @@ def test_a_rehearsal_is_planned_as_one_and_reads_no_file(files):
     assert (entry["stand_in"], "run_id" in entry) == (True, True)
 
 
-def test_what_is_finished_on_stand_in_data_is_told_apart(tmp_path, study):
+def test_a_finished_rehearsal_is_counted_as_one(tmp_path, study):
     write_plan(tmp_path / "study", [{**line(1, "aa"), "stand_in": True}])
     study("aa")
     assert render_status("study", read_status(tmp_path, "study")) == "study: 1 runs, 1 rehearsed"
 
 
-def test_what_the_data_lacks_is_told_once(tmp_path):
+def test_missing_data_is_named_once(tmp_path):
     broken = [
         {
             k: v
@@ -259,9 +259,9 @@ def test_what_the_data_lacks_is_told_once(tmp_path):
         for seed in (1, 2)
     ]
     write_plan(tmp_path / "study", broken)
-    said = render_status("study", read_status(tmp_path, "study"))
-    assert said.count("no such file") == 1
-    assert said.endswith("Not at hand:\n  data d: a.tsv: no such file")
+    text = render_status("study", read_status(tmp_path, "study"))
+    assert text.count("no such file") == 1
+    assert text.endswith("Not at hand:\n  data d: a.tsv: no such file")
 
 
 def test_two_sweeps_that_start_side_by_side_lose_no_line_of_the_plan(tmp_path):

@@ -20,8 +20,8 @@ def check_kind(kind: TaskType) -> None:
     """Raise ConfigError if a task type predicts nothing about a text."""
     if kind is TaskType.masked_lm:
         raise ConfigError(
-            f"kind {kind.name}: it answers nothing about a text. Its encoder is what others train "
-            "on: model=local model.path=RUN."
+            f"kind {kind.name}: it predicts nothing about a text. To train on its encoder: "
+            "model=local model.path=RUN."
         )
 
 

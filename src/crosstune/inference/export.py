@@ -69,7 +69,7 @@ def _check_modules(saved: FinishedRun) -> None:
     if added:
         raise ConfigError(
             f"run={saved.folder}: its model has the module {added[0]}, which transformers' "
-            f"{type(model).__name__} lacks: without crosstune it would answer otherwise. Train "
+            f"{type(model).__name__} lacks: without crosstune it would predict otherwise. Train "
             "without that option to export, or use crosstune predict."
         )
 
@@ -137,6 +137,6 @@ def _check_same_logits(
         for name in before
     ):
         raise ConfigError(
-            f"run={saved.folder}: with method {saved.run.method.name} the model answers otherwise "
+            f"run={saved.folder}: with method {saved.run.method.name} the model gives other logits "
             f"without crosstune. {ALTERNATIVE}"
         )

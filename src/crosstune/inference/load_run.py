@@ -162,7 +162,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
         except KeyError as error:
             raise ConfigError(
                 f"run={folder}: neither peft nor crosstune has the method {error}; it comes from a "
-                "package of your own, which only `crosstune train` admits."
+                "package of your own, which only `crosstune train` imports."
             ) from error
         except (UserWarning, ValueError, RuntimeError, SafetensorError) as error:
             raise RunError(f"{folder}/model does not fit its base: {_to_line(error)}") from error
@@ -199,7 +199,7 @@ def _read_config(folder: Path) -> Run:
     path = folder / "config.yaml"
     try:
         if "${" in path.read_text("utf-8"):  # a run writes resolved values only
-            raise RunError(f"{path}: it holds a reference (${{…}}), which no run leaves.")
+            raise RunError(f"{path}: it holds a reference (${{…}}), which no run writes.")
         run = read_config(path)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise RunError(f"{path}: unreadable: {_to_line(error)}") from error
@@ -218,7 +218,7 @@ def _read_task(folder: Path) -> Task:
     content = _read_json(path)
     name = content.pop("class", None)
     if name not in TASK_CLASSES:
-        raise RunError(f"{path}: no kind of task is called {name!r}.")
+        raise RunError(f"{path}: no task class is called {name!r}.")
     names = {f.name for f in dataclasses.fields(TASK_CLASSES[name]) if f.init}
     try:
         return TASK_CLASSES[name](**{key: value for key, value in content.items() if key in names})

@@ -98,6 +98,19 @@ def _metadata(saved: FinishedRun, library: str) -> ModelCardData:
     languages = [data["language"], *data["further_languages"]]
     pipeline_tag = PIPELINE_TAGS[saved.task.auto_class]
     on_hub = model["origin"] == "hub"
+    rehearsal = record["config"]["trainer"].get("stand_in")
+    results = [
+        EvalResult(
+            task_type=pipeline_tag,
+            dataset_type=record["data"],
+            dataset_name=record["data"],
+            dataset_config=language,
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=value,
+        )
+        for split, language, metric, value in _scores(record)
+    ]
     return ModelCardData(
         # model hubs want bare ISO codes here
         language=list(dict.fromkeys(code.split("-")[0] for code in languages)),
@@ -108,19 +121,9 @@ def _metadata(saved: FinishedRun, library: str) -> ModelCardData:
         base_model_revision=model["revision"] if on_hub else None,
         metrics=[record["headline"]["metric"]],
         tags=["crosstune", record["method"], data["kind"]],
-        model_name=_title(record),
-        eval_results=[
-            EvalResult(
-                task_type=pipeline_tag,
-                dataset_type=record["data"],
-                dataset_name=record["data"],
-                dataset_config=language,
-                dataset_split=split,
-                metric_type=metric,
-                metric_value=value,
-            )
-            for split, language, metric, value in _scores(record)
-        ],
+        # scores of a rehearsal are not results
+        model_name=None if rehearsal else _title(record),
+        eval_results=None if rehearsal else results,
     )
 
 

@@ -55,7 +55,9 @@ def predict(run: Path, source: Path, target: Path, language: str = "") -> int:
     rows = read_input(Source(str(source), data, saved.task, language))
     find_tuning_method(saved.model).activate_language(language)
     if target.suffix == ".conll" and not ("words" in rows[0] and _scheme(saved) != "words"):
-        raise ConfigError(f"output={target}: CoNLL holds tags of words, which this run has not.")
+        raise ConfigError(
+            f"output={target}: CoNLL holds tags of words, which this run does not predict."
+        )
     records = predict_rows(saved, rows)
     with atomic_write(target) as partial:
         WRITERS[target.suffix](records, partial)

@@ -272,9 +272,9 @@ def test_the_pages_need_nothing_from_elsewhere(asking: Asking) -> None:
         ([{"text": 3}], "items[0].text: Input should be a valid string"),
         ([{"text": "half \ud800"}], "items[0].text: holds half of a character"),
         ([{"txt": "a"}], "items[0].txt: Extra inputs are not permitted"),
-        ([{"words": ["a"]}], "items[0] has words; this run is asked with text"),
+        ([{"words": ["a"]}], "items[0] has words; this run accepts text"),
         ([{"text": "a", "text_pair": "b"}], "items[0] has text and text_pair; this run"),
-        ([{"id": "a"}], "items[0] has nothing; this run is asked with text"),
+        ([{"id": "a"}], "items[0] has nothing; this run accepts text"),
         ([{}] * 9, "; and 4 more faults"),
         (["a"], "items[0]: Input should be a valid dictionary"),
     ],
@@ -390,7 +390,7 @@ def test_runs_on_another_base_are_named_and_refused(runs: dict[str, Path], study
 
 
 def test_a_whole_model_is_served_alone(runs: dict[str, Path], encoder: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{encoder.name} left a whole model"):
+    with pytest.raises(ConfigError, match=f"{encoder.name} saved a whole model"):
         load_shared([runs["second"], encoder])
     assert [saved.folder for saved in load_shared([encoder])] == [encoder]
 
@@ -428,7 +428,7 @@ def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_p
         os.kill(process.pid, signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "host=0.0.0.0: whoever reaches this machine may ask" in told
+    assert "host=0.0.0.0: anyone who reaches this machine can send requests" in told
     assert "Traceback" not in told
 
 

@@ -181,7 +181,7 @@ def test_so_they_have_where_their_batches_differ_in_the_number_of_texts(
     check_same(*folders)
 
 
-def test_so_they_have_where_each_skips_its_padding_in_the_company_of_others(
+def test_so_they_have_where_each_skips_its_padding_within_the_group(
     alone: list[Path], base: Path, tmp_path: Path
 ) -> None:
     step = JointStep()
@@ -359,7 +359,7 @@ def test_where_memory_runs_out_fewer_runs_go_through_a_pass(
     assert set(sizes) == {4, 2}
 
 
-def test_dropout_draws_for_each_run_and_the_same_in_the_same_company(
+def test_dropout_draws_for_each_run_and_the_same_in_the_same_group(
     base: Path, tmp_path: Path
 ) -> None:
     dropping = shutil.copytree(base, tmp_path / "base")

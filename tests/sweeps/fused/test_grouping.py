@@ -106,7 +106,7 @@ def test_a_run_that_can_go_with_no_other_is_named_with_the_reason(
 def test_a_run_that_is_asked_for_twice_is_trained_once(base: str) -> None:
     groups = make_groups(runs_of((base,), (base, "seed=2"), (base, "logger=csv")), 8)
     assert groups.together == [[0, 1]]
-    assert groups.alone == {2: "it is run 1 once more"}
+    assert groups.alone == {2: "it repeats run 1"}
 
 
 def test_a_run_whose_model_is_not_there_stops_no_other(base: str, tmp_path: Path) -> None:

@@ -118,7 +118,9 @@ def serve(paths: Sequence[Path], host: str, port: int) -> None:
         log.info("%s: %s", " = ".join(run["names"]), run["kind"])
     address, bound_port = listener.getsockname()[:2]
     if not ipaddress.ip_address(address).is_loopback:
-        log.warning("host=%s: whoever reaches this machine may ask; there is no password", host)
+        log.warning(
+            "host=%s: anyone who reaches this machine can send requests; there is no password", host
+        )
     print(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}", flush=True)
     build_server(service).run(sockets=[listener])
 
@@ -201,7 +203,7 @@ def fields_of(saved: FinishedRun) -> list[list[str]]:
 def _to_rows(request: PredictRequest, saved: FinishedRun) -> list[dict[str, Any]]:
     allowed = fields_of(saved)
     faults = [
-        f"items[{number}] has {' and '.join(item.inputs) or 'nothing'}; this run is asked with "
+        f"items[{number}] has {' and '.join(item.inputs) or 'nothing'}; this run accepts "
         f"{' or '.join(' and '.join(fields) for fields in allowed)}"
         for number, item in enumerate(request.items)
         if list(item.inputs) not in allowed

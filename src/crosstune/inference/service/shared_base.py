@@ -72,7 +72,7 @@ def _check_bases(folders: Sequence[Path]) -> None:
     whole = [str(folder) for folder, base in zip(folders, bases, strict=True) if base is None]
     if whole and len(folders) > 1:
         raise ConfigError(
-            f"run: {', '.join(whole)} left a whole model and no adapter, which is served alone."
+            f"run: {', '.join(whole)} saved a whole model instead of an adapter; serve it alone."
         )
     different = [
         f"{folder} ({_describe_base(base)})"

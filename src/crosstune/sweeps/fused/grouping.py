@@ -54,7 +54,7 @@ def make_groups(runs: Mapping[int, Run], size: int) -> RunGroups:
         identity = json.dumps([result_config(run), run.outputs, run.experiment], sort_keys=True)
         first = first_with.setdefault(identity, number)
         if first != number:
-            alone[number] = f"it is run {first + 1} once more"
+            alone[number] = f"it repeats run {first + 1}"
         elif reason := find_obstacle(run):
             alone[number] = reason
         else:
