@@ -1,7 +1,7 @@
-"""A printed table filled with our runs: ours, the published number, their difference, a verdict.
+"""Fill a printed table with our runs: our score, the published number, difference and verdict.
 
-Takes a `Target` of `layouts.py` and gives a `Table` of plain text, which `tables.py` renders and
-`report.py` writes; what may be said of two numbers is decided in `verdict.py`.
+The layout says which scores belong in which cell, `verdict.py` how two numbers compare; the result
+is a `Table` of plain text.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from string import ascii_lowercase
 from typing import Any
 
 from crosstune.reporting.aggregate import mean_std
@@ -24,7 +25,7 @@ from crosstune.reporting.comparison import (
 from crosstune.reporting.costs import ABSENT
 from crosstune.reporting.csv import render_lines
 from crosstune.reporting.published.layout import NEEDED, Slot, Target
-from crosstune.reporting.published.model import Procedure, Row
+from crosstune.reporting.published.model import Procedure, PublishedNumber
 from crosstune.reporting.published.verdict import (
     STAND_IN,
     Verdict,
@@ -36,48 +37,50 @@ from crosstune.reporting.tables import Table, cell_text, plain_number
 
 _ARM = ("model", "method", "data", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds", "scores", "run_ids")
-_THEIRS = ("published", "published_value", "published_unit", "published_aggregate")
-_THEIRS += ("published_seeds", "verified", "ours_as_published", "difference_to_published")
-_THEIRS += ("expected", "protocol")
-_CSV = (*NEEDED, "arm", *_NUMBERS, *TOLD, *_THEIRS, "row_label")
+_PUBLISHED = (
+    "published",
+    "published_value",
+    "published_unit",
+    "published_aggregate",
+    "published_seeds",
+    "verified",
+    "ours_as_published",
+    "difference_to_published",
+    "expected",
+    "protocol",
+)
+_CSV = (*NEEDED, "arm", *_NUMBERS, *TOLD, *_PUBLISHED, "row_label")
 _HEADERS = ("score", "ours", "ours as published", "published", "difference", "verdict")
-_SELECTED_ON = "validation"  # where every run of ours chooses its checkpoint
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SELECTED_ON = "validation"  # every run of ours chooses its checkpoint there
+
+Row = Mapping[str, Any]
+Index = Mapping[tuple[str, ...], Sequence[Row]]
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of a study: by arm, and the scores of those that count by what `NEEDED` names.
+    """The runs of a study by `_ARM`, and the scores of those that count by `NEEDED`.
 
-    `rehearsed` are the ids of those on stand-in data.
+    `settings` are flattened configurations by run id; `stand_ins` the ids of runs on stand-in data.
     """
 
-    runs: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
-    scores: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
+    runs: Index
+    scores: Index
     settings: Mapping[str, Mapping[str, str]]
-    rehearsed: frozenset[str]
+    stand_ins: frozenset[str]
 
-    def find(
-        self,
-        rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]],
-        wanted: Sequence[str],
-        settings: Mapping[str, Any],
-    ) -> list[Mapping[str, Any]]:
-        """Return what fits; a rehearsal stands in for any model where no run of its own fits."""
-        fitting = [row for row in rows.get(tuple(wanted), ()) if self.holds(row, settings)]
-        real = [row for row in fitting if row["run_id"] not in self.rehearsed]
-        others = (found for key, found in rows.items() if key[1:] == tuple(wanted[1:]))
+    def find(self, index: Index, key: tuple[str, ...], settings: Mapping[str, Any]) -> list[Row]:
+        """Return the rows that fit, or else those on stand-in data that fit but for the model."""
+        matches = self._select(index.get(key, ()), settings)
+        real = [row for row in matches if row["run_id"] not in self.stand_ins]
+        any_model = [row for other, rows in index.items() if other[1:] == key[1:] for row in rows]
         return real or [
-            row
-            for found in others
-            for row in found
-            if row["run_id"] in self.rehearsed and self.holds(row, settings)
+            row for row in self._select(any_model, settings) if row["run_id"] in self.stand_ins
         ]
 
-    def holds(self, run: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-        """Return whether a run was configured so."""
-        own = self.settings.get(run["run_id"], {})
-        return all(own.get(key) == text for key, text in flatten(wanted).items())
+    def _select(self, rows: Iterable[Row], settings: Mapping[str, Any]) -> list[Row]:
+        wanted = flatten(settings).items()
+        return [row for row in rows if wanted <= self.settings.get(row["run_id"], {}).items()]
 
 
 def build_replication(
@@ -85,16 +88,16 @@ def build_replication(
 ) -> Table:
     """Return a printed table filled from a study, whose own table is `table`.
 
-    A row is a score, under the row of the printed table that it belongs to. "ours" is mean ± std
-    (n), "ours as published" the same runs aggregated as the paper did. `cells` holds everything.
+    Rows are scores, grouped by the rows of the printed table. "ours" is mean ± std (n), "ours as
+    published" the same runs aggregated as the paper did. `cells` has every number.
     """
     comparison = replace(comparison, baseline=target.baseline)
     runs = _gather(frame, records)
     columns: dict[str, int] = {}
     cells = []
     for slot in target.slots:
-        place = {"row": len(cells), "column": columns.setdefault(slot.column, len(columns))}
-        cells.append({**slot.ours, "row_label": slot.row, **place, **_fill(slot, runs)})
+        position = {"row": len(cells), "column": columns.setdefault(slot.column, len(columns))}
+        cells.append({**slot.ours, "row_label": slot.row, **position, **_fill(slot, runs)})
     compare_cells(cells, comparison)
     letters: dict[tuple[str, ...], str] = {}
     lines = []
@@ -102,10 +105,10 @@ def build_replication(
         verdict = judge_published(
             cell["scores"], _procedure(cell, slot.theirs), slot.theirs, comparison.rule
         )
-        if runs.rehearsed.intersection(cell["run_ids"]):
+        if runs.stand_ins.intersection(cell["run_ids"]):
             verdict = reason_to_withhold(verdict)
-        cell |= _tell(verdict, slot.theirs)
-        lines.append((slot.column, *_show(cell, verdict, slot.theirs, letters)))
+        cell |= _list_published(verdict, slot.theirs)
+        lines.append((slot.column, *_render_cell(cell, verdict, slot.theirs, letters)))
     return Table(
         experiment=table.experiment,
         caption=f"{table.experiment} beside {_cite(target)}, in percentage points; ours: mean ± "
@@ -131,18 +134,18 @@ def _gather(frame: Rows, records: Records) -> _Runs:
         if row["status"] == "finished" and not row["superseded_by"]:
             scores[tuple(row[key] for key in NEEDED)].append(row)
     settings = {record["run_id"]: flatten(record["config"]) for record in records.records}
-    rehearsed = frozenset(record["run_id"] for record in records.records if stands_in(record))
-    return _Runs(runs, scores, settings, rehearsed)
+    stand_ins = frozenset(record["run_id"] for record in records.records if stands_in(record))
+    return _Runs(runs, scores, settings, stand_ins)
 
 
 def _fill(slot: Slot, runs: _Runs) -> dict[str, Any]:
-    """Return our part of a cell; without scores where several arms fit."""
-    fitting = runs.find(runs.scores, [slot.ours[key] for key in NEEDED], slot.settings)
-    arm = [slot.ours[key] for key in _ARM]
+    """Return our part of a cell; without scores if several arms fit."""
+    matches = runs.find(runs.scores, tuple(slot.ours[key] for key in NEEDED), slot.settings)
+    arm = tuple(slot.ours[key] for key in _ARM)
     planned = {run["seed"] for run in runs.find(runs.runs, arm, slot.settings)}
-    arms = sorted({(row["dataset"], row["arm"]) for row in fitting})
-    kept = sorted(fitting, key=lambda row: row["seed"]) if len(arms) == 1 else []
-    scores = tuple(row["value"] for row in kept)
+    arms = sorted({(row["dataset"], row["arm"]) for row in matches})
+    counted = sorted(matches, key=lambda row: row["seed"]) if len(arms) == 1 else []
+    scores = tuple(row["value"] for row in counted)
     mean, std = mean_std(scores)
     return {
         "arm": arms[0][1] if len(arms) == 1 else "",
@@ -150,31 +153,31 @@ def _fill(slot: Slot, runs: _Runs) -> dict[str, Any]:
         "conditions": "",
         "mean": mean,
         "std": std,
-        "n": len(kept),
+        "n": len(counted),
         "planned": len(planned),
-        "seeds": tuple(row["seed"] for row in kept),
+        "seeds": tuple(row["seed"] for row in counted),
         "scores": scores,
-        "run_ids": tuple(row["run_id"] for row in kept),
+        "run_ids": tuple(row["run_id"] for row in counted),
     }
 
 
-def _procedure(cell: Mapping[str, Any], theirs: Row) -> Procedure:
+def _procedure(cell: Row, theirs: PublishedNumber) -> Procedure:
     """Return how our number came about; a median or a maximum is taken as the paper did."""
-    how = theirs.aggregate if theirs.aggregate in ("median", "max") else "mean"
-    return Procedure(cell["split"], how, cell["n"], _SELECTED_ON)
+    aggregate = theirs.aggregate if theirs.aggregate in ("median", "max") else "mean"
+    return Procedure(cell["split"], aggregate, cell["n"], _SELECTED_ON)
 
 
-def _tell(verdict: Verdict, theirs: Row) -> dict[str, Any]:
+def _list_published(verdict: Verdict, theirs: PublishedNumber) -> dict[str, Any]:
     values = (theirs.score, theirs.value, theirs.unit, theirs.aggregate, theirs.seeds)
     values += (theirs.verified, verdict.ours, verdict.difference, verdict.expected)
-    return dict(zip(_THEIRS, (*values, "; ".join(verdict.differs)), strict=True))
+    return dict(zip(_PUBLISHED, (*values, "; ".join(verdict.differs)), strict=True))
 
 
-def _show(
-    cell: Mapping[str, Any], verdict: Verdict, theirs: Row, letters: dict[tuple[str, ...], str]
+def _render_cell(
+    cell: Row, verdict: Verdict, theirs: PublishedNumber, letters: dict[tuple[str, ...], str]
 ) -> list[str]:
-    """Return the texts of a line; `letters` names each set of differences in protocol."""
-    printed = f"{100 * cell['published']:.2f} ({_count(theirs)})"
+    """Return the texts of a row; `letters` has a letter for each set of protocol differences."""
+    printed = f"{100 * cell['published']:.2f} ({_describe_aggregate(theirs)})"
     if not cell["n"]:
         state = f"{len(cell['arms'])} arms fit" if cell["arms"] else "not run"
         return [ABSENT, ABSENT, printed, ABSENT, state]
@@ -190,21 +193,20 @@ def _show(
     return [ours, f"{100 * verdict.ours:.2f}", printed, apart, judged]
 
 
-def _count(theirs: Row) -> str:
-    """Return of how many runs a published number is what."""
+def _describe_aggregate(theirs: PublishedNumber) -> str:
     if theirs.aggregate == "unknown":
         return "not stated"
     return f"{theirs.aggregate} of {theirs.seeds}" if (theirs.seeds or 0) > 1 else theirs.aggregate
 
 
 def _letter(number: int) -> str:
-    """Return the letter of a number from 0: a to z, then aa, ab and so on.
+    """Return the letters of a number from 0: a to z, then aa, ab and so on.
 
     >>> _letter(0), _letter(27)
     ('a', 'ab')
     """
-    first, last = divmod(number, len(_LETTERS))
-    return (_letter(first - 1) if first else "") + _LETTERS[last]
+    first, last = divmod(number, len(ascii_lowercase))
+    return (_letter(first - 1) if first else "") + ascii_lowercase[last]
 
 
 def _cite(target: Target) -> str:
@@ -215,7 +217,7 @@ def _cite(target: Target) -> str:
 
 def _list_notes(
     target: Target,
-    cells: Sequence[Mapping[str, Any]],
+    cells: Sequence[Row],
     letters: Mapping[tuple[str, ...], str],
     comparison: Comparison,
 ) -> Iterable[str]:
@@ -239,10 +241,6 @@ def _list_notes(
 
 
 def render_replication(filled: Table) -> str:
-    """Return a filled table as CSV, a line a cell, scores as fractions and in full."""
-    rows = ([_in_full(cell[name]) for name in _CSV] for cell in filled.cells)
+    """Return a filled table as CSV, one line per cell, scores as fractions with all digits."""
+    rows = ([plain_number(cell[name]) for name in _CSV] for cell in filled.cells)
     return render_lines(_CSV, rows)
-
-
-def _in_full(value: Any) -> Any:
-    return "" if value is None else plain_number(value)
