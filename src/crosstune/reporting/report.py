@@ -8,7 +8,6 @@ numbers come from `stats.py`, `transfer.py` and `errors.py`, the texts from `tab
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -24,7 +23,7 @@ from crosstune.reporting.continual import build_stage_tables
 from crosstune.reporting.derived import build_costs, build_differences, render_costs
 from crosstune.reporting.errors.gather import gather_errors, render_counts, render_items
 from crosstune.reporting.escape import plain
-from crosstune.reporting.figures.drawing import Drawings, drawing_beside
+from crosstune.reporting.figures.draw_all import Drawings, draw_all
 from crosstune.reporting.html.page import Content, render_page
 from crosstune.reporting.html.provenance import read_commands
 from crosstune.reporting.item_bootstrap import widen
@@ -91,22 +90,17 @@ def write_report(
 
     Raises:
         ConfigError: the study has no run.
-        RunError: the folder cannot be written, or the process that draws was killed.
+        RunError: the folder cannot be written.
     """
     wanted = wanted or ReportOptions()
-    with drawing_beside() as draw:
-        records = replace(read_records(outputs, experiment), missing=missing)
-        scores = to_frame(records)
-        table = build_table(experiment, scores, records, wanted.comparison)
-        drawn = draw(table, list_runs(scores), records.folders)
-        content = _gather(table, scores, records, wanted, outputs / experiment)
-        files = _render(content)
-        try:
-            files["index.html"] = render_page(content, scores, records, command, drawn).encode()
-            files |= _list_figures(drawn.result())
-        except BrokenExecutor as error:
-            told = "The process that draws the figures was killed: is memory short?"
-            raise RunError(told) from error
+    records = replace(read_records(outputs, experiment), missing=missing)
+    scores = to_frame(records)
+    table = build_table(experiment, scores, records, wanted.comparison)
+    drawings = draw_all(table, list_runs(scores), records.folders)
+    content = _gather(table, scores, records, wanted, outputs / experiment)
+    files = _render(content)
+    files["index.html"] = render_page(content, scores, records, command, drawings).encode()
+    files |= _list_figures(drawings)
     folder = outputs / experiment / "report"
     try:
         folder.mkdir(exist_ok=True)
