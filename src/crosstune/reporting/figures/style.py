@@ -17,6 +17,7 @@ from typing import Literal
 
 import matplotlib as mpl
 from matplotlib import font_manager
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -91,7 +92,7 @@ def make_panels(
     return figure, [figure.add_subplot(grid[divmod(i, columns)]) for i in range(count)]
 
 
-def add_legend(axes: Axes, handles: Sequence[object], names: Sequence[str]) -> None:
+def add_legend(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
     """Name what is drawn, at the right of a panel."""
     labels = [fold(name, 30, lines=1) for name in names]
     axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1, 1))
