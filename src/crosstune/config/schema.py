@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from omegaconf import MISSING
+# omegaconf's mark of a mandatory value; reports read the options and do not load omegaconf
+MISSING: Any = "???"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Reads local records and predictions only; `print_report` prints the same tables 
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from crosstune.reporting.continual import build_stage_tables
 from crosstune.reporting.costs import build_costs, render_costs
 from crosstune.reporting.errors.gather import gather_errors, render_counts, render_items
 from crosstune.reporting.escape import strip_controls
-from crosstune.reporting.figures.drawing import Drawings, drawing_beside
+from crosstune.reporting.figures.draw_all import Drawings, draw_all
 from crosstune.reporting.html.page import Content, render_page
 from crosstune.reporting.html.provenance import read_commands
 from crosstune.reporting.item_bootstrap import add_item_intervals
@@ -87,22 +86,17 @@ def write_report(
 
     Raises:
         ConfigError: the study has no run.
-        RunError: the folder cannot be written, or the process that draws was killed.
+        RunError: the folder cannot be written.
     """
     options = options or ReportOptions()
-    with drawing_beside() as draw:
-        records = replace(read_records(outputs, experiment), missing=missing)
-        frame = to_frame(records)
-        table = build_table(experiment, frame, records, options.comparison)
-        drawn = draw(table, list_runs(frame), records.folders)
-        content = _gather_content(table, frame, records, options, outputs / experiment)
-        files = _render_tables(content)
-        try:
-            files["index.html"] = render_page(content, frame, records, command, drawn).encode()
-            files |= _list_figures(drawn.result())
-        except BrokenExecutor as error:
-            message = "The process that draws the figures was killed: is memory short?"
-            raise RunError(message) from error
+    records = replace(read_records(outputs, experiment), missing=missing)
+    frame = to_frame(records)
+    table = build_table(experiment, frame, records, options.comparison)
+    drawings = draw_all(table, list_runs(frame), records.folders)
+    content = _gather_content(table, frame, records, options, outputs / experiment)
+    files = _render_tables(content)
+    files["index.html"] = render_page(content, frame, records, command, drawings).encode()
+    files |= _list_figures(drawings)
     folder = outputs / experiment / "report"
     try:
         for name, text in files.items():

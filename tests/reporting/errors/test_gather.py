@@ -12,15 +12,13 @@ from sklearn.metrics import confusion_matrix
 
 from crosstune.data.tag_schemes import read_spans
 from crosstune.reporting.errors.gather import (
-    build_confusion,
-    choose_labels,
     gather_errors,
     rank_distances,
     render_counts,
     render_items,
 )
 from crosstune.reporting.errors.judge import ANSWER_OUTCOMES, compare_answers, compare_spans, judge
-from crosstune.reporting.errors.view import show_errors
+from crosstune.reporting.errors.view import build_confusion, choose_labels, show_errors
 from crosstune.reporting.records import to_frame
 from crosstune.reporting.tables import build_table
 from tests.reporting.answers import add_answers, draw, draw_tags, write_answers, write_rows

@@ -19,11 +19,10 @@ def texts(study):
 
 
 def dots(study):
-    """Return the places of the dots, in the order of the table's rows."""
-    found = re.findall(
-        r'<use xlink:href="#m\w+" x="([\d.]+)" y="([\d.]+)"', draw_pareto(study.table()).svg
-    )
-    return [(float(x), float(y)) for x, y in found]
+    """Return the positions of the markers in the plot, in the order of the table's rows."""
+    plot, _, _ = draw_pareto(study.table()).svg.partition('<g id="legend')
+    marks = re.findall(r'<use xlink:href="#m\w+" x="([\d.]+)" y="([\d.]+)"', plot)
+    return [(float(x), float(y)) for x, y in marks]
 
 
 def add(study, method, parameters, score, **more):

@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from crosstune.reporting.figures.scores import draw_scores, drawable
+from crosstune.reporting.figures.scores import draw_scores
+from crosstune.reporting.figures.style import drawable
 
 
 def texts(svg):

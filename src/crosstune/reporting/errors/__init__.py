@@ -1,1 +1,1 @@
-"""Errors of a study's runs, item by item, from their saved predictions."""
+"""The errors of a study's runs, item by item, from their saved predictions."""

@@ -1,8 +1,7 @@
-"""What the runs of a study got wrong, item by item: confusions, kinds of mistakes, hard items.
+"""Count the errors of a study's runs, item by item, and render them as CSV.
 
-Gathers predictions.parquet of every finished run by data set, language and model; one item is
-judged in `outcomes.py`, and `page.py` shows what is found here. Only counts and the items that an
-arm never gets right are kept, so a study of any number of runs fits into memory.
+Reads predictions.parquet of every finished run by data set, language and model. Only counts and the
+items that no run of an arm gets right stay in memory, whatever the number of runs.
 """
 
 import math
@@ -19,10 +18,10 @@ from crosstune.errors import DataError
 from crosstune.reporting.cells import Table
 from crosstune.reporting.errors.judge import (
     Outcome,
+    are_span_tags,
     count_item,
     describe_gold,
     describe_predictions,
-    highlight_spans,
     judge,
 )
 from crosstune.reporting.errors.predictions import KINDS, Key, RunPredictions, read_predictions
@@ -30,18 +29,17 @@ from crosstune.reporting.records import Records, list_runs
 from crosstune.reporting.render import render_csv
 
 _FORMS = {"extraction": "answers", "regression": "numbers"}
-_PLACE = ("dataset", "train_language", "language", "model")
-_TEXT = 200  # characters of a gold or predicted text in a CSV
-_OTHERS = "others"
+_SECTION = ("dataset", "train_language", "language", "model")
+_TEXT_WIDTH = 200  # characters of a gold or predicted text in a CSV
 
 
 @dataclass
 class ErrorArm:
-    """The mistakes of one arm, summed over its runs (one a seed).
+    """The errors of one arm, summed over its runs (one per seed).
 
-    `tally` counts (gold label or type, outcome); `wrong` are the items that no run got right, with
-    the prediction of each run; `mistakes` counts wrong items over all runs. `counts` has for each
-    run what `outcomes.count_item` says of every item, in the order of the section's golds.
+    `tally` counts pairs of gold label or type and outcome; `wrong` has the items that no run got
+    right, with the prediction of each run; `mistakes` counts wrong items over all runs. `counts`
+    has the result of `count_item` for every item, by run, in the order of the section's golds.
     """
 
     run_ids: list[str] = field(default_factory=list)
@@ -53,9 +51,9 @@ class ErrorArm:
 
 @dataclass
 class Section:
-    """One data set, tested in one language, by one model: its items and the arms' mistakes.
+    """The items of one data set, test language and model, and the errors of each arm.
 
-    `form` is what an item holds: labels, sets, tags, spans, words, answers or numbers.
+    `form` is the form of an item: labels, sets, tags, spans, words, answers or numbers.
     """
 
     dataset: str
@@ -67,45 +65,44 @@ class Section:
     arms: dict[str, ErrorArm] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
 
-    def add(self, arm: str, run_id: str, answers: RunPredictions) -> None:
+    def add(self, arm: str, run_id: str, run: RunPredictions) -> None:
         """Count one run.
 
         Raises:
             DataError: the run was tested on other items, or cannot be judged.
         """
-        if answers.golds != self.golds:
+        if run.golds != self.golds:
             raise DataError([f"{self.language}: it was tested on other items than the runs before"])
         tally: Counter[Outcome] = Counter()
         wrong: dict[Key, Any] = {}
         counts = []
-        for (key, gold), guess in zip(answers.golds.items(), answers.predictions, strict=True):
+        for (key, gold), guess in zip(run.golds.items(), run.predictions, strict=True):
             outcomes, right = judge(self.form, gold, guess)
             tally.update(outcomes)
             counts.append(count_item(self.form, outcomes, right, self.codes))
             if not right:
                 wrong[key] = guess
-        mine = self.arms.setdefault(arm, ErrorArm())
-        first = not mine.run_ids
-        mine.run_ids.append(run_id)
-        mine.tally += tally
-        mine.counts[run_id] = np.array(counts, np.int32)
-        mine.mistakes += len(wrong)
-        before = dict.fromkeys(wrong, ()) if first else mine.wrong
-        mine.wrong = {key: [*past, wrong[key]] for key, past in before.items() if key in wrong}
+        errors = self.arms.setdefault(arm, ErrorArm())
+        before = errors.wrong if errors.run_ids else dict.fromkeys(wrong, ())
+        errors.wrong = {key: [*past, wrong[key]] for key, past in before.items() if key in wrong}
+        errors.run_ids.append(run_id)
+        errors.tally += tally
+        errors.counts[run_id] = np.array(counts, np.int32)
+        errors.mistakes += len(wrong)
 
     def shared(self) -> dict[Key, list[Any]]:
         """Return the items that no run of any arm got right, with every run's prediction."""
-        first, *others = (arm.wrong for arm in self.arms.values())
+        first, *rest = (arm.wrong for arm in self.arms.values())
         return {
-            key: [*guesses, *(guess for other in others for guess in other[key])]
+            key: [*guesses, *(guess for wrong in rest for guess in wrong[key])]
             for key, guesses in first.items()
-            if all(key in other for other in others)
+            if all(key in wrong for wrong in rest)
         }
 
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of a study; `notes` name the runs whose predictions are counted nowhere."""
+    """The errors of a study; `notes` name the runs whose predictions are not counted."""
 
     sections: Sequence[Section]
     notes: Sequence[str]
@@ -114,29 +111,29 @@ class Errors:
 def gather_errors(table: Table, scores: pd.DataFrame, records: Records) -> Errors:
     """Return the errors of all runs that count, arms in the order of the table.
 
-    Runs of a task kind without right and wrong, or without predictions, are passed over.
+    Runs of task types without right and wrong, and runs without predictions, are skipped.
     """
-    answered = {}
+    predicted = {}
     for record in records.records:
         kind, scheme = _read_kind(record["config"])
         path = records.folders[record["run_id"]] / "predictions.parquet"
         if record["status"] == "finished" and kind in KINDS and path.is_file():
-            answered[record["run_id"]] = (path, kind, scheme)
+            predicted[record["run_id"]] = (path, kind, scheme)
     sections: dict[tuple[str, ...], Section] = {}
     notes = []
-    for run in _order_runs(table, scores) if answered else ():
+    for run in _order_runs(table, scores) if predicted else ():
         run_id = run["run_id"]
-        if run_id not in answered:
+        if run_id not in predicted:
             continue
-        path, kind, scheme = answered[run_id]
+        path, kind, scheme = predicted[run_id]
         try:
-            for language, answers in read_predictions(path, kind).items():
+            for language, predictions in read_predictions(path, kind).items():
                 key = (run["dataset"], run["train_language"], language, run["model"])
                 section = sections.get((*key, kind)) or Section(
-                    *key, _form(kind, scheme, answers), answers.golds
+                    *key, _choose_form(kind, scheme, predictions), predictions.golds
                 )
-                section.add(run["arm"], run_id, answers)
-                sections[*key, kind] = section  # only now: a run that is refused sets no standard
+                section.add(run["arm"], run_id, predictions)
+                sections[*key, kind] = section  # a refused run must not define the items
         except DataError as error:
             notes.append(f"Predictions of run {run_id} ({run['arm']}), counted nowhere: {error}.")
     return Errors([section for _, section in sorted(sections.items())], notes)
@@ -144,9 +141,9 @@ def gather_errors(table: Table, scores: pd.DataFrame, records: Records) -> Error
 
 def _order_runs(table: Table, scores: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the runs that count, in the order of the table's rows, then of their seeds."""
-    place = {(cell.model, cell.method, cell.arm): cell.row for cell in table.cells}
+    rows = {(cell.model, cell.method, cell.arm): cell.row for cell in table.cells}
     counted = [
-        (place[run["model"], run["method"], run["arm"]], run["seed"], run["run_id"], run)
+        (rows[run["model"], run["method"], run["arm"]], run["seed"], run["run_id"], run)
         for run in list_runs(scores)
         if run["status"] == "finished" and not run["superseded_by"]
     ]
@@ -161,58 +158,15 @@ def _read_kind(config: Mapping[str, Any]) -> tuple[str, str | None]:
     return str(data.get("kind")), scheme if isinstance(scheme, str) else None
 
 
-def _form(kind: str, scheme: str | None, answers: RunPredictions) -> str:
-    golds = answers.golds.values()
+def _choose_form(kind: str, scheme: str | None, run: RunPredictions) -> str:
+    golds = run.golds.values()
     if kind != "tagging":
         several = kind == "classification" and any(isinstance(gold, tuple) for gold in golds)
         return "sets" if several else _FORMS.get(kind, "labels")
     if scheme in ("tags", "words"):
         return scheme
-    tags = {tag for row in (*golds, *answers.predictions) for tag in row}
-    return "spans" if highlight_spans(tags) else "tags"
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Counts of gold (rows) against predicted labels (columns), in the order of `labels`.
-
-    Where labels had to be left out, the last row and column sum them up, and `left_out` is their
-    number.
-    """
-
-    labels: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-    left_out: int
-
-
-def choose_labels(tallies: Iterable[Mapping[Outcome, int]], most: int = 30) -> tuple[str, ...]:
-    """Return the most frequent labels, gold or predicted, in alphabetical order.
-
-    >>> choose_labels([{("b", "b"): 3, ("a", "b"): 1, ("c", "a"): 2}], most=2)
-    ('a', 'b')
-    """
-    frequency: Counter[str] = Counter()
-    for tally in tallies:
-        for pair, count in tally.items():
-            frequency.update(dict.fromkeys(pair, count))
-    ordered = sorted(frequency, key=lambda label: (-frequency[label], label))
-    return tuple(sorted(ordered[:most]))
-
-
-def build_confusion(tally: Mapping[Outcome, int], labels: Sequence[str]) -> Confusion:
-    """Return the matrix of a tally over `labels`; all other labels become one.
-
-    >>> build_confusion({("a", "a"): 2, ("a", "b"): 1, ("c", "b"): 4}, ["a", "b"]).counts
-    ((2, 1, 0), (0, 0, 0), (0, 4, 0))
-    """
-    place = {label: number for number, label in enumerate(labels)}
-    others = {label for pair in tally for label in pair} - set(labels)
-    size = len(labels) + bool(others)
-    counts = [[0] * size for _ in range(size)]
-    for (gold, found), count in tally.items():
-        counts[place.get(gold, size - 1)][place.get(found, size - 1)] += count
-    named = (*labels, f"{_OTHERS} ({len(others)})") if others else tuple(labels)
-    return Confusion(named, tuple(map(tuple, counts)), len(others))
+    tags = {tag for row in (*golds, *run.predictions) for tag in row}
+    return "spans" if are_span_tags(tags) else "tags"
 
 
 def rank_distances(arm: ErrorArm, golds: Mapping[Key, float]) -> list[tuple[float, Key]]:
@@ -245,10 +199,10 @@ def name_item(key: Key) -> str:
 def render_counts(errors: Errors) -> str:
     """Return every count as CSV, one line per arm x data set x language x gold x outcome.
 
-    `found` is the predicted label or tag, or what became of a span or an answer.
+    Column `found` is the predicted label or tag, or the outcome of a span or an answer.
     """
-    headers = [*_PLACE, "arm", "form", "items", "runs", "gold", "found", "count"]
-    return _render(
+    headers = [*_SECTION, "arm", "form", "items", "runs", "gold", "found", "count"]
+    return _render_arms(
         errors,
         headers,
         lambda section, arm: [
@@ -261,18 +215,23 @@ def render_counts(errors: Errors) -> str:
 def render_items(errors: Errors) -> str:
     """Return the items that no run of an arm got right as CSV, with golds and predictions.
 
-    Of numbers it holds all items, with the mean absolute error over the runs.
+    Numbers: all items, with the mean absolute error over the runs.
     """
-    headers = [*_PLACE, "arm", "form", "runs", "id", "absolute_error", "gold", "predictions"]
-    return _render(errors, headers, _item_lines)
+    headers = [*_SECTION, "arm", "form", "runs", "id", "absolute_error", "gold", "predictions"]
+    return _render_arms(errors, headers, _list_items)
 
 
-def _item_lines(section: Section, arm: ErrorArm) -> list[tuple[Any, ...]]:
+def _list_items(section: Section, arm: ErrorArm) -> list[tuple[Any, ...]]:
     ranked = [(math.nan, key) for key in arm.wrong]
     if section.form == "numbers":
         ranked = rank_distances(arm, section.golds)
     return [
-        (len(arm.run_ids), name_item(key), distance, *describe(section, key, arm.wrong[key], _TEXT))
+        (
+            len(arm.run_ids),
+            name_item(key),
+            distance,
+            *describe(section, key, arm.wrong[key], _TEXT_WIDTH),
+        )
         for distance, key in ranked
     ]
 
@@ -284,7 +243,7 @@ def describe(section: Section, key: Key, guesses: Iterable[Any], width: int) -> 
     return clip(texts[0], width), clip(texts[1], width)
 
 
-def _render(
+def _render_arms(
     errors: Errors,
     headers: Sequence[str],
     lines: Callable[[Section, ErrorArm], list[tuple[Any, ...]]],
@@ -295,7 +254,7 @@ def _render(
             dict(
                 zip(
                     headers,
-                    (*(getattr(section, name) for name in _PLACE), name, section.form, *line),
+                    (*(getattr(section, name) for name in _SECTION), name, section.form, *line),
                     strict=True,
                 )
             )

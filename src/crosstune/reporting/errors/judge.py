@@ -1,6 +1,6 @@
-"""One item's gold beside its prediction: what was right, which mistakes were made, and as text.
+"""Compare one item's gold with its prediction: the outcomes, and both as text.
 
-Pure functions over labels, tags, spans, words and answers; `errors.py` counts their outcomes.
+Pure functions over labels, tags, spans, words and answers.
 """
 
 import re
@@ -16,7 +16,7 @@ from crosstune.errors import DataError
 from crosstune.languages import UNSPACED
 from crosstune.reporting.statistics import count_outcomes
 
-Outcome = tuple[str, str]  # gold label or type, and what became of it
+Outcome = tuple[str, str]  # gold label or type, and its outcome
 
 SPAN_OUTCOMES = ("correct", "boundary", "type", "boundary and type", "missed", "spurious")
 SET_OUTCOMES = ("correct", "missed", "spurious")
@@ -32,10 +32,10 @@ ANSWER_OUTCOMES = (
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
-def highlight_spans(tags: Iterable[str]) -> bool:
-    """Return whether all tags are those of spans.
+def are_span_tags(tags: Iterable[str]) -> bool:
+    """Return whether all tags are tags of spans.
 
-    >>> highlight_spans(["O", "B-PER"]), mark_spans(["NOUN", "O"])
+    >>> are_span_tags(["O", "B-PER"]), are_span_tags(["NOUN", "O"])
     (True, False)
     """
     return all(SPAN_TAG.fullmatch(tag) for tag in tags)
@@ -44,9 +44,8 @@ def highlight_spans(tags: Iterable[str]) -> bool:
 def judge(form: str, gold: Any, prediction: Any) -> tuple[list[Outcome], bool]:
     """Return the outcomes within one item, and whether all of it is right.
 
-    `form` says what an item holds: a label, a set of labels, tags, spans as tags, the words that a
-    text is parted into, an answer or a number. A number has no outcome and is never right: it is
-    nearer or farther.
+    `form` is the form of an item: a label, a set of labels, tags, spans as tags, the words of a
+    segmented text, an answer or a number. A number has no outcome and is never right.
 
     Raises:
         DataError: an item has not as many predicted tags as gold ones, or not the same text.
@@ -66,23 +65,23 @@ def judge(form: str, gold: Any, prediction: Any) -> tuple[list[Outcome], bool]:
     if form == "words":
         if "".join(gold) != "".join(prediction):
             raise DataError(["an item's predicted words are not those of its text"])
-        true, guessed = _words_of(gold), _words_of(prediction)
+        true, guessed = _read_words(gold), _read_words(prediction)
         return compare_spans(true, guessed), true == guessed
     if len(gold) != len(prediction):
         raise DataError([f"an item has {len(gold)} gold tags, but {len(prediction)} predicted"])
     if form == "tags":
         return list(zip(gold, prediction, strict=True)), gold == prediction
-    true, guessed = _spans_of(gold), _spans_of(prediction)
+    true, guessed = _cached_spans(gold), _cached_spans(prediction)
     return compare_spans(true, guessed), true == guessed
 
 
 def count_item(
     form: str, outcomes: Sequence[Outcome], right: bool, codes: dict[str, int]
 ) -> tuple[int, ...]:
-    """Return what a score over items follows from: counts of one judged item, by its form.
+    """Return the counts of one judged item, from which scores over items can be computed.
 
-    The codes of the gold and the predicted label, which `codes` takes in; (right, all) of tags and
-    answers; (tp, fp, fn) of spans, words and sets; nothing of numbers.
+    Labels: the codes of gold and prediction, which are added to `codes`; tags and answers:
+    (right, all); spans, words and sets: (tp, fp, fn); numbers: nothing.
 
     >>> count_item("tags", [("DET", "DET"), ("NOUN", "VERB")], False, {})
     (1, 2)
@@ -103,23 +102,22 @@ def _compare_sets(gold: set[str], guessed: set[str]) -> list[Outcome]:
 
 
 @lru_cache(maxsize=2**15)
-def _words_of(words: tuple[str, ...]) -> frozenset[Span]:
+def _read_words(words: tuple[str, ...]) -> frozenset[Span]:
     ends = list(accumulate(map(len, words)))
     return frozenset(("word", a, b) for a, b in zip([0, *ends], ends, strict=False))
 
 
 @lru_cache(maxsize=2**15)  # every run has the same gold, and most of the same predictions
-def _spans_of(tags: tuple[str, ...]) -> frozenset[Span]:
+def _cached_spans(tags: tuple[str, ...]) -> frozenset[Span]:
     return frozenset(read_spans(tags))
 
 
 def compare_spans(gold: frozenset[Span], guessed: frozenset[Span]) -> list[Outcome]:
-    """Return one (type, outcome) for each gold span, and one for each spurious guessed one.
+    """Return (type, outcome) for each gold span and for each spurious predicted span.
 
-    Spans are paired one to one: equal ones are "correct"; then those of the same ends ("type" is
-    wrong); then those that overlap, first of the same type ("boundary"), then of another
-    ("boundary and type"), the widest overlap first. What is left is "missed" or "spurious". So
-    every gold span has one outcome, and so has every guessed one.
+    Spans are paired one to one: equal ones are "correct"; then those with the same ends ("type");
+    then those that overlap, first of the same type ("boundary"), then of another ("boundary and
+    type"), the widest overlap first. Unpaired spans are "missed" or "spurious".
 
     >>> compare_spans(frozenset([("PER", 0, 2), ("LOC", 5, 6)]), frozenset([("PER", 0, 3)]))
     [('PER', 'boundary'), ('LOC', 'missed')]
@@ -146,7 +144,7 @@ def compare_spans(gold: frozenset[Span], guessed: frozenset[Span]) -> list[Outco
 
 
 def _overlapping(left: Iterable[Span], right: Iterable[Span]) -> Iterable[tuple[Span, Span]]:
-    """Yield the pairs that share a word; the spans of one side never overlap each other."""
+    """Yield the pairs that share a word; the spans of one side must not overlap each other."""
     ours = sorted(left, key=lambda span: span[1])
     theirs = sorted(right, key=lambda span: span[1])
     i = j = 0
@@ -160,7 +158,7 @@ def _overlapping(left: Iterable[Span], right: Iterable[Span]) -> Iterable[tuple[
 
 
 def compare_answers(accepted: Sequence[str], prediction: str) -> str:
-    """Return how an extracted answer relates to the accepted ones; none means: there is none.
+    """Return how an extracted answer relates to the accepted ones, which may be none.
 
     "exact" is equal to one of them but for case, punctuation and spaces; "overlap" shares a word
     with one (a character in Chinese and Japanese), "disjoint" with none.
@@ -176,18 +174,18 @@ def compare_answers(accepted: Sequence[str], prediction: str) -> str:
         return "should not have been empty" if missing else "rightly empty"
     if not texts:
         return "should have been empty"
-    guess = _fold(prediction)
-    truths = [_fold(text) for text in texts]
+    guess = _split_units(prediction)
+    truths = [_split_units(text) for text in texts]
     if any("".join(guess) == "".join(truth) for truth in truths):
         return "exact"
     return "overlap" if any(set(guess) & set(truth) for truth in truths) else "disjoint"
 
 
 @lru_cache(maxsize=2**15)
-def _fold(text: str) -> tuple[str, ...]:
+def _split_units(text: str) -> tuple[str, ...]:
     """Return the words of a text without case and punctuation; of bare punctuation, the text."""
-    kept = [" " if unicodedata.category(char)[0] in "PSZC" else char for char in text.casefold()]
-    return tuple(_UNIT.findall("".join(kept))) or (text.strip(),)
+    folded = (" " if unicodedata.category(char)[0] in "PSZC" else char for char in text.casefold())
+    return tuple(_UNIT.findall("".join(folded))) or (text.strip(),)
 
 
 def describe_gold(form: str, gold: Any) -> str:
@@ -226,12 +224,12 @@ def _describe(form: str, gold: Any, prediction: Any) -> str:
         return describe_gold(form, prediction)
     if form == "tags":
         pairs = enumerate(zip(gold, prediction, strict=True), 1)
-        wrong = (f"{place} {true}→{guess}" for place, (true, guess) in pairs if true != guess)
+        wrong = (f"{index} {true}→{guess}" for index, (true, guess) in pairs if true != guess)
         return f"word {', '.join(wrong)}"
     return prediction if form == "labels" else prediction.strip() or "(empty)"
 
 
 def _describe_spans(tags: Sequence[str]) -> str:
-    places = sorted(read_spans(tags), key=lambda span: span[1])
-    shown = (f"{kind} {a + 1}–{b}" if b > a + 1 else f"{kind} {b}" for kind, a, b in places)
+    spans = sorted(read_spans(tags), key=lambda span: span[1])
+    shown = (f"{kind} {a + 1}–{b}" if b > a + 1 else f"{kind} {b}" for kind, a, b in spans)
     return ", ".join(shown) or "no span"

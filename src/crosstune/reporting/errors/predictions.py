@@ -1,7 +1,4 @@
-"""One run's predictions.parquet -> its test items by language, with gold and prediction.
-
-What cannot be trusted is a DataError that says why. `errors.py` calls it; nothing is judged here.
-"""
+"""Read predictions.parquet of one run: its test items by language, with gold and prediction."""
 
 import math
 from collections import Counter, defaultdict
@@ -12,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crosstune.errors import DataError
 
-if TYPE_CHECKING:  # heavy, and a report's figures need not wait for it
+if TYPE_CHECKING:  # slow to import
     import pyarrow as pa
 
 Key = tuple[str, int]  # an item's id, and which of the items with that id it is, from 1
 
-# How gold and prediction are written, by task kind. Free text and masked pieces are not judged.
+# Types of gold and prediction, by task type. Free text and masked subwords are not judged.
 _TYPES = {
     "classification": ("string", "string"),
     "relation": ("string", "string"),
@@ -37,10 +34,10 @@ class RunPredictions(NamedTuple):
 
 
 def read_predictions(path: Path, kind: str) -> dict[str, RunPredictions]:
-    """Return a run's answers by test language; tags and accepted answers are tuples.
+    """Return a run's predictions by test language; tags and accepted answers are tuples.
 
     Raises:
-        DataError: the file is unreadable, or not of the shape that `kind` writes.
+        DataError: the file is unreadable, or its columns are not those of the task type `kind`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -53,28 +50,28 @@ def read_predictions(path: Path, kind: str) -> dict[str, RunPredictions]:
         if absent:
             raise DataError([f"columns absent or double: {', '.join(absent)}"])
         table = file.read(columns=list(columns))
-        several = kind == "classification" and pa.types.is_list(table.schema.field("gold").type)
-        written = ("string", "string", *(("list", "list") if several else _TYPES[kind]))
+        multilabel = kind == "classification" and pa.types.is_list(table.schema.field("gold").type)
+        written = ("string", "string", *(("list", "list") if multilabel else _TYPES[kind]))
         types = {"string": pa.string(), "list": pa.list_(pa.string()), "float64": pa.float64()}
         ids, languages, golds, predictions = (
-            _values(table.column(name).cast(types[kept]), name)
-            for name, kept in zip(columns, written, strict=True)
+            _to_values(table.column(name).cast(types[kind_of_column]), name)
+            for name, kind_of_column in zip(columns, written, strict=True)
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError([f"{type(error).__name__}: {error}"]) from error
-    positions = defaultdict(list)
-    for position, language in enumerate(languages):
-        positions[language].append(position)
+    indices = defaultdict(list)
+    for index, language in enumerate(languages):
+        indices[language].append(index)
     return {
         language: RunPredictions(
-            dict(zip(_keys([ids[i] for i in mine]), [golds[i] for i in mine], strict=True)),
-            [predictions[i] for i in mine],
+            dict(zip(_make_keys([ids[i] for i in rows]), [golds[i] for i in rows], strict=True)),
+            [predictions[i] for i in rows],
         )
-        for language, mine in positions.items()
+        for language, rows in indices.items()
     }
 
 
-def _values(column: "pa.ChunkedArray", name: str) -> Sequence[Any]:
+def _to_values(column: "pa.ChunkedArray", name: str) -> Sequence[Any]:
     import pyarrow as pa
 
     array = column.combine_chunks()
@@ -86,7 +83,7 @@ def _values(column: "pa.ChunkedArray", name: str) -> Sequence[Any]:
         if not all(map(math.isfinite, numbers)):
             raise DataError([f"{name} holds a number that is not finite"])
         return numbers
-    encoded = flat.dictionary_encode()  # few texts, many places: each text becomes Python once
+    encoded = flat.dictionary_encode()  # each distinct text becomes a Python string once
     texts = encoded.dictionary.to_pylist()
     values = [texts[index] for index in encoded.indices.to_pylist()]
     if flat is array:
@@ -95,7 +92,7 @@ def _values(column: "pa.ChunkedArray", name: str) -> Sequence[Any]:
     return [tuple(values[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
 
 
-def _keys(ids: Sequence[str]) -> Iterable[Key]:
+def _make_keys(ids: Sequence[str]) -> Iterable[Key]:
     if len(set(ids)) == len(ids):
         return [(name, 1) for name in ids]
     seen: Counter[str] = Counter()

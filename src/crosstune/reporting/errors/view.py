@@ -1,21 +1,18 @@
-"""The errors of a study as the page shows them: matrices, counts and lists of items, bounded.
+"""The errors of a study for the page: matrices, counts and lists of items, cut to a size.
 
-Turns what `errors.py` gathered into texts for `report.html.j2`, which escapes them all; `page.py`
-calls it. Whatever is cut here stands whole in the CSV files.
+All values are texts for `report.html.j2`, which escapes them. The CSV files hold everything.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from crosstune.reporting.errors.gather import (
-    Confusion,
     ErrorArm,
     Errors,
     Section,
-    build_confusion,
-    choose_labels,
     clip,
     describe,
     name_item,
@@ -51,7 +48,7 @@ _LEGENDS = {
 
 
 def show_errors(errors: Errors) -> dict[str, Any]:
-    """Return what the template needs; at most 60 arms are shown, `cut` says what was left out."""
+    """Return the values for the template; at most 60 arms, `cut` says what was left out."""
     left, sections = MAX_ARMS, []
     for section in errors.sections:
         if left > 0:
@@ -104,14 +101,56 @@ def _show_arm(section: Section, name: str, labels: Sequence[str]) -> dict[str, A
     return shown | {"title": title, "listed": _list_items(section, arm.wrong, lead)}
 
 
+@dataclass(frozen=True)
+class Confusion:
+    """A confusion matrix: counts of gold (rows) and predicted labels (columns).
+
+    If labels are left out, the last row and column sum them up; `left_out` is their number.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    left_out: int
+
+
+def choose_labels(tallies: Iterable[Mapping[Outcome, int]], most: int = 30) -> tuple[str, ...]:
+    """Return the most frequent labels, gold or predicted, in alphabetical order.
+
+    >>> choose_labels([{("b", "b"): 3, ("a", "b"): 1, ("c", "a"): 2}], most=2)
+    ('a', 'b')
+    """
+    frequency: Counter[str] = Counter()
+    for tally in tallies:
+        for pair, count in tally.items():
+            frequency.update(dict.fromkeys(pair, count))
+    ordered = sorted(frequency, key=lambda label: (-frequency[label], label))
+    return tuple(sorted(ordered[:most]))
+
+
+def build_confusion(tally: Mapping[Outcome, int], labels: Sequence[str]) -> Confusion:
+    """Return the confusion matrix of a tally over `labels`; all other labels are summed up.
+
+    >>> build_confusion({("a", "a"): 2, ("a", "b"): 1, ("c", "b"): 4}, ["a", "b"]).counts
+    ((2, 1, 0), (0, 0, 0), (0, 4, 0))
+    """
+    indices = {label: index for index, label in enumerate(labels)}
+    left_out = {label for pair in tally for label in pair} - set(labels)
+    size = len(labels) + bool(left_out)
+    counts = [[0] * size for _ in range(size)]
+    for (gold, predicted), count in tally.items():
+        counts[indices.get(gold, size - 1)][indices.get(predicted, size - 1)] += count
+    named = (*labels, f"others ({len(left_out)})") if left_out else tuple(labels)
+    return Confusion(named, tuple(map(tuple, counts)), len(left_out))
+
+
 def _show_matrix(confusion: Confusion) -> dict[str, Any]:
-    kept = len(confusion.labels) - bool(confusion.left_out)
-    labels = [*map(name_label, confusion.labels[:kept]), *confusion.labels[kept:]]
+    count = len(confusion.labels) - bool(confusion.left_out)
+    labels = [*map(name_label, confusion.labels[:count]), *confusion.labels[count:]]
     rows = []
     for label, counts in zip(labels, confusion.counts, strict=True):
-        whole = sum(counts) or 1
+        total = sum(counts) or 1
         cells = [
-            {"text": f"{count:,}" if count else "", "shade": round(9 * count / whole)}
+            {"text": f"{count:,}" if count else "", "shade": round(9 * count / total)}
             for count in counts
         ]
         rows.append({"label": label, "cells": cells})
@@ -132,31 +171,31 @@ def name_label(label: str) -> str:
 def _tabulate(form: str, tally: Counter[Outcome]) -> tuple[Sequence[str], list[list[str]]]:
     """Return headers and rows of the counts of an arm."""
     if form == "tags":
-        return _tag_rows(tally)
+        return _list_tag_pairs(tally)
     if form == "answers":
-        return ANSWER_OUTCOMES, [_counts(tally["", found] for found in ANSWER_OUTCOMES)]
+        return ANSWER_OUTCOMES, [_format_counts(tally["", outcome] for outcome in ANSWER_OUTCOMES)]
     if form == "spans":
-        return ("type", "gold spans", *SPAN_OUTCOMES), _kind_rows(tally, SPAN_OUTCOMES)
+        return ("type", "gold spans", *SPAN_OUTCOMES), _list_kinds(tally, SPAN_OUTCOMES)
     outcomes = SET_OUTCOMES if form == "sets" else ("correct", "boundary", "missed", "spurious")
     first = "label" if form == "sets" else "type"
-    return (first, "gold", *outcomes), _kind_rows(tally, outcomes)
+    return (first, "gold", *outcomes), _list_kinds(tally, outcomes)
 
 
-def _kind_rows(tally: Mapping[Outcome, int], outcomes: Sequence[str]) -> list[list[str]]:
-    """Return a row for each label or type: its gold ones, and what became of them."""
+def _list_kinds(tally: Mapping[Outcome, int], outcomes: Sequence[str]) -> list[list[str]]:
+    """Return a row for each label or type: its number of gold items, and their outcomes."""
     kinds = sorted({kind for kind, _ in tally})
-    lines = [(name_label(kind), [tally[kind, found] for found in outcomes]) for kind in kinds]
+    lines = [(name_label(kind), [tally[kind, outcome] for outcome in outcomes]) for kind in kinds]
     total = [sum(column) for column in zip(*(counts for _, counts in lines), strict=True)]
     if len(lines) > MAX_LABELS:
         ordered = sorted(lines, key=lambda line: (-sum(line[1]), line[0]))
         rest = [counts for _, counts in ordered[MAX_LABELS:]]
-        others = (f"others ({len(rest)})", [sum(column) for column in zip(*rest, strict=True)])
-        lines = [*sorted(ordered[:MAX_LABELS]), others]
+        summed = (f"others ({len(rest)})", [sum(column) for column in zip(*rest, strict=True)])
+        lines = [*sorted(ordered[:MAX_LABELS]), summed]
     lines += [("all", total)] if len(lines) > 1 else []
-    return [[label, *_counts([sum(counts[:-1]), *counts])] for label, counts in lines]
+    return [[label, *_format_counts([sum(counts[:-1]), *counts])] for label, counts in lines]
 
 
-def _tag_rows(tally: Counter[Outcome]) -> tuple[Sequence[str], list[list[str]]]:
+def _list_tag_pairs(tally: Counter[Outcome]) -> tuple[Sequence[str], list[list[str]]]:
     golds: Counter[str] = Counter()
     for (gold, _), count in tally.items():
         golds[gold] += count
@@ -173,7 +212,7 @@ def _tag_rows(tally: Counter[Outcome]) -> tuple[Sequence[str], list[list[str]]]:
     return ("gold tag", "predicted tag", "words", "% of the gold tag"), rows
 
 
-def _counts(counts: Iterable[int]) -> list[str]:
+def _format_counts(counts: Iterable[int]) -> list[str]:
     return [f"{count:,}" for count in counts]
 
 

@@ -1,41 +1,39 @@
 """Learning curves of a study: the headline score on validation by step, mean over seeds.
 
-Reads metrics.jsonl of the runs that count, and draws one panel per data set and train language.
-`report.py` calls it and writes what it returns.
+Reads metrics.jsonl of the runs that count; one panel per data set and training language.
 """
 
 import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from matplotlib.collections import LineCollection
+from matplotlib.axes import Axes
 
-from crosstune.reporting.figures.drawing import INK, Drawing
-from crosstune.reporting.figures.scores import (
-    Point,
+from crosstune.reporting.figures.style import (
+    COLOURS,
+    Drawing,
+    add_legend,
     fold,
-    open_axes,
+    make_panels,
     render_drawing,
-    round_ticks,
+    set_round_ticks,
     styled,
-    write_text,
 )
 from crosstune.reporting.records import Run
 
 Curve = list[tuple[int, float]]
 
 MAX_PANELS, MAX_LINES = 6, 8
-_KEY = "validation/headline"  # as `learner.py` logs it
-_COLOURS = ("#2f7fc1", "#d1651f", "#2c9a5b", "#b5459b", "#8a7a1c", "#c23b4b", "#5a6fd0", "#6f7780")
-_WIDE, _WIDTH, _HIGH, _LEFT, _NAMES, _LINE = 2, 190, 110, 40, 170, 11  # points, but for _WIDE
+_KEY = "validation/headline"
+_LINES = ("-", "--", ":", "-.")
 
 
 def read_curve(path: Path) -> Curve:
-    """Return the headline score on validation by step; a line that tells of none is passed over."""
+    """Return the headline score on validation by step; lines without one are skipped."""
     curve = {}
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         if _KEY.encode() in line:
@@ -50,7 +48,7 @@ def read_curve(path: Path) -> Curve:
 
 
 def average_curves(curves: Sequence[Curve]) -> Curve:
-    """Return the mean over the runs at each step that all of them were validated at.
+    """Return the mean over the runs at each step at which all of them were validated.
 
     >>> average_curves([[(1, 0.5), (2, 0.75)], [(1, 0.25)]])
     [(1, 0.375)]
@@ -61,80 +59,64 @@ def average_curves(curves: Sequence[Curve]) -> Curve:
 
 
 def draw_curves(runs: Sequence[Run], folders: Mapping[str, Path]) -> Drawing | None:
-    """Return the learning curves, or None where no arm was validated twice.
+    """Return the learning curves, or None if no arm was validated twice.
 
     `runs` holds one row per run; metrics.jsonl is read in the folder of its run_id. Scores are in
     percentage points. At most 6 panels are drawn, and in each the 8 arms that end highest.
     """
-    panels = _gather(runs, folders)
+    panels = _average_runs(runs, folders)
     if not panels:
         return None
-    shown = dict(list(panels.items())[:MAX_PANELS])
-    wide = min(_WIDE, len(shown))
-    step = (_LEFT + _WIDTH + _NAMES, _HIGH + 60)
+    shown = [(title, dict(list(arms.items())[:MAX_LINES])) for title, arms in panels.items()]
+    shown = shown[:MAX_PANELS]
+    names = dict.fromkeys(name for _, curves in shown for name in curves)
+    pairs = ((colour, line) for line in _LINES for colour in COLOURS)
+    styles = dict(zip(names, cycle(pairs), strict=False))  # the same in every panel
     with styled():
-        figure, axes = open_axes(wide * step[0], -(-len(shown) // wide) * step[1])
-        for number, (title, curves) in enumerate(shown.items()):
-            corner = (number % wide) * step[0] + _LEFT, (number // wide) * step[1] + 26
-            _draw_panel(axes, corner, title, curves)
-        return render_drawing(figure, _cut(panels))
+        figure, all_axes = make_panels(len(shown), 2, size=(220, 120), gap=(210, 70))
+        for axes, (title, curves) in zip(all_axes, shown, strict=True):
+            axes.set(title=fold(title, 60), xlabel="step")
+            _draw_panel(axes, curves, styles)
+        return render_drawing(figure, _describe_cut(panels))
 
 
-def _gather(runs: Sequence[Run], folders: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
+def _draw_panel(
+    axes: Axes, curves: Mapping[str, Curve], styles: Mapping[str, tuple[str, str]]
+) -> None:
+    handles, scores = [], []
+    for name, curve in curves.items():
+        colour, line = styles[name]
+        x, y = [step for step, _ in curve], [100 * score for _, score in curve]
+        handles += axes.plot(x, y, color=colour, linestyle=line, linewidth=1.4)
+        scores += y
+    last = max(curve[-1][0] for curve in curves.values()) or 1
+    axes.set_xticks([0, last], ["0", f"{last:,}"])
+    axes.set_xlim(0, last)
+    set_round_ticks(axes, "y", scores)
+    add_legend(axes, handles, list(curves))
+
+
+def _average_runs(runs: Sequence[Run], folders: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
     """Return the curve of each arm, those that end highest first, by the panel's title."""
-    found: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
+    curves: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     several = len({run["model"] for run in runs}) > 1
     for run in runs:
         if run["status"] == "finished" and not run["superseded_by"]:
             title = f"{run['dataset']} {run['train_language']} {run['headline']}"
-            title += f" · {run['model']}" * several
+            title += f" · {run['model']}" if several else ""
             curve = read_curve(folders[run["run_id"]] / "metrics.jsonl")
-            found[title][run["arm"]].append(curve)
+            curves[title][run["arm"]].append(curve)
     panels = {}
-    for title, arms in sorted(found.items()):
-        means = {arm: average_curves(curves) for arm, curves in arms.items()}
+    for title, arms in sorted(curves.items()):
+        means = {arm: average_curves(runs_of_arm) for arm, runs_of_arm in arms.items()}
         drawn = {arm: curve for arm, curve in means.items() if len(curve) > 1}
         if drawn:
             panels[title] = dict(sorted(drawn.items(), key=lambda item: -item[1][-1][1]))
     return panels
 
 
-def _draw_panel(axes: Any, corner: Point, title: str, curves: Mapping[str, Curve]) -> None:
-    (left, top), bottom = corner, corner[1] + _HIGH
-    shown = dict(list(curves.items())[:MAX_LINES])
-    last = max(curve[-1][0] for curve in shown.values()) or 1
-    ticks = round_ticks([100 * score for curve in shown.values() for _, score in curve])
-    low, high = ticks[0], ticks[-1]
-
-    def place(step: float, score: float) -> Point:
-        return left + _WIDTH * step / last, bottom - _HIGH * (score - low) / (high - low)
-
-    write_text(axes, (left + _WIDTH / 2, top - 6), fold(title, 60), ha="center", va="bottom")
-    write_text(axes, (left + _WIDTH / 2, bottom + 15), "step", ha="center", va="top")
-    for step, side in ((0, "left"), (last, "right")):
-        write_text(axes, (place(step, low)[0], bottom + 4), f"{step:,}", ha=side, va="top")
-    for tick in ticks:
-        write_text(axes, (left - 4, place(0, tick)[1]), f"{tick:g}", ha="right", va="center")
-    grid = [[place(0, tick), place(last, tick)] for tick in ticks[1:]]
-    _add(axes, grid, INK, linewidths=0.6, alpha=0.15)
-    _add(axes, [[(left, top), (left, bottom), (left + _WIDTH, bottom)]], INK, linewidths=0.8)
-    y = top - _LINE
-    for (arm, curve), colour in zip(shown.items(), _COLOURS, strict=False):
-        points = [place(step, 100 * score) for step, score in curve]
-        end = points[-1][1]
-        y = max(end, y + _LINE)
-        name = (left + _WIDTH + 14, y)
-        _add(axes, [points], colour, linewidths=1.4)
-        _add(axes, [[points[-1], (name[0] - 3, y)]], colour, linewidths=0.5, alpha=0.5)
-        write_text(axes, name, fold(arm, 30).split("\n")[0], va="center", color=colour)
-
-
-def _add(axes: Any, lines: Sequence[Sequence[Point]], color: str, **style: Any) -> None:
-    axes.add_collection(LineCollection(lines, colors=color, **style), autolim=False)
-
-
-def _cut(panels: Mapping[str, Mapping[str, Curve]]) -> str:
-    cut = [f"The first {MAX_PANELS} of {len(panels)} panels."] * (len(panels) > MAX_PANELS)
+def _describe_cut(panels: Mapping[str, Mapping[str, Curve]]) -> str:
+    parts = [f"The first {MAX_PANELS} of {len(panels)} panels."] * (len(panels) > MAX_PANELS)
     if any(len(curves) > MAX_LINES for curves in panels.values()):
-        cut.append(f"Of more than {MAX_LINES} arms, those that end highest.")
-    return " ".join(cut)
+        parts.append(f"Of more than {MAX_LINES} arms, those that end highest.")
+    return " ".join(parts)

@@ -1,34 +1,34 @@
-"""All figures of a report; `drawing.py` calls it in a process of its own, which begets another."""
+"""All figures of a report."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-
-import matplotlib.backends.backend_agg  # both loaded here, before there is anything to draw
-import matplotlib.backends.backend_svg  # noqa: F401
 
 from crosstune.reporting.cells import Table
 from crosstune.reporting.figures.curves import draw_curves
-from crosstune.reporting.figures.drawing import Drawings
 from crosstune.reporting.figures.pareto import MEMORY, PARAMETERS, SECONDS, draw_pareto
-from crosstune.reporting.figures.scores import draw_scores, styled
+from crosstune.reporting.figures.scores import draw_scores
+from crosstune.reporting.figures.style import Drawing
 from crosstune.reporting.records import Run
 
 
-def get_ready() -> None:
-    """Do what the first figure would wait for: read the style and find the fonts."""
-    with styled():
-        pass
+@dataclass(frozen=True)
+class Drawings:
+    """The figures of a report; None where a study has no data for one."""
+
+    scores: Drawing
+    pareto: Drawing | None
+    pareto_memory: Drawing | None
+    pareto_time: Drawing | None
+    curves: Drawing | None
 
 
-def draw(table: Table, runs: Sequence[Run], folders: Mapping[str, Path]) -> Drawings:
-    """Return the figures of a table, of runs a row each, and of the metrics in their folders.
-
-    The first takes as long as the others, so a copy of this process draws it meanwhile.
-    """
-    with ProcessPoolExecutor(1) as pool:
-        scores = pool.submit(draw_scores, table)
-        costs = (draw_pareto(table, cost) for cost in (PARAMETERS, MEMORY, SECONDS))
-        pareto, pareto_memory, pareto_time = costs
-        curves = draw_curves(runs, folders)
-        return Drawings(scores.result(), pareto, pareto_memory, pareto_time, curves)
+def draw_all(table: Table, runs: Sequence[Run], folders: Mapping[str, Path]) -> Drawings:
+    """Return the figures of a table, of one row per run, and of the metrics in their folders."""
+    return Drawings(
+        scores=draw_scores(table),
+        pareto=draw_pareto(table, PARAMETERS),
+        pareto_memory=draw_pareto(table, MEMORY),
+        pareto_time=draw_pareto(table, SECONDS),
+        curves=draw_curves(runs, folders),
+    )

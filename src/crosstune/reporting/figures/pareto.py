@@ -1,67 +1,67 @@
-"""Figures of score against a cost (trainable parameters, memory, time), with the front of the best.
+"""Figures of score against a cost: trainable parameters, memory or time, with the Pareto front.
 
-One panel per column of the table (and per group of equal conditions). `gallery.py` calls it.
+One panel per column of the table, and per group of equal conditions.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, NamedTuple
 
-from matplotlib.collections import LineCollection
-from matplotlib.lines import Line2D
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 
 from crosstune.reporting.cells import Cell, Table
-from crosstune.reporting.figures.drawing import INK, Drawing
-from crosstune.reporting.figures.scores import (
-    DOT,
-    MAX_ARMS,
-    Point,
+from crosstune.reporting.figures.scores import MAX_ARMS
+from crosstune.reporting.figures.style import (
+    BLUE,
+    COLOURS,
+    GREY,
+    Drawing,
+    add_legend,
     fold,
-    open_axes,
+    make_panels,
     render_drawing,
-    round_ticks,
+    set_round_ticks,
     styled,
-    write_text,
 )
 
-_WIDE = 2  # panels in a row
-_WIDTH, _NAMES, _LEFT = 190, 170, 40  # points: a plot, the names to its right, its ticks
-_LINE = 11  # points that a name takes
 MAX_NAMED = 12  # arms that are named in a panel
+_MARKERS = "os^DvP*X<>ph"
 
 
 class Cost(NamedTuple):
-    """What stands on the x axis: a cost of the records, in `unit` of theirs."""
+    """A cost for the x axis: its name in a record, and what it is divided by for the axis."""
 
     name: str
     title: str
     unit: float = 1.0
-    powers: bool = False  # the axis is logarithmic
-    panels: int = 2  # at most: their names take most of a report's time
+    logarithmic: bool = False
+    panels: int = 2  # at most
 
 
-PARAMETERS = Cost("trainable_parameters", "trainable parameters", powers=True, panels=4)
+PARAMETERS = Cost("trainable_parameters", "trainable parameters", logarithmic=True, panels=4)
 MEMORY = Cost("peak_memory_bytes", "peak memory of training, MiB", 2.0**20)
 SECONDS = Cost("train_seconds", "seconds of training")
 
 
 @dataclass(frozen=True)
 class ParetoArm:
-    """An arm in a panel: what it costs, and its mean score in percentage points."""
+    """An arm in a panel: its cost, and its mean score in percentage points."""
 
     name: str
     cost: float
     score: float
-    full: bool = False  # full fine-tuning, what the others are measured against
+    full: bool = False  # full fine-tuning, always named
 
 
 def find_front(arms: Sequence[ParetoArm]) -> list[ParetoArm]:
-    """Return the arms that no other beats: none costs as little and scores more.
+    """Return the Pareto front by growing cost: the arms that no other beats in cost and score.
 
-    They come with growing costs and growing scores; of equal arms the first stands for all.
+    Of equal arms only the first is returned.
 
-    >>> [arm.name for arm in find_front([ParetoArm("a", 9, 80), Arm("b", 5, 70), Arm("c", 7, 60)])]
+    >>> [arm.name for arm in find_front(list(map(ParetoArm, "abc", (9, 5, 7), (80, 70, 60))))]
     ['b', 'a']
     """
     front: list[ParetoArm] = []
@@ -74,27 +74,55 @@ def find_front(arms: Sequence[ParetoArm]) -> list[ParetoArm]:
 def draw_pareto(table: Table, cost: Cost = PARAMETERS) -> Drawing | None:
     """Return score against a cost, or None if nothing can be drawn.
 
-    A dot is an arm's mean over seeds; the stepped line joins the arms that no other beats, which
-    are named in ink like full fine-tuning, the others grey. Arms are named at the right of a panel,
-    the best on top; of many these and the next best are. At most `cost.panels` are drawn.
+    A marker is an arm's mean over seeds; the stepped line is the Pareto front. Up to 12 arms are
+    named, the best first: those of the front, full fine-tuning and the next best; others are grey.
+    At most `cost.panels` panels are drawn.
     """
-    panels = [panel for panel in _gather(table, cost) if panel[1]]
+    panels = [panel for panel in _list_panels(table, cost) if panel[1]]
     if not panels:
         return None
     shown = panels[: cost.panels]
-    tallest = max(len(choose_named(arms)) for _, arms in shown)
-    high = max(130, _LINE * tallest)
-    step = (_LEFT + _WIDTH + _NAMES, high + 70)
-    wide = min(_WIDE, len(shown))
+    names = dict.fromkeys(arm.name for _, arms in shown for arm in choose_named(arms))
+    markers = dict(zip(names, zip(cycle(_MARKERS), cycle(COLOURS)), strict=False))
     with styled():
-        figure, axes = open_axes(wide * step[0], -(-len(shown) // wide) * step[1])
-        for number, (title, arms) in enumerate(shown):
-            x, y = (number % wide) * step[0] + _LEFT, (number // wide) * step[1] + 30
-            _Panel(axes, (x, y), high, arms, cost).draw(title)
-        return render_drawing(figure, _cut(panels, shown))
+        figure, all_axes = make_panels(len(shown), 2, size=(220, 150), gap=(210, 70))
+        for axes, (title, arms) in zip(all_axes, shown, strict=True):
+            axes.set(title=fold(title, 60), xlabel=cost.title)
+            _set_axes(axes, arms, cost)
+            _draw_arms(axes, arms, markers)
+        return render_drawing(figure, _describe_cut(panels, shown))
 
 
-def _cut(panels: Sequence[Any], shown: Sequence[tuple[str, Sequence[ParetoArm]]]) -> str:
+def _set_axes(axes: Axes, arms: Sequence[ParetoArm], cost: Cost) -> None:
+    costs = [arm.cost for arm in arms]
+    set_round_ticks(axes, "y", [arm.score for arm in arms])
+    if not cost.logarithmic:
+        set_round_ticks(axes, "x", costs, math.inf)
+        return
+    low = math.floor(math.log10(min(costs)))
+    high = max(math.ceil(math.log10(max(costs))), low + 1)
+    axes.set(xscale="log", xlim=(10.0**low, 10.0**high))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.minorticks_off()
+
+
+def _draw_arms(
+    axes: Axes, arms: Sequence[ParetoArm], markers: Mapping[str, tuple[str, str]]
+) -> None:
+    """Draw the front and every arm; `markers` are shapes and colours by the name of an arm."""
+    front = find_front(arms)
+    x, y = [arm.cost for arm in front], [arm.score for arm in front]
+    axes.step([*x, axes.get_xlim()[1]], [*y, y[-1]], where="post", color=BLUE, linewidth=1.2)
+    named = [arm.name for arm in choose_named(arms)]
+    handles = {}
+    for arm in arms:
+        marker, colour = markers[arm.name] if arm.name in named else (".", GREY)
+        style = {"marker": marker, "color": colour, "markersize": 5, "linestyle": "none"}
+        (handles[arm.name],) = axes.plot(arm.cost, arm.score, clip_on=False, **style)
+    add_legend(axes, [handles[name] for name in named], named)
+
+
+def _describe_cut(panels: Sequence[Any], shown: Sequence[tuple[str, Sequence[ParetoArm]]]) -> str:
     parts = [f"The first {len(shown)} of {len(panels)} panels."] * (len(panels) > len(shown))
     if any(len(choose_named(arms)) < len(arms) for _, arms in shown):
         parts.append("Not every dot is named; the table holds all.")
@@ -111,11 +139,11 @@ def choose_named(arms: Sequence[ParetoArm]) -> list[ParetoArm]:
     front = {arm.name for arm in find_front(arms)}
     ranked = sorted(arms, key=lambda arm: -arm.score)
     first = sorted(ranked, key=lambda arm: not (arm.full or arm.name in front))
-    kept = {arm.name for arm in first[:MAX_NAMED]}
-    return [arm for arm in ranked if arm.name in kept]
+    named = {arm.name for arm in first[:MAX_NAMED]}
+    return [arm for arm in ranked if arm.name in named]
 
 
-def _gather(table: Table, cost: Cost) -> list[tuple[str, list[ParetoArm]]]:
+def _list_panels(table: Table, cost: Cost) -> list[tuple[str, list[ParetoArm]]]:
     """Return title and arms of each panel, at most 40 arms of it."""
     cells = table.cells
     groups = table.groups or (("", tuple(range(len(table.rows)))),)
@@ -123,110 +151,20 @@ def _gather(table: Table, cost: Cost) -> list[tuple[str, list[ParetoArm]]]:
     for column, title in enumerate(table.columns):
         for name, rows in groups:
             arms = [
-                _arm(table, cell, cost)
+                _make_arm(table, cell, cost)
                 for cell in cells
-                if cell.column == column and cell.row in rows and _drawable(cell, cost)
+                if cell.column == column and cell.row in rows and _has_point(cell, cost)
             ]
             panels.append((f"{title} · {name}" if name else title, arms[:MAX_ARMS]))
     return panels
 
 
-def _drawable(cell: Cell, cost: Cost) -> bool:
+def _has_point(cell: Cell, cost: Cost) -> bool:
     return bool(cell.n) and cell.costs[cost.name] > 0  # also false for NaN
 
 
-def _arm(table: Table, cell: Cell, cost: Cost) -> ParetoArm:
+def _make_arm(table: Table, cell: Cell, cost: Cost) -> ParetoArm:
     label = table.rows[cell.row][0].removesuffix(f" {{{cell.conditions}}}")
     return ParetoArm(
         label, cell.costs[cost.name] / cost.unit, 100 * cell.mean, cell.method == "full"
     )
-
-
-class _Panel:
-    """One plot, laid out in points on the figure's axes."""
-
-    def __init__(
-        self, axes: Any, corner: Point, high: float, arms: Sequence[ParetoArm], cost: Cost
-    ) -> None:
-        self.axes, self.corner, self.high, self.arms, self.cost = axes, corner, high, arms, cost
-        costs = [arm.cost for arm in arms]
-        self.steps = _powers(costs) if cost.powers else round_ticks(costs, math.inf)
-        self.ticks = round_ticks([arm.score for arm in arms])
-
-    def place(self, cost: float, score: float) -> Point:
-        """Return where a value stands on the figure."""
-        ends = cost, self.steps[0], self.steps[-1]
-        value, low, top = map(math.log10, ends) if self.cost.powers else ends
-        across = (value - low) / (top - low)
-        up = (score - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
-        return self.corner[0] + _WIDTH * across, self.corner[1] + self.high * (1 - up)
-
-    def draw(self, title: str) -> None:
-        """Draw axes, dots, front and names."""
-        (left, top), bottom = self.corner, self.corner[1] + self.high
-        self._write(left + _WIDTH / 2, top - 8, fold(title, 60), ha="center", va="bottom")
-        self._write(left + _WIDTH / 2, bottom + 16, self.cost.title, ha="center", va="top")
-        rules = [[(left, bottom), (left + _WIDTH, bottom)], [(left, top), (left, bottom)]]
-        grid = []
-        for step in self.steps:
-            x, _ = self.place(step, self.ticks[0])
-            grid.append([(x, top), (x, bottom)])
-            text = _name_power(step) if self.cost.powers else f"{step:g}"
-            self._write(x, bottom + 4, text, ha="center", va="top")
-        for tick in self.ticks:
-            _, y = self.place(self.steps[0], tick)
-            grid.append([(left, y), (left + _WIDTH, y)])
-            self._write(left - 4, y, f"{tick:g}", ha="right", va="center")
-        self._lines(rules, INK, linewidths=0.8)
-        self._lines(grid, INK, linewidths=0.6, alpha=0.15)
-        front = find_front(self.arms)
-        self._lines([self._steps(front)], DOT, linewidths=1.2)
-        points = [self.place(arm.cost, arm.score) for arm in self.arms]
-        dots = {"marker": "o", "color": DOT, "markersize": 5, "linestyle": "none"}
-        self.axes.add_line(Line2D([x for x, _ in points], [y for _, y in points], **dots))
-        self._name(front)
-
-    def _steps(self, front: Sequence[ParetoArm]) -> list[Point]:
-        """Return the line over all that the front beats: level up to the next better arm."""
-        points: list[Point] = []
-        for arm in front:
-            x, y = self.place(arm.cost, arm.score)
-            points += [(x, points[-1][1]), (x, y)] if points else [(x, y)]
-        return [*points, (self.corner[0] + _WIDTH, points[-1][1])]
-
-    def _name(self, front: Sequence[ParetoArm]) -> None:
-        """Write the names at the right, each led to its dot."""
-        x, lowest = self.corner[0] + _WIDTH + 24, self.corner[1] + self.high
-        ranked = choose_named(self.arms)
-        leads, y = [], self.corner[1] - _LINE
-        for below, arm in enumerate(ranked, start=1 - len(ranked)):
-            dot = self.place(arm.cost, arm.score)
-            y = min(max(dot[1], y + _LINE), lowest + below * _LINE)
-            shade = 1.0 if arm.full or arm in front else 0.6
-            first, *rest = fold(arm.name, 30).split("\n")
-            self._write(x, y, f"{first}…" if rest else first, va="center", alpha=shade)
-            leads.append([dot, (x - 3, y)])
-        self._lines(leads, INK, linewidths=0.5, alpha=0.35)
-
-    def _lines(self, lines: Sequence[Sequence[Point]], color: str, **style: Any) -> None:
-        self.axes.add_collection(LineCollection(lines, colors=color, **style), autolim=False)
-
-    def _write(self, x: float, y: float, text: str, **style: Any) -> None:
-        write_text(self.axes, (x, y), text, **style)
-
-
-def _powers(costs: Sequence[float]) -> list[float]:
-    """Return the powers of ten around some costs, two at least."""
-    logs = [math.log10(cost) for cost in costs]
-    low = math.floor(min(logs))
-    return [10.0**power for power in range(low, max(math.ceil(max(logs)), low + 1) + 1)]
-
-
-def _name_power(value: float) -> str:
-    """Return a power of ten as an axis has it.
-
-    >>> [_name_power(value) for value in (100.0, 1e4, 1e6, 1e9)]
-    ['100', '10k', '1M', '1G']
-    """
-    decade = round(math.log10(value))
-    return f"{10 ** (decade % 3)}{'kMGTPE'[decade // 3 - 1 : decade // 3] if decade > 2 else ''}"

@@ -1,18 +1,18 @@
 "use strict";
-// A click on a header sorts its table: numbers from the largest, labels from A; again, the reverse.
-const wordsOf = (row, column) => {
+// Sort a table by a click on a header: numbers descending, labels ascending; a second click reverses.
+const textOf = (row, column) => {
   const cell = row.cells[column];
   return (cell.querySelector("summary") || cell).textContent.trim();
 };
-const numberOf = (words) => parseFloat(words.replaceAll(",", "").replace("−", "-"));
-const byNumber = (a, b, turn) => {
+const numberOf = (text) => parseFloat(text.replaceAll(",", "").replace("−", "-"));
+const byNumber = (a, b, sign) => {
   const x = numberOf(a), y = numberOf(b);
   if (Number.isNaN(x) || Number.isNaN(y)) {
-    return Number.isNaN(x) - Number.isNaN(y) || a.localeCompare(b); // without a number: last
+    return Number.isNaN(x) - Number.isNaN(y) || a.localeCompare(b); // those without a number come last
   }
-  return turn * (x - y);
+  return sign * (x - y);
 };
-const byLabel = (a, b, turn) => turn * a.localeCompare(b, undefined, { numeric: true });
+const byLabel = (a, b, sign) => sign * a.localeCompare(b, undefined, { numeric: true });
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -21,11 +21,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const compare = column ? byNumber : byLabel;
     const sort = () => {
       const order = head.getAttribute("aria-sort") === first ? second : first;
-      const turn = order === "ascending" ? 1 : -1;
+      const sign = order === "ascending" ? 1 : -1;
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", order);
       body.append(...[...body.rows].sort(
-        (a, b) => compare(wordsOf(a, column), wordsOf(b, column), turn)));
+        (a, b) => compare(textOf(a, column), textOf(b, column), sign)));
     };
     head.tabIndex = 0;
     head.addEventListener("click", sort);

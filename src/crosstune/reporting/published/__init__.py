@@ -1,1 +1,1 @@
-"""Published tables as data, and their comparison with a study."""
+"""Published tables as data, and their comparison with the runs of a study."""

@@ -1,7 +1,7 @@
-"""A printed table filled with our runs: ours, the published number, their difference, a verdict.
+"""Fill a printed table with our runs: our score, the published number, difference and verdict.
 
-Takes a `Target` of `layouts.py` and gives a `Table` of plain text, which `tables.py` renders and
-`report.py` writes; what may be said of two numbers is decided in `verdict.py`.
+The layout says which scores belong in which cell, `verdict.py` how two numbers compare; the result
+is a `Table` of plain text.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from string import ascii_lowercase
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,7 @@ from crosstune.reporting.comparison import (
     format_signed,
 )
 from crosstune.reporting.published.layout import NEEDED, Slot, Target
-from crosstune.reporting.published.model import Procedure, Row
+from crosstune.reporting.published.model import Procedure, PublishedNumber
 from crosstune.reporting.published.verdict import (
     STAND_IN,
     Verdict,
@@ -37,13 +38,24 @@ from crosstune.reporting.render import drop_points, render_csv
 
 _ARM = ("model", "method", "data", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds", "scores", "run_ids")
-_THEIRS = ("published", "published_value", "published_unit", "published_aggregate")
-_THEIRS += ("published_seeds", "verified", "ours_as_published", "difference_to_published")
-_THEIRS += ("expected", "protocol")
-_CSV = (*NEEDED, "arm", *_NUMBERS, *COMPARED_COLUMNS, *_THEIRS, "row_label")
+_PUBLISHED = (
+    "published",
+    "published_value",
+    "published_unit",
+    "published_aggregate",
+    "published_seeds",
+    "verified",
+    "ours_as_published",
+    "difference_to_published",
+    "expected",
+    "protocol",
+)
+_CSV = (*NEEDED, "arm", *_NUMBERS, *COMPARED_COLUMNS, *_PUBLISHED, "row_label")
 _HEADERS = ("score", "ours", "ours as published", "published", "difference", "verdict")
-_SELECTED_ON = "validation"  # where every run of ours chooses its checkpoint
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SELECTED_ON = "validation"  # every run of ours chooses its checkpoint there
+
+Row = Mapping[str, Any]
+Index = Mapping[tuple[str, ...], Sequence[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,37 +81,28 @@ class FilledSlot(OurScores, Compared):
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of a study: by arm, and the scores of those that count by what `NEEDED` names.
+    """The runs of a study by `_ARM`, and the scores of those that count by `NEEDED`.
 
-    `rehearsed` are the ids of those on stand-in data.
+    `settings` are flattened configurations by run id; `stand_ins` the ids of runs on stand-in data.
     """
 
-    runs: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
-    scores: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]
+    runs: Index
+    scores: Index
     settings: Mapping[str, Mapping[str, str]]
-    rehearsed: frozenset[str]
+    stand_ins: frozenset[str]
 
-    def find(
-        self,
-        rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]],
-        wanted: Sequence[str],
-        settings: Mapping[str, Any],
-    ) -> list[Mapping[str, Any]]:
-        """Return what fits; a rehearsal stands in for any model where no run of its own fits."""
-        fitting = [row for row in rows.get(tuple(wanted), ()) if self.holds(row, settings)]
-        real = [row for row in fitting if row["run_id"] not in self.rehearsed]
-        others = (found for key, found in rows.items() if key[1:] == tuple(wanted[1:]))
+    def find(self, index: Index, key: tuple[str, ...], settings: Mapping[str, Any]) -> list[Row]:
+        """Return the rows that fit, or else those on stand-in data that fit but for the model."""
+        matches = self._select(index.get(key, ()), settings)
+        real = [row for row in matches if row["run_id"] not in self.stand_ins]
+        any_model = [row for other, rows in index.items() if other[1:] == key[1:] for row in rows]
         return real or [
-            row
-            for found in others
-            for row in found
-            if row["run_id"] in self.rehearsed and self.holds(row, settings)
+            row for row in self._select(any_model, settings) if row["run_id"] in self.stand_ins
         ]
 
-    def holds(self, run: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-        """Return whether a run was configured so."""
-        own = self.settings.get(run["run_id"], {})
-        return all(own.get(key) == text for key, text in flatten(wanted).items())
+    def _select(self, rows: Iterable[Row], settings: Mapping[str, Any]) -> list[Row]:
+        wanted = flatten(settings).items()
+        return [row for row in rows if wanted <= self.settings.get(row["run_id"], {}).items()]
 
 
 def build_replication(
@@ -107,14 +110,14 @@ def build_replication(
 ) -> Table:
     """Return a printed table filled from a study, whose own table is `table`.
 
-    A row is a score, under the row of the printed table that it belongs to. "ours" is mean ± std
-    (n), "ours as published" the same runs aggregated as the paper did. `numbers` holds everything.
+    Rows are scores, grouped by the rows of the printed table. "ours" is mean ± std (n), "ours as
+    published" the same runs aggregated as the paper did. `numbers` has every number.
     """
     comparison = replace(comparison, baseline=target.baseline)
     runs = _gather(frame, records)
     cells = _fill_slots(target.slots, runs, comparison)
     letters: dict[tuple[str, ...], str] = {}
-    lines = [(cell.slot.column, *_show(cell, letters)) for cell in cells]
+    lines = [(cell.slot.column, *_render_cell(cell, letters)) for cell in cells]
     return Table(
         experiment=table.experiment,
         caption=f"{table.experiment} beside {_cite(target)}, in percentage points; ours: mean ± "
@@ -147,7 +150,7 @@ def _fill_slots(slots: Sequence[Slot], runs: _Runs, comparison: Comparison) -> l
     for slot, ours, interval in zip(slots, scores, compared, strict=True):
         procedure = _procedure(slot, ours.n)
         verdict = judge_published(ours.scores, procedure, slot.theirs, comparison.rule)
-        if runs.rehearsed.intersection(ours.run_ids):
+        if runs.stand_ins.intersection(ours.run_ids):
             verdict = reason_to_withhold(verdict)
         cells.append(FilledSlot(**vars(ours), **vars(interval), slot=slot, verdict=verdict))
     return cells
@@ -162,29 +165,29 @@ def _gather(frame: pd.DataFrame, records: Records) -> _Runs:
         if row["status"] == "finished" and not row["superseded_by"]:
             scores[tuple(row[key] for key in NEEDED)].append(row)
     settings = {record["run_id"]: flatten(record["config"]) for record in records.records}
-    rehearsed = frozenset(record["run_id"] for record in records.records if uses_stand_in(record))
-    return _Runs(runs, scores, settings, rehearsed)
+    stand_ins = frozenset(record["run_id"] for record in records.records if uses_stand_in(record))
+    return _Runs(runs, scores, settings, stand_ins)
 
 
 def _find_scores(slot: Slot, runs: _Runs) -> OurScores:
-    fitting = runs.find(runs.scores, [slot.ours[key] for key in NEEDED], slot.settings)
-    arm = [slot.ours[key] for key in _ARM]
+    matches = runs.find(runs.scores, tuple(slot.ours[key] for key in NEEDED), slot.settings)
+    arm = tuple(slot.ours[key] for key in _ARM)
     planned = {run["seed"] for run in runs.find(runs.runs, arm, slot.settings)}
-    arms = sorted({(row["dataset"], row["arm"]) for row in fitting})
-    chosen = sorted(fitting, key=lambda row: row["seed"]) if len(arms) == 1 else []
+    arms = sorted({(row["dataset"], row["arm"]) for row in matches})
+    counted = sorted(matches, key=lambda row: row["seed"]) if len(arms) == 1 else []
     return OurScores(
-        seeds=tuple(row["seed"] for row in chosen),
-        scores=tuple(row["value"] for row in chosen),
+        seeds=tuple(row["seed"] for row in counted),
+        scores=tuple(row["value"] for row in counted),
         planned=len(planned),
-        run_ids=tuple(row["run_id"] for row in chosen),
+        run_ids=tuple(row["run_id"] for row in counted),
         arms=arms,
     )
 
 
 def _procedure(slot: Slot, seeds: int) -> Procedure:
     """Return how our number came about; a median or a maximum is taken as the paper did."""
-    how = slot.theirs.aggregate if slot.theirs.aggregate in ("median", "max") else "mean"
-    return Procedure(slot.ours["split"], how, seeds, _SELECTED_ON)
+    aggregate = slot.theirs.aggregate if slot.theirs.aggregate in ("median", "max") else "mean"
+    return Procedure(slot.ours["split"], aggregate, seeds, _SELECTED_ON)
 
 
 def _list_numbers(cell: FilledSlot) -> dict[str, Any]:
@@ -192,17 +195,17 @@ def _list_numbers(cell: FilledSlot) -> dict[str, Any]:
     theirs, verdict = cell.slot.theirs, cell.verdict
     values = (theirs.score, theirs.value, theirs.unit, theirs.aggregate, theirs.seeds)
     values += (theirs.verified, verdict.ours, verdict.difference, verdict.expected)
-    published = dict(zip(_THEIRS, (*values, "; ".join(verdict.differs)), strict=True))
+    published = dict(zip(_PUBLISHED, (*values, "; ".join(verdict.differs)), strict=True))
     names = ("arm", *_NUMBERS, *COMPARED_COLUMNS)
     numbers = {name: getattr(cell, name) for name in names}
     line = {**cell.slot.ours, **numbers, **published, "row_label": cell.slot.row}
     return drop_points(line)
 
 
-def _show(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[str]:
-    """Return the texts of a line; `letters` names each set of differences in protocol."""
+def _render_cell(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[str]:
+    """Return the texts of a row; `letters` has a letter for each set of protocol differences."""
     verdict, theirs = cell.verdict, cell.slot.theirs
-    printed = f"{100 * (theirs.score or 0):.2f} ({_count(theirs)})"
+    printed = f"{100 * (theirs.score or 0):.2f} ({_describe_aggregate(theirs)})"
     if not cell.n:
         state = f"{len(cell.arms)} arms fit" if cell.arms else "not run"
         return [ABSENT, ABSENT, printed, ABSENT, state]
@@ -218,21 +221,20 @@ def _show(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[str]:
     return [ours, f"{100 * verdict.ours:.2f}", printed, apart, judged]
 
 
-def _count(theirs: Row) -> str:
-    """Return of how many runs a published number is what."""
+def _describe_aggregate(theirs: PublishedNumber) -> str:
     if theirs.aggregate == "unknown":
         return "not stated"
     return f"{theirs.aggregate} of {theirs.seeds}" if (theirs.seeds or 0) > 1 else theirs.aggregate
 
 
 def _letter(number: int) -> str:
-    """Return the letter of a number from 0: a to z, then aa, ab and so on.
+    """Return the letters of a number from 0: a to z, then aa, ab and so on.
 
     >>> _letter(0), _letter(27)
     ('a', 'ab')
     """
-    first, last = divmod(number, len(_LETTERS))
-    return (_letter(first - 1) if first else "") + _LETTERS[last]
+    first, last = divmod(number, len(ascii_lowercase))
+    return (_letter(first - 1) if first else "") + ascii_lowercase[last]
 
 
 def _cite(target: Target) -> str:
@@ -267,5 +269,5 @@ def _list_notes(
 
 
 def render_replication(filled: Table) -> str:
-    """Return a filled table as CSV, a line a cell, scores as fractions and in full."""
+    """Return a filled table as CSV, one line per cell, scores as fractions with all digits."""
     return render_csv(_CSV, filled.numbers)

@@ -1,35 +1,36 @@
-"""A printed number, its unit and its protocol; a printed table and how its rows are found.
+"""Published tables as pydantic models: a table, its numbers, their units and their protocol.
 
-Read from `conf/published/*.yaml` by `published.py`, judged against ours in `verdict.py`. Values
-stay as printed, mostly in percentage points; `Row.score` is the fraction that a record would hold.
+Values stay as printed, mostly in percentage points; `PublishedNumber.score` is the fraction that a
+record would hold.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from crosstune.errors import ConfigError, suggest
 
-SPLITS = ("train", "validation", "test", "challenge")
+Split = Literal["train", "validation", "test", "challenge"]
 # "chosen": one of several runs, by its validation score; "max": by the printed score itself.
-AGGREGATES = ("single", "mean", "median", "max", "chosen", "unknown")
+Aggregate = Literal["single", "mean", "median", "max", "chosen", "unknown"]
 # What a checkpoint was chosen on: "target_validation" is that of the tested language, "last" the
 # end of training, "none" no choice at all.
-SELECTIONS = ("validation", "target_validation", "last", "none", "unknown")
-# What else tells rows apart, or says where they come from.
-FACTS = frozenset(
-    {
-        *("setup", "setting", "domain", "context", "entity", "precision", "params"),
-        *("trainable_params", "lr", "batch_size", "epochs", "best_epoch", "train_examples"),
-        *("train_languages", "n_languages", "n_models_selected"),
-        *("origin", "reported_elsewhere", "note"),
-    }
-)
+Selection = Literal["validation", "target_validation", "last", "none", "unknown"]
+Fact = str | int | float | None
 
 
 class Unit(NamedTuple):
-    """The range of a unit, and how much of it is the score 1 of a record, if it is a score."""
+    """The range of a unit, and the value that is the score 1 of a record; None for a cost."""
 
     low: float
     high: float
@@ -39,7 +40,7 @@ class Unit(NamedTuple):
 UNITS = {
     "percent": Unit(0, 100, 100),
     "percent_signed": Unit(-100, 100, 100),  # correlations, 100 times
-    "percent_of_full": Unit(0, math.inf, None),  # a cost, full fine-tuning being 100
+    "percent_of_full": Unit(0, math.inf, None),  # a cost relative to full fine-tuning
     "minutes": Unit(0, math.inf, None),
     "seconds": Unit(0, math.inf, None),
     "gigabytes": Unit(0, math.inf, None),
@@ -49,10 +50,25 @@ UNITS = {
 }
 
 
-class Procedure(NamedTuple):
-    """How a number came about: the split it stands for, and of which runs it is what.
+def _check_unit(name: str) -> str:
+    if name not in UNITS:
+        raise ValueError(suggest(name, list(UNITS)))
+    return name
 
-    `seeds` is None where their number is not known, `split` where a number belongs to none.
+
+def _check_language(code: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,3}(-[A-Z][a-z]{3})?|avg.*", code):
+        raise ValueError("Allowed: an ISO code, or a text that starts with avg for a mean.")
+    return code
+
+
+UnitName = Annotated[str, AfterValidator(_check_unit)]
+
+
+class Procedure(NamedTuple):
+    """How a number came about: its split, and how the scores of `seeds` runs were aggregated.
+
+    `seeds` is None where it is not known, `split` where a number belongs to none.
     """
 
     split: str | None
@@ -61,31 +77,70 @@ class Procedure(NamedTuple):
     selected_on: str
 
 
-@dataclass(frozen=True)
-class Row:
+class StrictModel(BaseModel):
+    """A part of a YAML file: unknown keys and values of another type are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PublishedNumber(StrictModel):
     """One published number, as printed: `value`, `std` and `sem` are in `unit`.
 
     `seed` is that of a single run. `verified` says that the number stands in one of the sources,
-    not that it is right. `facts` hold what else tells rows apart, by the names of `FACTS`.
+    not that it is right.
     """
 
     table: str
     model: str
     method: str
     dataset: str
-    language: str
+    language: Annotated[str, AfterValidator(_check_language)]
     metric: str
-    unit: str
+    unit: UnitName
     value: float
     verified: bool
-    split: str | None = None
-    aggregate: str = "unknown"
+    split: Split | None = None
+    aggregate: Aggregate = "unknown"
     seeds: int | None = None
-    selected_on: str = "unknown"
+    selected_on: Selection = "unknown"
     seed: int | None = None
     std: float | None = None
     sem: float | None = None
-    facts: Mapping[str, str | int | float] = field(default_factory=dict)
+    # facts that tell numbers apart
+    setup: Fact = None
+    setting: Fact = None
+    domain: Fact = None
+    context: Fact = None
+    entity: Fact = None
+    precision: Fact = None
+    params: Fact = None
+    trainable_params: Fact = None
+    lr: Fact = None
+    batch_size: Fact = None
+    epochs: Fact = None
+    best_epoch: Fact = None
+    train_examples: Fact = None
+    train_languages: Fact = None
+    n_languages: Fact = None
+    n_models_selected: Fact = None
+    origin: Fact = None
+    # remarks, which do not
+    reported_elsewhere: Fact = None
+    note: Fact = None
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        faults = []
+        if self.seed is not None and self.aggregate != "single":
+            faults.append(f"seed is {self.seed}, but aggregate is {self.aggregate}, not single")
+        low, high, _ = UNITS[self.unit]
+        for key, least in (("value", low), ("std", 0), ("sem", 0)):
+            number = getattr(self, key)
+            if number is not None and not (least <= number <= high and math.isfinite(number)):
+                faults.append(f"{key} {number} is outside {least} to {high} {self.unit}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
     @property
     def score(self) -> float | None:
@@ -98,13 +153,38 @@ class Row:
         """Return how the number came about."""
         return Procedure(self.split, self.aggregate, self.seeds, self.selected_on)
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """Return what no other number of the table shares."""
+        return tuple(getattr(self, name) for name in _IDENTITY)
 
-NAMES = {column.name for column in fields(Row)} - {"table", "unit", "facts"} | FACTS
+
+COLUMNS = frozenset(PublishedNumber.model_fields) - {"table", "unit"}
+_IDENTITY = sorted(
+    COLUMNS
+    - {"value", "std", "sem", "seeds", "selected_on", "verified", "reported_elsewhere", "note"}
+)
 
 
-@dataclass(frozen=True)
-class PublishedTable:
-    """A published table; `selection` says in words how its numbers were picked.
+class RepositoryFile(BaseModel):
+    """A source: one file of a public repository."""
+
+    kind: Literal["repo_file"]
+    repo: str
+    path: str
+    commit: str
+
+
+class TextCopy(BaseModel):
+    """A source: an indexed text copy of a paper."""
+
+    kind: Literal["indexed_text_copy"]
+    index_file_id: str
+    what: str
+
+
+class TableHeader(StrictModel):
+    """What is known of a published table; `selection` says how its numbers were picked.
 
     `recipe` is what is known of the training, `recipe_missing` what is not. `seed_list` are the
     published seeds, by data set where they differ.
@@ -113,35 +193,75 @@ class PublishedTable:
     name: str
     paper: Mapping[str, Any]
     table: Mapping[str, Any]
-    sources: Sequence[Mapping[str, str]]
+    sources: list[Annotated[RepositoryFile | TextCopy, Field(discriminator="kind")]] = Field(
+        min_length=1
+    )
     selection: str
-    rows: Sequence[Row]
     verified_scope: str = ""
-    seed_list: Sequence[int] | Mapping[str, Sequence[int]] = ()
-    notes: Sequence[str] = ()
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    recipe_missing: Sequence[str] = ()
-    known_problems: Sequence[str] = ()
-    checks: Sequence[str] = ()
+    seed_list: list[int] | dict[str, list[int]] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    recipe: Mapping[str, Any] = Field(default_factory=dict)
+    recipe_missing: list[str] = Field(default_factory=list)
+    known_problems: list[str] = Field(default_factory=list)
+    checks: list[str] = Field(default_factory=list)
 
-    def find(self, **where: Any) -> list[Row]:
-        """Return the rows that are equal to all of `where`, by the names of Row and FACTS.
+
+class RowGroup(StrictModel):
+    """Rows of a file, each a list of cells in the order of `columns`, and what they share."""
+
+    same: dict[str, Any]
+    rows: list[list[Any]]
+
+
+class TableFile(TableHeader):
+    """A file of `conf/published`; `units` are by metric, `defaults` hold for every row."""
+
+    units: dict[str, UnitName]
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    columns: list[str]
+    groups: list[RowGroup]
+
+
+class PublishedTable(TableHeader):
+    """A published table with its numbers."""
+
+    rows: list[PublishedNumber]
+
+    def find(self, **where: Any) -> list[PublishedNumber]:
+        """Return the rows that are equal to all of `where`, by the names of their columns.
 
         Raises:
             ConfigError: there is none; the message says what is allowed where nothing is left.
         """
         left = list(self.rows)
         for key, wanted in where.items():
-            if key not in NAMES:
-                raise ConfigError(f"{key}: rows have no such name. {suggest(key, sorted(NAMES))}")
-            kept = [row for row in left if _of(row, key) == wanted]
-            if not kept:
-                allowed = sorted({str(_of(row, key)) for row in left})
+            if key not in COLUMNS:
+                raise ConfigError(f"{key}: rows have no such name. {suggest(key, list(COLUMNS))}")
+            matches = [row for row in left if getattr(row, key) == wanted]
+            if not matches:
+                allowed = sorted({str(getattr(row, key)) for row in left})
                 hint = suggest(str(wanted), allowed)
                 raise ConfigError(f"published {self.name} has no row with {key}={wanted!r}. {hint}")
-            left = kept
+            left = matches
         return left
 
 
-def _of(row: Row, key: str) -> Any:
-    return row.facts.get(key) if key in FACTS else getattr(row, key)
+def list_faults(error: ValidationError, models: Sequence[type[BaseModel]]) -> list[str]:
+    """Return a sentence per fault: its key, what was received and what is allowed.
+
+    `models` are the nested models from the outermost in; they name the keys that are allowed.
+    """
+    faults = []
+    for fault in error.errors(include_url=False):
+        names = [part for part in fault["loc"] if isinstance(part, str)]
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
+        key = "".join(parts).removeprefix(".")
+        if fault["type"] == "missing":
+            faults.append(f"{key} is missing")
+        elif fault["type"] == "extra_forbidden":
+            allowed = list(models[len(names) - 1].model_fields)
+            faults.append(f"unknown key {key!r}. {suggest(names[-1], allowed)}")
+        else:
+            received = f"{key} is {fault['input']!r}. " if key else ""
+            faults.append(received + fault["msg"].removeprefix("Value error, "))
+    return faults

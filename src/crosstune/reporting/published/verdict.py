@@ -1,7 +1,4 @@
-"""Our scores beside a published number: the difference, and which facts of protocol differ.
-
-Called for the published column of a table. The number itself is read by `published.py`.
-"""
+"""Compare our scores with a published number: the difference, and how the protocols differ."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +8,7 @@ from statistics import median
 from scipy.special import stdtrit
 
 from crosstune.errors import ConfigError
-from crosstune.reporting.published.model import Procedure, Row
+from crosstune.reporting.published.model import Procedure, PublishedNumber
 from crosstune.reporting.statistics import SignificanceRule
 
 _NAMES = {"split": "split", "aggregate": "aggregate", "seeds": "seeds", "selected_on": "chosen on"}
@@ -22,9 +19,9 @@ class Verdict:
     """How a published number relates to ours; `ours` and `difference` are fractions.
 
     `ours` is aggregated as the paper did, NaN where that cannot be: the best of more runs than
-    ours, or of an unknown number. `expected` is whether the published number lies where the mean of
-    as many runs of ours would at the rule's level, None where that cannot be said. `differs` names
-    the facts of protocol that are not the same, or not known.
+    ours, or of an unknown number. `expected` is whether the published number lies within the
+    prediction interval for the mean of as many runs of ours, None if there is no such interval.
+    `differs` lists the facts of protocol that differ or are not known.
     """
 
     ours: float
@@ -37,31 +34,31 @@ STAND_IN = "stand-in data, not the paper's"
 
 
 def reason_to_withhold(verdict: Verdict) -> Verdict:
-    """Return the verdict on runs that rehearsed on stand-in data: no difference, no agreement."""
+    """Return the verdict on runs on stand-in data: no difference, no agreement."""
     return replace(verdict, difference=math.nan, expected=None, differs=(STAND_IN,))
 
 
-def aggregate(scores: Sequence[float], how: str, seeds: int | None) -> float:
-    """Return our scores aggregated as a paper aggregated the runs of `seeds` seeds.
+def aggregate(scores: Sequence[float], procedure: str, seeds: int | None) -> float:
+    """Return our scores aggregated as a paper aggregated its runs over `seeds` seeds.
 
-    A single or a chosen run is expected at the mean, as is a number of unknown aggregation.
+    The expectation of a single or a chosen run is the mean; so is that of an unknown aggregation.
 
     >>> aggregate([0.5, 0.7, 0.9], "median", 5), aggregate([0.5, 0.75], "max", 1)
     (0.7, 0.625)
     """
     if not scores:
         return math.nan
-    if how == "max":
+    if procedure == "max":
         return math.nan if seeds is None else expect_best(scores, seeds)
-    return median(scores) if how == "median" else math.fsum(scores) / len(scores)
+    return median(scores) if procedure == "median" else math.fsum(scores) / len(scores)
 
 
 def expect_best(scores: Sequence[float], runs: int) -> float:
-    """Return the expected maximum of so many runs, drawn from ours without replacement.
+    """Return the expected maximum of k = `runs` scores drawn from ours without replacement.
 
-    Sum over the i-th smallest of n scores x_(i) C(i - 1, k - 1) / C(n, k), free of bias, unlike the
-    estimate with replacement of Dodge et al. 2019, https://arxiv.org/abs/1909.03004. NaN for more
-    runs than there are scores.
+    The sum over i of x_(i) C(i - 1, k - 1) / C(n, k), where x_(i) is the i-th smallest of n scores.
+    Unlike the estimate with replacement of Dodge et al. 2019 (https://arxiv.org/abs/1909.03004) it
+    is unbiased. NaN for more runs than there are scores.
 
     >>> expect_best([0.25, 0.5, 1.0], 3), expect_best([0.0, 0.5, 1.0], 2)
     (1.0, 0.8333333333333334)
@@ -73,9 +70,12 @@ def expect_best(scores: Sequence[float], runs: int) -> float:
 
 
 def judge_published(
-    scores: Sequence[float], protocol: Procedure, row: Row, rule: SignificanceRule | None = None
+    scores: Sequence[float],
+    protocol: Procedure,
+    row: PublishedNumber,
+    rule: SignificanceRule | None = None,
 ) -> Verdict:
-    """Return the verdict on a published number, beside our scores, one a seed.
+    """Return how a published number relates to our scores, one per seed.
 
     Raises:
         ConfigError: the number is a cost.
@@ -86,12 +86,17 @@ def judge_published(
     return Verdict(
         ours,
         ours - row.score,
-        _expects(scores, row, rule or SignificanceRule()),
-        (*_differences(protocol, row.protocol), *([] if row.verified else ["it is not verified"])),
+        _is_expected(scores, row, rule or SignificanceRule()),
+        (
+            *_list_differences(protocol, row.protocol),
+            *([] if row.verified else ["it is not verified"]),
+        ),
     )
 
 
-def _expects(scores: Sequence[float], row: Row, rule: SignificanceRule) -> bool | None:
+def _is_expected(
+    scores: Sequence[float], row: PublishedNumber, rule: SignificanceRule
+) -> bool | None:
     """Return whether |ours - theirs| <= t(n - 1) s √(1/n + 1/m) for a mean of m runs."""
     n = len(scores)
     runs = 1 if row.aggregate == "single" else row.seeds
@@ -105,12 +110,12 @@ def _expects(scores: Sequence[float], row: Row, rule: SignificanceRule) -> bool 
     return abs(mean - row.score) <= reach
 
 
-def _differences(ours: Procedure, theirs: Procedure) -> list[str]:
-    told = []
+def _list_differences(ours: Procedure, theirs: Procedure) -> list[str]:
+    differences = []
     for key, name in _NAMES.items():
         here, there = getattr(ours, key), getattr(theirs, key)
         if there in (None, "unknown"):
-            told.append(f"{name}: {here} here, not stated there")
+            differences.append(f"{name}: {here} here, not stated there")
         elif here != there:
-            told.append(f"{name}: {here} here, {there} there")
-    return told
+            differences.append(f"{name}: {here} here, {there} there")
+    return differences
