@@ -98,7 +98,7 @@ def test_enums_are_plain_by_name():
     [
         ("sed=2", "sed: unknown key. Did you mean seed?"),
         ("data.bach_size=2", "data.bach_size: unknown key. Did you mean batch_size?"),
-        ("trainer.gpus=2", "trainer.gpus: unknown key. Allowed: accelerator,"),
+        ("trainer.gpus=2", "trainer.gpus: unknown key. Allowed: accelerate, accelerator,"),
     ],
 )
 def test_an_unknown_key_is_refused_whatever_sign_is_before_it(sign, override, words):

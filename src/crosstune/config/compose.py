@@ -143,7 +143,8 @@ def run_from_dict(plain: dict[str, Any]) -> Run:
     plain = copy.deepcopy(plain)
     for key in RETIRED_OPTIONS:
         group, _, name = key.partition(".")
-        plain[group].pop(name, None)
+        if isinstance(part := plain.get(group), dict):
+            part.pop(name, None)
     run: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Run), plain))
     return run
 

@@ -53,8 +53,8 @@ class SeedScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSummary(SeedScores):
-    """The headline metric of one arm on one data set, split and language.
+class ScoredArm:
+    """What the scores of a cell are of: one arm on one data set, split and language.
 
     `unscored` counts the arm's runs without a score by status; `costs` are means over the arm's
     finished runs, NaN where none measured it.
@@ -71,6 +71,11 @@ class ScoreSummary(SeedScores):
     run_ids: tuple[str, ...]
     unscored: Mapping[str, int]
     costs: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary(SeedScores, ScoredArm):
+    """The scores of one arm in the headline metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +101,7 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(ScoreSummary, Compared):
+class Cell(SeedScores, ScoredArm, Compared):
     """One cell of a study's table; `row` and `column` are positions in its rows and columns.
 
     `validation_scores` are NaN for seeds without one, and empty where no seed has one. The last

@@ -69,14 +69,11 @@ def build_table(
     caption = f"{experiment}: mean ± standard deviation over seeds (number of seeds), in percentage"
     caption += f" points. Model: {models[0]}." if len(models) == 1 else " points."
     headers = tuple(map(label_column, columns))
+    first = "method" if len(models) == 1 else "model · method"
     return Table(
         experiment=experiment,
         caption=caption + explain_mark(cells, comparison),
-        headers=(
-            "method" if len(models) == 1 else "model · method",
-            *headers,
-            *map(name_cost, _SHOWN_COSTS),
-        ),
+        headers=(first, *headers, *map(name_cost, _SHOWN_COSTS)),
         rows=tuple(
             (labels[row], *grid[i], *(render_cost(*cost) for cost in costs[i].items()))
             for i, row in enumerate(rows)

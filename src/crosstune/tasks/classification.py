@@ -15,17 +15,17 @@ from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError, DataError
 from crosstune.tasks.metrics.classes import MEANS, LabelSetReport, report_classes
 from crosstune.tasks.sequence_classification import (
-    SequenceTask,
+    OneWindow,
     encode_texts,
     index_labels,
     name_file,
     train_labels,
 )
-from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Tokenizer
+from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Task, Tokenizer
 
 
 @dataclass
-class Classification(SequenceTask):
+class Classification(OneWindow, Task):
     """The task of one data set; `labels` are those of train, sorted."""
 
     labels: list[str]
@@ -69,7 +69,7 @@ class Classification(SequenceTask):
 
 
 @dataclass
-class MultiLabel(SequenceTask):
+class MultiLabel(OneWindow, Task):
     """Any number of labels a row; `labels` are those of train, sorted.
 
     The label of a row is a cell split by `separator` ("joy,anger"), or a list of labels.

@@ -17,12 +17,12 @@ from crosstune.data.windows import EncodedDataset, concatenate
 from crosstune.errors import ConfigError
 from crosstune.tasks.classification import Classification
 from crosstune.tasks.sequence_classification import (
-    SequenceTask,
+    OneWindow,
     index_labels,
     read_best,
     sum_cross_entropy,
 )
-from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Tokenizer
+from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Task, Tokenizer
 from crosstune.tasks.verbalizers import (
     ABSENT,
     PromptTemplate,
@@ -37,7 +37,7 @@ CONTENT_FREE = 3  # windows that a template has for calibration
 
 
 @dataclass
-class Cloze(SequenceTask):
+class Cloze(OneWindow, Task):
     """The task of one data set; `labels` are those that have words, sorted."""
 
     labels: list[str]

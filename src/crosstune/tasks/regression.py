@@ -17,12 +17,12 @@ from typing_extensions import override
 from crosstune.data.windows import EncodedDataset
 from crosstune.errors import DataError
 from crosstune.tasks.metrics.correlation import CorrelationReport
-from crosstune.tasks.sequence_classification import SequenceTask, encode_texts, name_file
-from crosstune.tasks.task import Batch, Row, Rows, Tokenizer
+from crosstune.tasks.sequence_classification import OneWindow, encode_texts, name_file
+from crosstune.tasks.task import Batch, Row, Rows, Task, Tokenizer
 
 
 @dataclass
-class Regression(SequenceTask):
+class Regression(OneWindow, Task):
     """The task of one data set: mean and standard deviation of the labels of train."""
 
     mean: float

@@ -13,9 +13,9 @@ from typing_extensions import override
 from crosstune.data.windows import EncodedDataset, concatenate
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.tasks.metrics.classes import RelationReport
-from crosstune.tasks.sequence_classification import SequenceTask, index_labels, train_labels
+from crosstune.tasks.sequence_classification import OneWindow, index_labels, train_labels
 from crosstune.tasks.subwords import find_special_tokens
-from crosstune.tasks.task import Row, Rows, Tokenizer
+from crosstune.tasks.task import Row, Rows, Task, Tokenizer
 
 RULES = ("plain", "semeval")
 MARKERS = {"head": "@", "tail": "#"}
@@ -23,7 +23,7 @@ Span = tuple[int, int]  # [start, end)
 
 
 @dataclass
-class Relation(SequenceTask):
+class Relation(OneWindow, Task):
     """The task of one data set; `labels` are those of train, sorted.
 
     Rows have `text`, `label`, and `head` and `tail` as [start, end) character offsets.

@@ -9,23 +9,24 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from typing_extensions import override
 
 from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset, concatenate
 from crosstune.errors import DataError
 from crosstune.tasks.prediction import Prediction
-from crosstune.tasks.task import Batch, Outputs, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Outputs, Row, Rows, Tokenizer
 
 
-class SequenceTask(Task):
-    """A task whose rows have one window each; the defaults are those of one label a row."""
+class OneWindow:
+    """Mixin of tasks whose rows have one window each; defaults are those of one label per row."""
+
+    labels: list[str]
 
     auto_class = "AutoModelForSequenceClassification"
     peft_type = "SEQ_CLS"
     columns = ("text", "text_pair", "label")
 
-    @override
     def row_texts(self, row: Row) -> list[str]:
+        """Return the texts of a row."""
         return [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
 
     def read_gold(self, row: Row) -> Any:
@@ -36,16 +37,16 @@ class SequenceTask(Task):
         """Return the prediction that an output of `predict_batch` stands for."""
         return self.labels[output]
 
-    @override
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed cross-entropy and the number of labels."""
         return sum_cross_entropy(model(**batch["inputs"]).logits.float(), batch["labels"])
 
-    @override
     def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
+        """Return the most probable label of each window and its log-probability."""
         return read_best(model(**batch["inputs"]).logits.float().log_softmax(-1))
 
-    @override
     def decode(self, rows: Rows, encoded: EncodedDataset, outputs: Outputs) -> list[Prediction]:
+        """Return the prediction of each row that has an output."""
         return [
             Prediction(
                 item,

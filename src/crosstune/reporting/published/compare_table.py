@@ -59,8 +59,8 @@ Index = Mapping[tuple[str, ...], Sequence[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OurScores(SeedScores):
-    """Our scores in a slot; without any where several `arms`, (data set, arm), fit."""
+class _Fitting:
+    """The runs and arms, (data set, arm), that fit a slot."""
 
     run_ids: tuple[str, ...]
     arms: Sequence[tuple[str, str]]
@@ -72,7 +72,12 @@ class OurScores(SeedScores):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilledSlot(OurScores, Compared):
+class OurScores(SeedScores, _Fitting):
+    """Our scores in a slot; without any where several arms fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledSlot(SeedScores, _Fitting, Compared):
     """A slot with our scores, their comparison and the verdict on the published number."""
 
     slot: Slot

@@ -77,10 +77,13 @@ class Procedure(NamedTuple):
     selected_on: str
 
 
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
 class StrictModel(BaseModel):
     """A part of a YAML file: unknown keys and values of another type are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
 
 class PublishedNumber(StrictModel):
@@ -183,12 +186,14 @@ class TextCopy(BaseModel):
     what: str
 
 
-class TableHeader(StrictModel):
+class TableHeader(BaseModel):
     """What is known of a published table; `selection` says how its numbers were picked.
 
     `recipe` is what is known of the training, `recipe_missing` what is not. `seed_list` are the
     published seeds, by data set where they differ.
     """
+
+    model_config = STRICT
 
     name: str
     paper: Mapping[str, Any]
