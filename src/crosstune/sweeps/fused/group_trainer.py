@@ -35,7 +35,7 @@ class Member(NamedTuple):
     """A run of the group: its number, module, trainable weights, and settings that may differ."""
 
     number: int
-    learner: FineTuningModule
+    module: FineTuningModule
     weights: dict[str, nn.Parameter]
     settings: dict[SettingKey, float]
 
@@ -77,32 +77,32 @@ class GroupTrainer:
             self.on_end(number, run_isolated(run, loss_strategy=JointLoss(number, self)))
 
     def sum_losses(
-        self, seat: Member, task: Any, model: Any, parts: Sequence[dict[str, Any]]
+        self, member: Member, task: Any, model: Any, parts: Sequence[dict[str, Any]]
     ) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a run's batch, and the number of its terms."""
-        if seat.number not in self.sharing:
-            self._share_frozen(seat)
-        data = seat.learner.data
+        if member.number not in self.sharing:
+            self._share_frozen(member)
+        data = member.module.data
         pad_id: Any = data.tokenizer.pad_token_id
-        draw = (data.seed, seat.learner.trainer.fit_loop.total_batch_idx)
-        brought = MemberBatch(task, model, *seat[2:], parts, data.whole, pad_id, draw)
-        given = self.barrier.wait(seat.number, brought)
-        total = _UseGradients.apply(given.total, given.gradients, *seat.weights.values())
-        return total, given.terms
+        draw = (data.seed, member.module.trainer.fit_loop.total_batch_idx)
+        batch = MemberBatch(task, model, *member[2:], parts, data.whole, pad_id, draw)
+        loss = self.barrier.wait(member.number, batch)
+        total = _UseGradients.apply(loss.total, loss.gradients, *member.weights.values())
+        return total, loss.terms
 
-    def _share_frozen(self, seat: Member) -> None:
+    def _share_frozen(self, member: Member) -> None:
         """Point the frozen weights of a run to those of the group, once they are on its device.
 
         Only the data is shared: each run moves its own parameters to and from its device.
         """
-        for name, parameter in seat.learner.model.named_parameters():
+        for name, parameter in member.module.model.named_parameters():
             if parameter.requires_grad or ".original_module." in name:
                 continue  # peft's unused copy of the head from before training
             shared = self.frozen.setdefault(name, parameter.data)
             if not torch.equal(shared, parameter.data):
                 raise RunError(f"{name} is frozen, but differs from the other runs of the group")
             parameter.data = shared
-        self.sharing.add(seat.number)
+        self.sharing.add(member.number)
 
 
 class JointLoss(LossStrategy):
