@@ -6,7 +6,7 @@ in the method's YAML; nothing here knows a method.
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peft.utils import TaskType
 from torch import nn
@@ -131,6 +131,11 @@ ROLES = {
     TargetModules.key_value_down: ("key", "value", "down"),
     TargetModules.linear: ("query", "key", "value", "attention_output", "up", "down"),
 }
+
+
+def unwrap_adapter(model: Any) -> Any:
+    """Return the model inside a peft model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:

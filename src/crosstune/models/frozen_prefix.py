@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from crosstune.models.architectures import ARCHITECTURES, find_layers
+from crosstune.models.architectures import ARCHITECTURES, find_layers, unwrap_adapter
 
 
 class FrozenPrefix:
@@ -23,7 +23,7 @@ class FrozenPrefix:
         self.layers = 0
         self.modules: list[nn.Module] = []
         self.cached = False
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = unwrap_adapter(model)
         weights = set(base.parameters())
         if any(weight.requires_grad and weight not in weights for weight in model.parameters()):
             return  # a prompt, which enters below all layers

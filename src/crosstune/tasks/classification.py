@@ -21,7 +21,7 @@ from crosstune.tasks.sequence_classification import (
     name_file,
     train_labels,
 )
-from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Task, Tokenizer, run_metric
 
 
 @dataclass
@@ -152,8 +152,8 @@ class MultiLabel(OneWindow, Task):
         return [self.labels[number] for number in output]
 
     @override
-    def make_metric(self) -> LabelSetReport:
-        return LabelSetReport(self.labels)
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
+        return run_metric(LabelSetReport(self.labels), predictions, device)
 
 
 def _split(row: Row, separator: str) -> list[str]:

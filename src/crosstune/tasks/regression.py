@@ -18,7 +18,7 @@ from crosstune.data.windows import EncodedDataset
 from crosstune.errors import DataError
 from crosstune.tasks.metrics.correlation import CorrelationReport
 from crosstune.tasks.sequence_classification import OneWindow, encode_texts, name_file
-from crosstune.tasks.task import Batch, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Task, Tokenizer, run_metric
 
 
 @dataclass
@@ -94,8 +94,8 @@ class Regression(OneWindow, Task):
         return self.mean + self.std * output
 
     @override
-    def make_metric(self) -> CorrelationReport:
-        return CorrelationReport()
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
+        return run_metric(CorrelationReport(), predictions, device)
 
 
 def _find_fault(label: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from typing_extensions import override
 
 from crosstune.data.windows import EncodedDataset, concatenate
@@ -15,7 +16,7 @@ from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.tasks.metrics.classes import RelationReport
 from crosstune.tasks.sequence_classification import OneWindow, index_labels, train_labels
 from crosstune.tasks.subwords import find_special_tokens
-from crosstune.tasks.task import Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import Predictions, Result, Row, Rows, Task, Tokenizer, run_metric
 
 RULES = ("plain", "semeval")
 MARKERS = {"head": "@", "tail": "#"}
@@ -121,8 +122,10 @@ class Relation(OneWindow, Task):
         return concatenate(ids, types, range(len(rows)), labels, cut)
 
     @override
-    def make_metric(self) -> RelationReport:
-        return RelationReport(self.labels, self.no_relation, self.rule)
+    def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
+        return run_metric(
+            RelationReport(self.labels, self.no_relation, self.rule), predictions, device
+        )
 
 
 def insert_markers(row: Row) -> tuple[str, list[Span]]:

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torchmetrics import Metric
 from transformers import PreTrainedModel
 from typing_extensions import override
 
@@ -45,7 +44,17 @@ from crosstune.tasks.subwords import (
     make_word_windows,
     split_words,
 )
-from crosstune.tasks.task import Batch, Outputs, Predictions, Result, Row, Rows, Task, Tokenizer
+from crosstune.tasks.task import (
+    Batch,
+    Outputs,
+    Predictions,
+    Result,
+    Row,
+    Rows,
+    Task,
+    Tokenizer,
+    run_metric,
+)
 
 SCHEMES = ("spans", "tags", "words")
 
@@ -233,15 +242,12 @@ class Tagging(Task):
         return predictions
 
     @override
-    def make_metric(self) -> Metric:
-        if self.scheme == "words":
-            return WordReport(self.vocabulary)
-        return SpanReport(sorted({tag[2:] or "_" for tag in self.labels if tag != "O"}))
-
-    @override
     def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
-        if self.scheme != "tags":
-            return super().compute_metrics(predictions, device)
+        if self.scheme == "words":
+            return run_metric(WordReport(self.vocabulary), predictions, device)
+        if self.scheme == "spans":
+            types = sorted({tag[2:] or "_" for tag in self.labels if tag != "O"})
+            return run_metric(SpanReport(types), predictions, device)
         predicted = [tag for p in predictions for tag in p.prediction]
         gold = [tag for p in predictions for tag in p.gold]
         result = report_classes(self.labels, predicted, gold, device)

@@ -3,6 +3,7 @@
 A task type is one subclass in a file of its own; `tasks/__init__.py` maps task types to classes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ Batch = dict[str, Any]
 Tokenizer = PreTrainedTokenizerBase
 
 
-class Task:
+class Task(ABC):
     """One task on one data set, made by the class method `from_rows(training_rows, **options)`.
 
     A row has `id`, `where` (file and line), `language` and the fields that its reader sets.
@@ -34,9 +35,9 @@ class Task:
     labels: list[str]  # of the head's outputs, in order
 
     @property
+    @abstractmethod
     def metrics(self) -> tuple[str, ...]:
         """Names of the scores that `compute_metrics` returns."""
-        raise NotImplementedError
 
     def undefined_metrics(self, rows: Rows) -> tuple[str, ...]:
         """Return those of `metrics` that cannot be computed on these rows."""
@@ -50,15 +51,17 @@ class Task:
         """Return what is wrong with a row for this task type, without file and line."""
         return []
 
+    @abstractmethod
     def row_texts(self, row: Row) -> list[str]:
         """Return the raw texts of a row, for training a tokenizer."""
-        raise NotImplementedError
 
     def leakage_texts(self, row: Row) -> list[str]:
         """Return the texts that must not occur in two splits: all of them by default."""
         return self.row_texts(row)
 
-    def on_missing_head_weights(self, source: str, missing: Sequence[str]) -> None:
+    def on_missing_head_weights(  # noqa: B027 - a hook; most tasks need none
+        self, source: str, missing: Sequence[str]
+    ) -> None:
         """Handle a checkpoint that lacks weights of the head; a ConfigError refuses it.
 
         Does nothing by default: a head for new labels is new.
@@ -68,9 +71,9 @@ class Task:
         """Add the modules that the task needs besides its head; return their names."""
         return []
 
+    @abstractmethod
     def encode(self, rows: Rows, tokenizer: Tokenizer, max_tokens: int) -> EncodedDataset:
         """Return rows as windows of at most `max_tokens` sub-words."""
-        raise NotImplementedError
 
     def collate(
         self, encoded: EncodedDataset, windows: Sequence[int], tokenizer: Tokenizer, seed: Any
@@ -83,34 +86,35 @@ class Task:
         labels = torch.from_numpy(encoded.labels[list(windows)])
         return {"inputs": encoded.pad(windows, pad_id), "labels": labels}
 
+    @abstractmethod
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the summed loss of a batch and the number of terms in the sum.
 
         The labels of a batch that must not count are all IGNORE (NaN for real numbers).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def predict_batch(self, model: Any, batch: Batch) -> list[tuple[Any, float]]:
         """Return the model's prediction for each window of a batch, and its score."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, rows: Rows, encoded: EncodedDataset, outputs: Outputs) -> list[Prediction]:
         """Return one prediction for each row that has outputs."""
-        raise NotImplementedError
 
-    def make_metric(self) -> Metric:
-        """Return the metric that compares predictions with golds."""
-        raise NotImplementedError
-
+    @abstractmethod
     def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         """Return scores and report over the predictions of all ranks."""
-        metric = self.make_metric().to(device)
-        metric.update([p.prediction for p in predictions], [p.gold for p in predictions])
-        return metric.compute()
 
     def prepare_for_test(self, report: dict[str, Any]) -> Self:
         """Return the task to test with, given the report of the best validation."""
         return self
+
+
+def run_metric(metric: Metric, predictions: Predictions, device: torch.device) -> Result:
+    """Return what a new metric computes over the predictions of all ranks."""
+    metric = metric.to(device)
+    metric.update([p.prediction for p in predictions], [p.gold for p in predictions])
+    return metric.compute()
 
 
 def sum_losses(task: Task, model: Any, parts: Sequence[Batch]) -> Any:

@@ -16,7 +16,7 @@ from crosstune.training.prepare import Prepared
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What `Task.measure` returns for one split in one language."""
+    """What `Task.compute_metrics` returns for one split in one language."""
 
     scores: dict[str, float]
     report: dict[str, Any]

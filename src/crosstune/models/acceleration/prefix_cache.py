@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from crosstune.models.architectures import ARCHITECTURES, FIRST_SUBWORD_HEADS
+from crosstune.models.architectures import ARCHITECTURES, FIRST_SUBWORD_HEADS, unwrap_adapter
 from crosstune.models.frozen_prefix import FrozenPrefix
 
 MAX_BYTES = 2**30  # of cached outputs; a float has 4
@@ -108,7 +108,7 @@ def make_prefix_cache(
 
     `windows` and `subwords` count what is to be cached.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = unwrap_adapter(model)
     architecture = ARCHITECTURES.get(base.config.model_type)
     if not prefix.layers or not architecture or not architecture.layer_stack:
         return None

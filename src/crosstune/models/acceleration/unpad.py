@@ -17,7 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 from crosstune.data.length_groups import split_by_length
 from crosstune.models.acceleration.dropout import apply_dropout
-from crosstune.models.architectures import ARCHITECTURES
+from crosstune.models.architectures import ARCHITECTURES, unwrap_adapter
 
 GROUP_COST = 16  # cost of one more group, in subwords
 SIZE_BITS = 4  # leading bits of a batch's number of subwords that may differ from 0
@@ -64,7 +64,7 @@ def unpad(model: Any) -> UnpaddedLayers | None:
     Its type must have a `layer_stack`, its attention must be sdpa, and it must not be a language
     model, whose head takes longer than all the padding.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = unwrap_adapter(model)
     architecture = ARCHITECTURES.get(base.config.model_type)
     if architecture is None or architecture.layer_stack is None:
         return None

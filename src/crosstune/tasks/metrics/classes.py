@@ -5,6 +5,7 @@ Each gives accuracy, and precision, recall and F1 per class and in the mean.
 
 import operator
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import sqrt
@@ -173,8 +174,9 @@ class CountReport(Metric):
         report = report_rates([*self.classes, UNSEEN_CLASS], *self._counts())
         return {"scores": self._scores(report, agreeing / total), "report": report}
 
+    @abstractmethod
     def _scores(self, report: dict[str, Any], accuracy: float) -> dict[str, float]:
-        raise NotImplementedError
+        """Return the scores, given the rates and the share of items that agree."""
 
     def _counts(self) -> tuple[list[int], list[int], list[int]]:
         correct, predicted, gold = self.counts.tolist()
