@@ -101,10 +101,13 @@ def add_legend(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> N
 def render_drawing(figure: Figure, cut: str) -> Drawing:
     """Return a figure in both formats."""
     svg, png = io.StringIO(), io.BytesIO()
-    with mpl.rc_context({"savefig.bbox": "tight"}):
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        fast = {"compress_level": 3}  # the default takes a large part of the drawing time
-        figure.savefig(png, format="png", dpi=100, facecolor="white", pil_kwargs=fast)
+    figure.draw_without_rendering()
+    # measured once: bbox_inches="tight" lays the figure out again for each format
+    box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+    figure.savefig(svg, format="svg", bbox_inches=box, transparent=True, metadata={"Date": None})
+    fast = {"compress_level": 3}  # the default takes a large part of the drawing time
+    options = {"bbox_inches": box, "facecolor": "white", "pil_kwargs": fast}
+    figure.savefig(png, format="png", dpi=100, **options)
     return Drawing(svg.getvalue(), png.getvalue(), cut)
 
 
