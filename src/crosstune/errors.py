@@ -49,3 +49,12 @@ def suggest(received: str, allowed: Sequence[str]) -> str:
     near = get_close_matches(received, allowed, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     return f"{hint}Allowed: {', '.join(sorted(allowed))}."
+
+
+def one_line(error: BaseException) -> str:
+    r"""Return the message of an error without line breaks.
+
+    >>> one_line(ValueError("no such\n  file"))
+    'no such file'
+    """
+    return " ".join(str(error).split())

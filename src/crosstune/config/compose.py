@@ -31,7 +31,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from crosstune.config.paths import find_conf
 from crosstune.config.schema import RETIRED_OPTIONS, Run
 from crosstune.config.validate import check_values
-from crosstune.errors import ConfigError, suggest
+from crosstune.errors import ConfigError, one_line, suggest
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin -> our extra
@@ -174,9 +174,9 @@ def explain_compose_error(error: Exception) -> ConfigError:
         key = match.group(1) if match else "a value"
         return ConfigError(f"{key} is missing: give {key}=… on the command line.")
     if isinstance(error, OverrideParseException):
-        return ConfigError(f"Cannot read the override {error.override!r}: {_join_lines(error)}")
+        return ConfigError(f"Cannot read the override {error.override!r}: {one_line(error)}")
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
-    text = " ".join(_join_lines(part) for part in (error, cause) if part is not None)
+    text = " ".join(one_line(part) for part in (error, cause) if part is not None)
     choice = re.search(r"You must specify '(\S+)', e\.g", text)
     if choice:
         group = choice.group(1)
@@ -204,10 +204,6 @@ def _explain_missing_config(error: MissingConfigException) -> ConfigError:
 def _list_choices(group: str) -> str:
     files = sorted(path.stem for path in (find_conf() / group).glob("*.yaml"))
     return f"Allowed: {', '.join(files)}." if files else ""
-
-
-def _join_lines(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _list_fields_beside(path: str) -> list[str]:

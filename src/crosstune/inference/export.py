@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from crosstune.errors import ConfigError, CrosstuneError
+from crosstune.errors import ConfigError, CrosstuneError, one_line
 from crosstune.files import atomic_folder
 from crosstune.inference.load_run import (
     ADAPTER,
@@ -114,7 +114,7 @@ def _merge(saved: FinishedRun) -> PreTrainedModel:
     except (CrosstuneError, AttributeError, NotImplementedError, ValueError) as error:
         raise ConfigError(
             f"run={saved.folder}: peft has no method {saved.run.method.name}, and it cannot be "
-            f"merged into the model's weights: {' '.join(str(error).split())} {ALTERNATIVE}"
+            f"merged into the model's weights: {one_line(error)} {ALTERNATIVE}"
         ) from error
     _check_same_logits(saved, before, _compute_logits(saved, merged))
     return merged

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.config.compose import read_config
 from crosstune.config.schema import Model, ModelOrigin, Run
-from crosstune.errors import ConfigError, RunError
+from crosstune.errors import ConfigError, RunError, one_line
 from crosstune.logs import silence_libraries
 from crosstune.methods.madx import list_language_adapters, load_language_adapters
 from crosstune.methods.prompts import install_prompt_hooks
@@ -66,7 +66,7 @@ def load_run(path: Path) -> FinishedRun:
     try:
         tokenizer = load_tokenizer(source, iter(()), "", folder)
     except Exception as error:  # tokenizers raises plain Exception for a damaged file
-        raise RunError(f"{source.path}: its tokenizer: {_to_line(error)}") from error
+        raise RunError(f"{source.path}: its tokenizer: {_shorten(error)}") from error
     if digest_tokenizer(tokenizer) != record.get("tokenizer_sha256"):
         raise RunError(
             f"{folder}/model: its tokenizer is not the one that the run was tested with."
@@ -165,7 +165,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
                 "package of your own, which only `crosstune train` imports."
             ) from error
         except (UserWarning, ValueError, RuntimeError, SafetensorError) as error:
-            raise RunError(f"{folder}/model does not fit its base: {_to_line(error)}") from error
+            raise RunError(f"{folder}/model does not fit its base: {_shorten(error)}") from error
 
 
 def _load_whole_model(source: Model, trained: Model, task: Task) -> PreTrainedModel:
@@ -181,7 +181,7 @@ def _load_whole_model(source: Model, trained: Model, task: Task) -> PreTrainedMo
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise RunError(f"{source.path}: {_to_line(error)}") from error
+        raise RunError(f"{source.path}: {_shorten(error)}") from error
     prefixes = tuple(f"{name}." for name in task.add_modules(model))  # modules of ours, e.g. a CRF
     unexpected = [key for key in info["unexpected_keys"] if not key.startswith(prefixes)]
     if faults := sorted([*info["missing_keys"], *unexpected]):
@@ -202,7 +202,7 @@ def _read_config(folder: Path) -> Run:
             raise RunError(f"{path}: it holds a reference (${{…}}), which no run writes.")
         run = read_config(path)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise RunError(f"{path}: unreadable: {_to_line(error)}") from error
+        raise RunError(f"{path}: unreadable: {_shorten(error)}") from error
     if run.model.attention not in ("sdpa", "eager"):  # other names may load code from a hub
         raise RunError(f"{path}: model.attention={run.model.attention}. Allowed: sdpa, eager.")
     return run
@@ -226,8 +226,8 @@ def _read_task(folder: Path) -> Task:
         raise RunError(f"{path}: {error}") from error
 
 
-def _to_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _shorten(error: Exception) -> str:
+    return one_line(error)[:300]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

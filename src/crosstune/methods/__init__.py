@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import FrozenLayers, Method
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, one_line
 from crosstune.methods.madx import load_language_adapters
 from crosstune.methods.prompts import install_prompt_hooks, set_prompt_sizes
 from crosstune.methods.tuning_method import TuningMethod, find_tuning_method
@@ -53,8 +53,7 @@ def adapt(
     try:
         adapted: Any = get_peft_model(loaded.model, config)
     except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"method={method.name} on this encoder: {reason}") from error
+        raise ConfigError(f"method={method.name} on this encoder: {one_line(error)}") from error
     adapted = install_prompt_hooks(adapted)
     load_language_adapters(adapted, method.language_adapters or {})
     if not any(parameter.requires_grad for parameter in adapted.parameters()):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from typing_extensions import override
 
 from crosstune.config.schema import Run
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, one_line
 from crosstune.methods.bottleneck import BottleneckConfig, BottleneckLayer, BottleneckModel
 from crosstune.methods.tuning_method import TuningMethod
 
@@ -99,8 +99,7 @@ def _load_language_adapter(model: Any, language: str, folder: Path) -> None:
         weights = {key: tensor for key, tensor in saved.items() if ".bottleneck_" in key}
         result = set_peft_model_state_dict(model, weights, adapter_name=name)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{where}: does not fit this encoder ({reason})") from error
+        raise ConfigError(f"{where}: does not fit this encoder ({one_line(error)})") from error
     missing = [key for key in result.missing_keys if f".{name}." in key]
     if unmatched := missing + result.unexpected_keys:
         raise ConfigError(f"{where}: does not fit this encoder, {unmatched[0]} has no counterpart.")

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Model, ModelOrigin
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, one_line
 from crosstune.files import atomic_folder, atomic_write
 from crosstune.models.architectures import ARCHITECTURES
 from crosstune.models.tokenizers import (
@@ -286,7 +286,7 @@ def _explained_errors(model: Model) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         if "SentencePiece" in message or "`tiktoken`" in message:
             raise ConfigError(f"model={model.name}: {_NOT_FAST} ({message})") from error
         if not isinstance(error, OSError | ValueError):

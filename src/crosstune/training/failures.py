@@ -4,7 +4,7 @@ import errno
 from typing import Any
 
 from crosstune.config.schema import Run
-from crosstune.errors import CrosstuneError, RunError
+from crosstune.errors import CrosstuneError, RunError, one_line
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # ends of the messages of libraries that do not raise an OSError
@@ -26,7 +26,7 @@ def failure_fields(error: Exception) -> dict[str, Any]:
 
 def explain_failure(error: Exception, run: Run) -> Exception:
     """Return the error, or one that names its cause and a remedy."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, CrosstuneError):
         return error
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or text.endswith(

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from typing_extensions import override
 
 from crosstune.config.schema import Run, Tracker
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, one_line
 
 # W&B settings that record nothing about the machine, the command line or the code
 PRIVATE_SETTINGS: dict[str, Any] = {
@@ -147,7 +147,7 @@ def _open_wandb(run: Run, run_id: str, folder: Path) -> Logger:
     try:
         opened = wandb.init(mode=run.logger.mode.name, **options)
     except wandb.Error as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         log.warning("W&B does not answer (%s): kept offline, for `wandb sync`", reason)
         options["id"] += "-offline"  # in this process the id of the run is in use
         opened = wandb.init(mode="offline", **options)

@@ -20,7 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from crosstune.config.compose import write_config
 from crosstune.config.schema import Precision, Run
-from crosstune.errors import ConfigError, RunError
+from crosstune.errors import ConfigError, RunError, one_line
 from crosstune.logs import log_to_file, silence_libraries
 from crosstune.methods import adapt, find_tuning_method
 from crosstune.models.frozen_prefix import describe_frozen_prefix
@@ -229,4 +229,4 @@ def build_trainer(
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"trainer: {one_line(error)}") from error

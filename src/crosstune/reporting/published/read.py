@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from crosstune.errors import ConfigError, DataError, suggest
+from crosstune.errors import ConfigError, DataError, one_line, suggest
 from crosstune.reporting.published.model import (
     COLUMNS,
     PublishedNumber,
@@ -70,8 +70,7 @@ def validate_yaml(path: Path, model: type[Model], *nested: type[BaseModel]) -> M
         faults = [f"{path.name}: {fault}" for fault in list_faults(error, (model, *nested))]
         raise DataError(faults) from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError([f"{path.name}: {type(error).__name__}: {reason}"]) from error
+        raise DataError([f"{path.name}: {type(error).__name__}: {one_line(error)}"]) from error
     if content["name"] != path.stem:
         raise DataError([f"{path.name}: its name is {content['name']!r}, not {path.stem!r}"])
     return validated

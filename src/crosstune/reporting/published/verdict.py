@@ -8,6 +8,7 @@ from statistics import median
 from scipy.special import stdtrit
 
 from crosstune.errors import ConfigError
+from crosstune.reporting.cells import mean_std
 from crosstune.reporting.published.model import Procedure, PublishedNumber
 from crosstune.reporting.statistics import SignificanceRule
 
@@ -104,8 +105,7 @@ def _is_expected(
         return None
     if n < max(2, rule.to_print):
         return None
-    mean = math.fsum(scores) / n
-    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (n - 1))
+    mean, spread = mean_std(scores)
     reach = float(stdtrit(n - 1, (1 + rule.level) / 2)) * spread * math.sqrt(1 / n + 1 / runs)
     return abs(mean - row.score) <= reach
 
