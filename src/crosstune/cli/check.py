@@ -40,7 +40,7 @@ _MAX_TRUNCATED, _MAX_UNKNOWN = 0.05, 0.01  # shares of items and subwords above 
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """What was examined, with the findings."""
 
     data: str
@@ -72,7 +72,7 @@ class Report:
         return render_json(facts, self.findings)
 
 
-def examine(run: Run, tokenize: bool = False) -> Report:
+def examine(run: Run, tokenize: bool = False) -> CheckReport:
     """Return what is wrong with the run's data; `tokenize` measures the model's tokenizer on it.
 
     Splits that are null are not examined; of a faulty file the valid lines are.
@@ -112,7 +112,7 @@ def examine(run: Run, tokenize: bool = False) -> Report:
         for language, split in languages.items()
     }
     missing = [name for name in SPLITS if name not in splits]
-    return Report(
+    return CheckReport(
         data.name, counts, missing, partial, leakage, downgrade_allowed(findings, data.allowed)
     )
 

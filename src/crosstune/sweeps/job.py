@@ -14,7 +14,7 @@ from crosstune.errors import CrosstuneError, RunError
 from crosstune.files import atomic_write
 from crosstune.logs import log_to_terminal
 from crosstune.runs.record import read_record, utc_now, write_record
-from crosstune.sweeps.process_pool import JobResult, exit_with_parent
+from crosstune.sweeps.process_pool import JobResult, exit_with_pool
 from crosstune.training.lightning_module import LossStrategy
 from crosstune.training.prepare import prepare
 from crosstune.training.results import run_facts
@@ -69,7 +69,7 @@ def main(config: Path, target: Path, *died: str) -> int:
 
     With a third argument, record that the run died for that reason instead of training it.
     """
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_pool, daemon=True).start()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # set after the import of torch
     log_to_terminal()
     result = run_isolated(read_config(config), *died)

@@ -194,7 +194,7 @@ def find_gpus() -> list[str]:
     return gpus if visible is None else visible.split(",")[: len(gpus)]
 
 
-def exit_with_parent() -> None:
+def exit_with_pool() -> None:
     """Kill this process and its children as soon as the pool that started it is gone."""
     while os.read(0, 1):
         pass

@@ -104,7 +104,9 @@ class Tagging(Task):
         task = cls([], scheme, encoding or detect_scheme(r["tags"] for r in rows), train_as, crf)
         task.labels = sorted({tag for row in rows for tag in task.row_labels(row)})
         if scheme == "words":
-            task.vocabulary = sorted({w for row in rows for w in _join_words(row, row["tags"])})
+            task.vocabulary = sorted(
+                {word for row in rows for word in _words_from_tags(row, row["tags"])}
+            )
         return task
 
     @property
@@ -237,7 +239,7 @@ class Tagging(Task):
             gold = row["tags"]
             predicted = convert_scheme(tags, self.encoding) if self.train_as else tags
             if self.scheme == "words":
-                gold, predicted = _join_words(row, gold), _join_words(row, predicted)
+                gold, predicted = _words_from_tags(row, gold), _words_from_tags(row, predicted)
             predictions.append(Prediction(item, row["id"], gold, predicted, score))
         return predictions
 
@@ -260,7 +262,7 @@ def _check_option(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ConfigError(f"data.task.{name}={value}. Allowed: {', '.join(allowed)}, null.")
 
 
-def _join_words(row: Row, tags: Sequence[str]) -> list[str]:
+def _words_from_tags(row: Row, tags: Sequence[str]) -> list[str]:
     """Return the words that tags make of the characters of a row."""
     spans = sorted((start, end) for _, start, end in read_spans(tags))
     return ["".join(row["words"][start:end]) for start, end in spans]

@@ -18,7 +18,7 @@ from crosstune.data.synthetic.grammar import (
     draw_opinion,
     draw_review,
     draw_verdict,
-    join_words,
+    join_sentence,
     load_grammar,
 )
 from crosstune.errors import ConfigError, suggest
@@ -107,7 +107,7 @@ def _draw_entities(grammar: Grammar, name: str) -> DrawRow:
 
     def draw(rng: random.Random, count: int) -> tuple[str, dict[str, Any]]:
         words, tags = draw_mention(rng, grammar, held_out)
-        return join_words(words, grammar), {"words": words, "tags": tags}
+        return join_sentence(words, grammar), {"words": words, "tags": tags}
 
     return draw
 
@@ -118,7 +118,7 @@ def _draw_text(grammar: Grammar, name: str) -> DrawRow:
     def draw(rng: random.Random, count: int) -> tuple[str, dict[str, Any]]:
         if rng.random() >= _OPINIONS:
             words, _ = draw_mention(rng, grammar, held_out)
-            text = join_words(words, grammar)
+            text = join_sentence(words, grammar)
             return text, {"text": text}
         polarity = rng.choice(list(LABELS))
         if rng.random() < _REVIEWS:

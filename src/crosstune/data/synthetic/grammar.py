@@ -173,7 +173,7 @@ def draw_mention(
     return words, tags
 
 
-def join_words(words: list[str], grammar: Grammar) -> str:
+def join_sentence(words: list[str], grammar: Grammar) -> str:
     """Join words into a sentence, without a space before punctuation."""
     text = (" " if grammar.spaced else "").join(words)
     return re.sub(r" ([,.;:?!])", r"\1", text)
