@@ -1,4 +1,4 @@
-"""Each command of the table of tasks in README, on the real text it names, but for two steps."""
+"""Each command of `docs/tasks.md`, on the real text it names, but for two steps."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from crosstune.cli.main import main
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 CELLS = re.findall(
-    r"^\| ([^|]+) \| (\w+) \| (`data=.+`) \|$", (ROOT / "README.md").read_text(), re.M
+    r"^\| ([^|]+) \| (\w+) \| (`data=.+`) \|$", (ROOT / "docs" / "tasks.md").read_text(), re.M
 )
 # one command, or several of which the later ones read what the earlier ones left in outputs/
 ROWS = [(task, language, re.findall("`([^`]+)`", cell)) for task, language, cell in CELLS]
