@@ -60,7 +60,7 @@ class FusedLauncher(Launcher):
         """Train all runs and return their results."""
         with defer_garbage_collection():
             from crosstune.sweeps.fused.group_trainer import GroupTrainer
-            from crosstune.sweeps.job import run_isolated
+            from crosstune.sweeps.job import run_and_catch
 
         results: dict[int, JobResult] = {}
 
@@ -77,5 +77,5 @@ class FusedLauncher(Launcher):
             GroupTrainer({number: runs[number] for number in group}, add_result).train()
         for number in groups.alone:
             on_start(number)
-            add_result(number, run_isolated(runs[number]))
+            add_result(number, run_and_catch(runs[number]))
         return results

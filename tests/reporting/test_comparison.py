@@ -11,7 +11,7 @@ from scipy import stats
 
 from crosstune.errors import ConfigError
 from crosstune.reporting.comparison import (
-    Candidate,
+    ArmScores,
     Comparison,
     build_differences,
     compare_cells,
@@ -248,7 +248,7 @@ def claims_of(seed, shift, arms=4, seeds=10):
     for number in range(arms + 1):
         scores = [draw.gauss(0.8 + shift * (number > 0), 0.01) for _ in range(seeds)]
         method = f"arm{number}" if number else "full"
-        candidates.append(Candidate("group", method, method, dict(enumerate(scores))))
+        candidates.append(ArmScores("group", method, method, dict(enumerate(scores))))
     return [cell.claimed for cell in compare_cells(candidates, Comparison())[1:]]
 
 
@@ -275,7 +275,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
     for seed in range(2000):
         draw = random.Random(seed)  # noqa: S311 - draws cases, keeps no secret
         scores = dict(enumerate(draw.gauss(0.8, 0.01) for _ in range(5)))
-        (cell,) = compare_cells([Candidate("group", "full", "full", scores)], Comparison())
+        (cell,) = compare_cells([ArmScores("group", "full", "full", scores)], Comparison())
         held += cell.low <= 0.8 <= cell.high
     assert abs(held / 2000 - 0.95) < 3 * math.sqrt(0.05 * 0.95 / 2000)
 

@@ -18,8 +18,8 @@ from hydra.errors import MissingConfigException
 from crosstune.config.compose import compose_run, explain_compose_error
 from crosstune.errors import ConfigError
 from crosstune.runs.locks import hold_run_lock
-from crosstune.sweeps.job import read_headline
 from crosstune.training.prepare import prepare
+from crosstune.training.results import read_headline
 from tests.tiny import tiny_overrides, tiny_run
 
 SLURM = shutil.which("sinfo") and not subprocess.run(["sinfo"], capture_output=True).returncode

@@ -143,7 +143,7 @@ def test_a_run_on_languages_in_turn_goes_on_in_its_stage(
 def test_a_killed_run_leaves_no_record(tmp_path: Path) -> None:
     killed(tmp_path, 7)
     assert not list(tmp_path.rglob("record.json"))
-    assert list(tmp_path.rglob(checkpoints.FILE))
+    assert list(tmp_path.rglob(checkpoints.CHECKPOINT_FILE))
 
 
 def test_a_finished_run_keeps_no_checkpoint(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_finished_run_keeps_no_checkpoint(tmp_path: Path) -> None:
 
 def test_a_checkpoint_holds_what_is_trained_and_not_the_base(tmp_path: Path) -> None:
     killed(tmp_path, 7, "method=lora")
-    (path,) = tmp_path.rglob(checkpoints.FILE)
+    (path,) = tmp_path.rglob(checkpoints.CHECKPOINT_FILE)
     with checkpoints.safe_open(path, "pt") as file:
         weights = [name for name in file.keys() if name.startswith("/weights/")]  # noqa: SIM118
     assert weights
@@ -173,7 +173,7 @@ def test_a_checkpoint_of_other_versions_is_not_gone_on_from(
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path: Path, whole: Any) -> None:
     killed(tmp_path, 7)
-    (path,) = tmp_path.rglob(checkpoints.FILE)
+    (path,) = tmp_path.rglob(checkpoints.CHECKPOINT_FILE)
     path.write_bytes(path.read_bytes()[:1000])
     assert resumed(tmp_path) == whole()
 

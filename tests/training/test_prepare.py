@@ -10,7 +10,7 @@ from crosstune.config.schema import Data, TaskType
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 from crosstune.training import prepare as preparation
-from crosstune.training.prepare import Checks, choose_rows, prepare, prepare_rank
+from crosstune.training.prepare import PrepareFindings, choose_rows, prepare, prepare_rank
 from tests.tiny import tiny_run
 
 DATA = Data("d", TaskType.classification, "es", {}, "", "", "")
@@ -77,7 +77,7 @@ def test_a_rank_gets_what_the_run_prepared_without_checking_it_again(tmp_path, m
     prepared = prepare(tiny_run(tmp_path, "classification", *words))
     for check in ("compute_run_id", "count_leakage", "find_unseen", "find_faults"):
         monkeypatch.setattr(preparation, check, None)
-    checks = Checks(*json.loads(json.dumps(prepared.checks)))
+    checks = PrepareFindings(*json.loads(json.dumps(prepared.checks)))
     again = prepare_rank(prepared.run, checks)
     assert again == prepared
     assert again.folder == prepared.folder

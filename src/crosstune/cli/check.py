@@ -32,7 +32,7 @@ from crosstune.data.readers.tables import is_jsonl
 from crosstune.data.splits import SPLITS, ReaderArguments, Split, Splits, iterate_sources
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.models.load import load_tokenizer
-from crosstune.runs.fingerprint import resolve_model
+from crosstune.runs.resolve import resolve_model
 from crosstune.tasks import TASKS, Task
 
 _MAX_PASSES = 20  # readings of a faulty file, each without the lines that the last one refused

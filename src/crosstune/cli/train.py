@@ -58,8 +58,10 @@ class JobRunner:
             run = to_run(config, HydraConfig.get().overrides.task)
             with defer_garbage_collection() if self.count == 1 else nullcontext():
                 # imports torch, which neither a refused configuration nor `--cfg job` needs
-                from crosstune.sweeps.job import run_job
-            folder, headline = run_job(run)
+                from crosstune.training.results import read_headline
+                from crosstune.training.train import train as train_run
+            folder = train_run(run)
+            headline = read_headline(folder)
         except CrosstuneError as error:
             self._handle(error, HydraConfig.get())
             return None

@@ -1,8 +1,9 @@
 """The typed configuration: every option of ours is declared here once.
 
 Hydra composes `conf/` against these dataclasses, so an unknown key, a wrong type or a missing value
-is refused before data or weights load. Options of other libraries (`_target_` nodes) are typed
-`dict` and checked against the signatures of their targets by `config/instantiate.py`.
+is refused before data or weights load. Each option says whether it can change a result, and so
+belongs to the run id. Options of other libraries (`_target_` nodes) are typed `dict`;
+`config/instantiate.py` checks them against the signatures of their targets.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ class Option:
     changes_result: bool = True  # False: two runs that differ in it alone are the same run
     is_path: bool = False  # the content at the path can change the result, the path cannot
     minimum: float | None = None
-    above: float | None = None  # exclusive minimum
+    exclusive_minimum: float | None = None
     maximum: float | None = None
     allowed: tuple[str, ...] = ()
     added_later: bool = False  # than run ids; at its default a run does what it did before
@@ -151,7 +152,7 @@ class Data:
     root: str | None = option(None, "folder of a data set's files", is_path=True)
     in_turn: bool = option(False, "train on one language after another (continual learning)")
     sampling_temperature: float = option(
-        1.0, "languages with n rows are sampled with p ∝ n^(1/T)", above=0
+        1.0, "languages with n rows are sampled with p ∝ n^(1/T)", exclusive_minimum=0
     )
     languages: dict[str, str] | None = option(
         None, "language code -> the reader's name for that language"

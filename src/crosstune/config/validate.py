@@ -40,8 +40,8 @@ def check_values(run: Run) -> None:
 def _check_bounds(key: str, value: Any, facts: Option) -> None:
     if facts.minimum is not None and not facts.minimum <= value < math.inf:
         raise ConfigError(f"{key}={value}: must be at least {facts.minimum} and finite.")
-    if facts.above is not None and not facts.above < value:
-        raise ConfigError(f"{key}={value}: must be above {facts.above}.")
+    if facts.exclusive_minimum is not None and not facts.exclusive_minimum < value:
+        raise ConfigError(f"{key}={value}: must be above {facts.exclusive_minimum}.")
     if facts.maximum is not None and value > facts.maximum:
         raise ConfigError(f"{key}={value}: must be at most {facts.maximum}.")
     if facts.allowed and value not in facts.allowed:

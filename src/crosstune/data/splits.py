@@ -1,7 +1,7 @@
-"""The splits of a data set: rows in canonical columns, read in each of the languages.
+"""Read the train, validation and test splits of a data set, each in its languages.
 
-Imports nothing heavy, so that planning a study and checking its data start at once. The readers
-report faults within one file; what must hold between splits is checked here.
+Also finds rows that do not fit the task and labels that never occur in train. Leakage between
+splits is found by `data/quality/duplicates.py`. Imports nothing heavy.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -26,8 +26,9 @@ from crosstune.logs import silence_libraries
 from crosstune.methods.madx import list_language_adapters, load_language_adapters
 from crosstune.methods.prompts import install_prompt_hooks
 from crosstune.models.load import digest_tokenizer, load_model, load_tokenizer
-from crosstune.runs.fingerprint import digest_weights, resolve_model
+from crosstune.runs.fingerprint import digest_weights
 from crosstune.runs.record import read_record
+from crosstune.runs.resolve import resolve_model
 from crosstune.tasks import TASK_CLASSES, Task
 from crosstune.training.artifacts import TASK, model_in_folder
 

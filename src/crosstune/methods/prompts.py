@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from crosstune.errors import ConfigError
 from crosstune.methods.tuning_method import TuningMethod
-from crosstune.models.architectures import types_with
+from crosstune.models.architectures import list_types_supporting
 
 
 class PromptMethod(TuningMethod):
@@ -77,7 +77,7 @@ def _check_prefix(model: PreTrainedModel, length: int) -> None:
         if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
             raise ConfigError(
                 f"prefix tuning on {model_type}: its attention takes no keys and values beside its "
-                f"own. Allowed: {', '.join(types_with('encoder_takes_prefix'))}, and "
+                f"own. Allowed: {', '.join(list_types_supporting('encoder_takes_prefix'))}, and "
                 "encoder-decoders; or method=prompt_tuning or p_tuning."
             )
         return

@@ -1,7 +1,8 @@
-"""The one table of model types: where the parts of a transformers model are, and what it allows.
+"""The table of supported model types.
 
-A new model type is one row in `ARCHITECTURES`. Which of these parts a tuning method adapts stands
-in the method's YAML; nothing here knows a method.
+It names the modules of attention, feed-forward and norm layers, and what each type supports. To
+support a new type, add an entry to `ARCHITECTURES`. `choose_targets` turns `method.targets` into
+peft's `target_modules`.
 """
 
 import re
@@ -37,7 +38,7 @@ class Architecture(NamedTuple):
     # path, below the encoder, of a stack whose layers take hidden states and a mask alone, and know
     # neither order nor distance: they can do without padding, and their outputs can be cached
     layer_stack: str | None = None
-    vmappable: bool = False  # takes a 4-D mask as it is, and branches on no tensor's value
+    supports_vmap: bool = False  # takes a 4-D mask as it is, and branches on no tensor's value
 
 
 BERT = Architecture(
@@ -53,7 +54,7 @@ BERT = Architecture(
     block_norm=r"output\.LayerNorm",
     encoder_takes_prefix=True,
     layer_stack="encoder",
-    vmappable=True,
+    supports_vmap=True,
 )
 ROBERTA = BERT._replace(positions_after_padding=True)
 DEBERTA = BERT._replace(
@@ -62,7 +63,7 @@ DEBERTA = BERT._replace(
     value=r"attention\.self\.value_proj",
     encoder_takes_prefix=False,
     layer_stack=None,
-    vmappable=False,
+    supports_vmap=False,
 )
 DISTILBERT = Architecture(
     layer=r"transformer\.layer\.\d+",
@@ -158,7 +159,7 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
-def types_with(fact: str) -> list[str]:
+def list_types_supporting(fact: str) -> list[str]:
     """Return the model types whose row has a true `fact`, by name."""
     return sorted(name for name, row in ARCHITECTURES.items() if getattr(row, fact))
 

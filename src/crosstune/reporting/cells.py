@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ABSENT = "–"  # in place of a number that was not measured
+NOT_MEASURED = "–"  # in place of a number that was not measured
 UNSCORED = ("failed", "diverged", "unfinished", "unreadable", "missing")  # statuses without score
 
 
@@ -181,7 +181,7 @@ def render_scores(scores: SeedScores, unscored: Mapping[str, int] | None = None)
     """
     if not scores.n:
         counts = (unscored or {}).items()
-        return ", ".join(f"{name} ({count})" for name, count in counts if count) or ABSENT
+        return ", ".join(f"{name} ({count})" for name, count in counts if count) or NOT_MEASURED
     spread = "" if math.isnan(scores.std) else f" ± {100 * scores.std:.1f}"
     seeds = f"{scores.n} of {scores.planned}" if scores.n < scores.planned else str(scores.n)
     return f"{100 * scores.mean:.1f}{spread} ({seeds})"

@@ -1,6 +1,6 @@
-"""Each cell's interval, and its difference to the baseline seed by seed; the table of differences.
+"""The confidence interval of each cell, and its paired difference to the baseline.
 
-The cells of one table are one family of tests. The statistics are those of `statistics.py`.
+All differences of a table are corrected together (Holm). The statistics are in `statistics.py`.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from crosstune.errors import ConfigError
-from crosstune.reporting.cells import ABSENT, Compared, Table
+from crosstune.reporting.cells import NOT_MEASURED, Compared, Table
 from crosstune.reporting.statistics import (
     Estimate,
     SignificanceRule,
@@ -57,7 +57,7 @@ def read_comparison(baseline: str, to_print: str, to_claim: str) -> Comparison:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ArmScores:
     """Scores by seed to compare with the baseline of the same `group`.
 
     A group is the cells of one column, model and set of conditions.
@@ -69,7 +69,7 @@ class Candidate:
     scores: Mapping[int, float]
 
 
-def compare_cells(candidates: Sequence[Candidate], comparison: Comparison) -> list[Compared]:
+def compare_cells(candidates: Sequence[ArmScores], comparison: Comparison) -> list[Compared]:
     """Return each cell's interval and difference; all differences are one family of tests.
 
     The baseline of a cell is the only arm in its group with the name or method of
@@ -101,7 +101,7 @@ def _get_interval(interval: Estimate, printed: bool, prefix: str = "") -> dict[s
     return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _find_baselines(candidates: Iterable[Candidate], name: str) -> dict[Hashable, Candidate]:
+def _find_baselines(candidates: Iterable[ArmScores], name: str) -> dict[Hashable, ArmScores]:
     matches = defaultdict(list)
     for candidate in candidates:
         if name in (candidate.method, candidate.arm):
@@ -160,7 +160,7 @@ def build_differences(table: Table, comparison: Comparison) -> Table | None:
     rows = sorted({cell.row for cell in compared})
     row_of = {row: index for index, row in enumerate(rows)}
     cells = tuple(replace(cell, row=row_of[cell.row]) for cell in compared)
-    lines = [[table.rows[row][0], *[ABSENT] * len(table.columns)] for row in rows]
+    lines = [[table.rows[row][0], *[NOT_MEASURED] * len(table.columns)] for row in rows]
     for cell in cells:
         lines[cell.row][1 + cell.column] = render_difference(cell)
     groups = (

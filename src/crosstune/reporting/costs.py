@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from crosstune.reporting.cells import ABSENT, Cell, Table
+from crosstune.reporting.cells import NOT_MEASURED, Cell, Table
 from crosstune.reporting.records import COSTS
 from crosstune.reporting.render import drop_points, render_csv
 
@@ -23,7 +23,7 @@ def render_cost(name: str, value: float) -> str:
     '0.0086'
     """
     if math.isnan(value):
-        return ABSENT
+        return NOT_MEASURED
     if name.endswith(("_parameters", "_flops_per_token")):
         return f"{value:,.0f}"
     shown = value / 2**20 if name.endswith("_bytes") else value
@@ -75,7 +75,7 @@ def build_costs(table: Table) -> Table:
             "Operations (FLOPs) are those of matrix products, measured on one batch, "
             "its padding included; training is forward and backward.",
             "Peak memory on a GPU is that of the device's tensors, on a CPU the resident set of "
-            f"the whole process, libraries among it. {ABSENT} was not measured.",
+            f"the whole process, libraries among it. {NOT_MEASURED} was not measured.",
         ),
         numbers=tuple(drop_points(arms[row] | means[row]) for row in sorted(arms)),
         flags=table.flags,

@@ -29,7 +29,7 @@ from crosstune.reporting.html.page import Content, render_page
 from crosstune.reporting.html.provenance import read_commands
 from crosstune.reporting.item_bootstrap import add_item_intervals
 from crosstune.reporting.published.compare_table import build_replication, render_replication
-from crosstune.reporting.published.layout import Target
+from crosstune.reporting.published.layout import ReplicationTable
 from crosstune.reporting.records import Records, list_runs, read_records, to_frame
 from crosstune.reporting.render import render_latex, render_markdown
 from crosstune.reporting.tables import build_table, render_cells
@@ -68,7 +68,7 @@ class ReportOptions:
     """The comparison of a report, and the published table to fill, if any."""
 
     comparison: Comparison = field(default_factory=Comparison)
-    target: Target | None = None
+    target: ReplicationTable | None = None
 
 
 def write_report(

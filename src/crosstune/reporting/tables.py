@@ -10,11 +10,11 @@ import pandas as pd
 
 from crosstune.reporting.aggregate import ARM, list_validation, summarise_scores
 from crosstune.reporting.arms import name_plan
-from crosstune.reporting.cells import ABSENT, UNSCORED, Cell, ScoreSummary, Table
+from crosstune.reporting.cells import NOT_MEASURED, UNSCORED, Cell, ScoreSummary, Table
 from crosstune.reporting.comparison import (
     COMPARED_COLUMNS,
     MARK,
-    Candidate,
+    ArmScores,
     Comparison,
     compare_cells,
     explain_mark,
@@ -62,7 +62,7 @@ def build_table(
     }
     positions = {key: i for keys in (rows, columns) for i, key in enumerate(keys)}
     cells = _make_cells(summaries, positions, group_of, list_validation(frame), comparison)
-    grid = [[ABSENT] * len(columns) for _ in rows]
+    grid = [[NOT_MEASURED] * len(columns) for _ in rows]
     for cell in cells:
         grid[cell.row][cell.column] = cell.text + (MARK if cell.claimed else "")
     costs = average_costs(cells, _SHOWN_COSTS)
@@ -98,7 +98,7 @@ def _make_cells(
     conditions = [group_of.get(_row_of(summary), "") for summary in summaries]
     compared = compare_cells(
         [
-            Candidate(
+            ArmScores(
                 (_column_of(summary), summary.model, name),
                 summary.method,
                 summary.arm,
@@ -186,7 +186,7 @@ def _list_notes(frame: pd.DataFrame, records: Records, labels: Mapping[Row, str]
     )
     yield (
         "Costs are means over the finished runs of a data set, then over data sets. "
-        f"{ABSENT} was not measured."
+        f"{NOT_MEASURED} was not measured."
     )
     yield from _list_unscored(runs, labels)
     if any(run["arm"].endswith(" [?]") or run["dataset"].endswith("#?") for run in runs):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from crosstune.reporting.cells import ABSENT, Cell, SeedScores, Table, render_scores
+from crosstune.reporting.cells import NOT_MEASURED, Cell, SeedScores, Table, render_scores
 from crosstune.reporting.render import render_csv
 
 _MEASURES = {
@@ -68,7 +68,9 @@ def build_transfer(table: Table) -> Table | None:
     for (dataset, metric, row, train), cells in rows.items():
         measures = _measure_seeds(cells, train)
         names = [f"{dataset} {metric}"] * (len(tested) > 1) + [table.rows[row][0], train]
-        texts = [cells[language].text if language in cells else ABSENT for language in languages]
+        texts = [
+            cells[language].text if language in cells else NOT_MEASURED for language in languages
+        ]
         lines.append((" · ".join(names), *texts, *map(render_scores, measures.values())))
         arm = {key: getattr(next(iter(cells.values())), key) for key in _ROW}
         numbers += [

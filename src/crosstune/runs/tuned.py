@@ -1,8 +1,7 @@
-"""The learning rates that `crosstune tune` tries for each arm, and the file of its choices.
+"""Learning rates chosen by `crosstune tune`, stored in `chosen.json`.
 
-A search writes `outputs/<experiment>.tuning/chosen.json`, from which a run with `tuned=true` takes
-the values of its arm. An arm is everything about a run but its seed, its test data and the values
-searched for. Imports nothing heavy, so that a study is planned quickly.
+One rate is chosen for each arm: a configuration without its seed, test data and learning rate.
+`apply_tuned` sets the chosen values on a run with `tuned=true`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One run of a sweep, and the entry point of a child process of the pool."""
+"""One run of a sweep whose failure is a result too, and the entry point of the pool's workers."""
 
 import json
 import os
@@ -14,27 +14,11 @@ from crosstune.errors import CrosstuneError, RunError
 from crosstune.files import atomic_write
 from crosstune.logs import log_to_terminal
 from crosstune.runs.record import read_record, utc_now, write_record
-from crosstune.sweeps.process_pool import JobResult, exit_with_pool
+from crosstune.sweeps.process_pool import JobResult, kill_when_pool_exits
 from crosstune.training.lightning_module import LossStrategy
 from crosstune.training.prepare import prepare
-from crosstune.training.results import run_facts
+from crosstune.training.results import read_headline, run_facts
 from crosstune.training.train import train
-
-
-def read_headline(folder: Path) -> float:
-    """Read a run's score: the mean headline metric on validation over the training languages."""
-    record = read_record(folder / "record.json")
-    scores = record["scores"]["validation"]
-    data = record["config"]["data"]
-    languages = [data["language"], *data["further_languages"]]
-    metric = record["headline"]["metric"]
-    return sum(float(scores[language][metric]) for language in languages) / len(languages)
-
-
-def run_job(run: Run, loss_strategy: LossStrategy | None = None) -> tuple[Path, float]:
-    """Train a run unless it is finished already; return its folder and its score."""
-    folder = train(run, loss_strategy)
-    return folder, read_headline(folder)
 
 
 def record_crash(run: Run, reason: str) -> None:
@@ -47,16 +31,16 @@ def record_crash(run: Run, reason: str) -> None:
     write_record(prepared.folder, {**facts, "status": "failed", "error": reason})
 
 
-def run_isolated(
-    run: Run, died: str = "", *, loss_strategy: LossStrategy | None = None
+def run_and_catch(
+    run: Run, crash_reason: str = "", *, loss_strategy: LossStrategy | None = None
 ) -> JobResult:
-    """Train the run, or record that it `died`; a failure is a result too."""
+    """Train the run, or record that it crashed; a failure is a result too."""
     try:
-        if died:
-            record_crash(run, died)
-            raise RunError(died)
-        folder, headline = run_job(run, loss_strategy)
-        return JobResult(str(folder), headline)
+        if crash_reason:
+            record_crash(run, crash_reason)
+            raise RunError(crash_reason)
+        folder = train(run, loss_strategy)
+        return JobResult(str(folder), read_headline(folder))
     except CrosstuneError as error:
         return JobResult(error=str(error), exit_code=error.exit_code)
     except Exception as error:  # any failure is a result of the sweep
@@ -64,15 +48,15 @@ def run_isolated(
         return JobResult(error=f"{type(error).__name__}: {error}", exit_code=1)
 
 
-def main(config: Path, target: Path, *died: str) -> int:
+def main(config: Path, target: Path, *crash_reason: str) -> int:
     """Train the run of a configuration file, write its result as JSON, return the exit code.
 
     With a third argument, record that the run died for that reason instead of training it.
     """
-    threading.Thread(target=exit_with_pool, daemon=True).start()
+    threading.Thread(target=kill_when_pool_exits, daemon=True).start()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # set after the import of torch
     log_to_terminal()
-    result = run_isolated(read_config(config), *died)
+    result = run_and_catch(read_config(config), *crash_reason)
     with atomic_write(target) as partial:
         partial.write_text(json.dumps(result._asdict()), "utf-8")
     return result.exit_code

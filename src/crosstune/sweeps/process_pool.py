@@ -1,8 +1,7 @@
-"""A process pool for the runs of a sweep: each process has its share of cores and GPUs.
+"""Runs the jobs of a sweep in worker processes, and divides CPU cores and GPUs between them.
 
-A child process reads its run from a configuration file and writes its result to another (`job.py`).
-All children are forked from one server that has imported the libraries. A run that fails or dies
-does not affect the others; no child outlives this process. Knows nothing of Hydra and of training.
+Workers are forked from a server that has already imported torch. A failed run does not stop the
+others, and workers are killed when this process dies.
 """
 
 import gc
@@ -194,7 +193,7 @@ def find_gpus() -> list[str]:
     return gpus if visible is None else visible.split(",")[: len(gpus)]
 
 
-def exit_with_pool() -> None:
+def kill_when_pool_exits() -> None:
     """Kill this process and its children as soon as the pool that started it is gone."""
     while os.read(0, 1):
         pass

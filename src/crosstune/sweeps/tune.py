@@ -1,7 +1,7 @@
-"""`crosstune tune`: a search of equal budget for every arm of a study, on validation alone.
+"""Searches the learning rate of each arm of a study, with the same number of trials for all.
 
-The trials are runs of the study `<experiment>.tuning`, trained one after another, so that finished
-ones are skipped; the choices are what `tuned=true` reads. The test data is never opened.
+Trials are runs of the study `<experiment>.tuning`; finished ones are skipped. The best value on
+validation is saved for `tuned=true`; test data is not read.
 """
 
 import logging
@@ -14,7 +14,7 @@ from crosstune.config.compose import compose_run
 from crosstune.config.schema import Run
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, CrosstuneError
-from crosstune.runs.fingerprint import resolve_defaults
+from crosstune.runs.resolve import resolve_defaults
 from crosstune.runs.tuned import (
     Choice,
     arm_key,
@@ -24,7 +24,7 @@ from crosstune.runs.tuned import (
     tuned_file,
     write_choices,
 )
-from crosstune.sweeps.job import read_headline
+from crosstune.training.results import read_headline
 from crosstune.training.train import train
 
 log = logging.getLogger(__name__)
@@ -53,18 +53,18 @@ def tune(jobs: Sequence[Sequence[str]], trials: int) -> tuple[Path, list[Choice]
 
 
 def _search(run: Run, trials: int) -> Choice:
-    untested = replace(
+    without_test = replace(
         run,
         experiment=f"{run.experiment}.tuning",
         tuned=False,
         data=replace(run.data, test=None),
     )
-    arm = arm_key(run, read_data(untested))
+    arm = arm_key(run, read_data(without_test))
     results: list[dict[str, Any]] = []
     for values in make_trials(run, trials):
         trial: dict[str, Any] = {"values": values}
         try:
-            folder = train(override_values(untested, values))
+            folder = train(override_values(without_test, values))
             trial |= {"run_id": folder.name, "validation": read_headline(folder)}
         except ConfigError:
             raise

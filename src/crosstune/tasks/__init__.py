@@ -1,7 +1,7 @@
 """Task types: the head, encoding, decoding and metrics of each, one file a task type.
 
-To add one, add its file here, a member of `TaskType` and an entry of `TASKS`. Nothing outside this
-package branches on the task type.
+To add one, add its file here, a member of `TaskType` and an entry of `TASKS`. Training and its
+LightningModule do not branch on the task type.
 """
 
 from typing import Any

@@ -24,7 +24,7 @@ from crosstune.tasks.sequence_classification import (
 )
 from crosstune.tasks.task import Batch, Predictions, Result, Row, Rows, Task, Tokenizer
 from crosstune.tasks.verbalizers import (
-    ABSENT,
+    PADDING,
     PromptTemplate,
     Words,
     check_patterns,
@@ -151,7 +151,7 @@ class Cloze(OneWindow, Task):
         batch = _vary_masks(ids, extra["mask_columns"][chosen], extra["words"][language], tokenizer)
         batch["labels"] = torch.from_numpy(encoded.labels[chosen])
         if self.calibrate:
-            ids = [row[row != ABSENT] for row in extra["content_free"]]
+            ids = [row[row != PADDING] for row in extra["content_free"]]
             words = extra["words"].repeat(CONTENT_FREE, axis=0)
             free = _vary_masks(ids, extra["content_free_mask_columns"], words, tokenizer)
             if "token_type_ids" not in tokenizer.model_input_names:
@@ -185,7 +185,7 @@ class Cloze(OneWindow, Task):
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Return arrays as one, padded with ABSENT to the longest in each dimension."""
     shape = np.max([array.shape for array in arrays], axis=0)
-    stacked = np.full((len(arrays), *shape), ABSENT, np.int64)
+    stacked = np.full((len(arrays), *shape), PADDING, np.int64)
     for number, array in enumerate(arrays):
         stacked[number][tuple(map(slice, array.shape))] = array
     return stacked
@@ -195,7 +195,7 @@ def _vary_masks(
     windows: Sequence[np.ndarray], mask_columns: np.ndarray, words: np.ndarray, tokenizer: Tokenizer
 ) -> Batch:
     """Return each window, which has most masks, with each number of masks that words need."""
-    sizes = (words != ABSENT).sum(-1)
+    sizes = (words != PADDING).sum(-1)
     counts = np.unique(sizes[sizes > 0])
     most = words.shape[-1]
     ids: list[Any] = [
@@ -225,7 +225,7 @@ def _score_labels(model: Any, batch: Batch) -> torch.Tensor:
     order = torch.arange(words.shape[-1], device=columns.device)
     masks = (variants.view(len(columns), -1, 1), (columns[:, None] + order)[:, None])
     log_p = _compute_logits(model, batch["inputs"], masks).float().log_softmax(-1)  # (B, V, M, all)
-    present = words != ABSENT
+    present = words != PADDING
     rows = variants[: len(columns)].view(-1, 1, 1, 1)
     each = log_p[rows, batch["variants"][..., None], order, words.clamp(min=0)]  # (B, C, K, M)
     means = each.masked_fill(~present, 0).sum(-1) / present.sum(-1).clamp(min=1)

@@ -1,6 +1,6 @@
 """Relation classification: the directed relation between two marked entities of a text.
 
-Both are marked in the text by signs that every vocabulary has, so no embedding is new (Zhou & Chen
+Both are enclosed in "@" and "#", which every vocabulary has, so no embedding is added (Zhou & Chen
 2022, https://aclanthology.org/2022.aacl-short.21, after https://aclanthology.org/P19-1279).
 """
 

@@ -1,6 +1,7 @@
-"""Patterns with gaps, and the words that verbalize labels: checked as options, and tokenized.
+"""Prompt templates with placeholders such as `{text}` and `{mask}`, and verbalizers.
 
-A text never passes through a pattern as a string, so a "{mask}" or "[MASK]" in it stays text.
+A verbalizer holds the words that stand for each label. Input text is inserted as token ids, so a
+literal "{mask}" or "[MASK]" in it has no special meaning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from crosstune.languages import check_language
 from crosstune.tasks.subwords import find_special_tokens
 
 ANCHORS = ("。", ".", "a", "好")  # no tokenizer joins all of them with what follows
-ABSENT = -1  # no sub-word: a label has fewer words, or a word fewer sub-words
+PADDING = -1  # no sub-word: a label has fewer words, or a word fewer sub-words
 Words = dict[str, dict[str, list[str]]]  # language -> label -> words
 
 
@@ -210,7 +211,7 @@ class PromptTemplate:
                     f"{fault}. Choose another word."
                 )
         most = max(len(words[label]) for label in labels)
-        table = np.full((len(labels), most, max(map(len, encoded.values()))), ABSENT, np.int64)
+        table = np.full((len(labels), most, max(map(len, encoded.values()))), PADDING, np.int64)
         for cell, ids in encoded.items():
             table[cell][: len(ids)] = ids
         return table

@@ -26,7 +26,7 @@ class BestWeights(pl.Callback):
         self.monitor = monitor
         self.score = -math.inf
         self.step = -1  # of the best validation
-        self.seen = -1  # step of the last validation
+        self.last_validation_step = -1
         self.results: dict[str, EvaluationResult] = {}  # language -> of the best validation
         self.in_checkpoint: Path | None = None  # the weights that the last checkpoint needs
 
@@ -38,7 +38,12 @@ class BestWeights(pl.Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         results = {language: asdict(result) for language, result in self.results.items()}
-        return {"score": self.score, "step": self.step, "seen": self.seen, "results": results}
+        return {
+            "score": self.score,
+            "step": self.step,
+            "last_validation_step": self.last_validation_step,
+            "results": results,
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -51,7 +56,7 @@ class BestWeights(pl.Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.seen = trainer.global_step
+        self.last_validation_step = trainer.global_step
         score = float(trainer.callback_metrics[self.monitor])
         if score <= self.score:
             return

@@ -37,7 +37,7 @@ from crosstune.training.callbacks import (
 from crosstune.training.results import StageResult
 
 FORMAT = 3
-FILE, METRICS = "checkpoint.safetensors", "metrics.jsonl"
+CHECKPOINT_FILE, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 TENSOR = "tensor in this file"  # key of a tensor's name in the JSON
 MAX_TIME_SHARE = 0.05  # of the training time, for the checkpoints between epochs
 log = logging.getLogger(__name__)
@@ -58,11 +58,13 @@ def restore_folder(folder: Path) -> bool:
 
     A run resumes only with the package versions that wrote the checkpoint.
     """
-    state = read_checkpoint(folder / FILE)
+    state = read_checkpoint(folder / CHECKPOINT_FILE)
     if state is None:
         return False
-    if state["made_by"] != writer_versions():
-        log.warning("%s: written by other versions, so the run starts anew", folder / FILE)
+    if state.get("versions") != writer_versions():
+        log.warning(
+            "%s: written by other versions, so the run starts anew", folder / CHECKPOINT_FILE
+        )
         return False
     metrics, best = folder / METRICS, state["callbacks"]["BestWeights"]["step"]
     best_lost = best >= 0 and not best_weights_file(folder, best).is_file()
@@ -75,7 +77,7 @@ def restore_folder(folder: Path) -> bool:
 
 def remove_checkpoint(folder: Path) -> None:
     """Remove the files that only a resumed run needs."""
-    for path in (folder / FILE, *folder.glob(best_weights_file(folder, "*").name)):
+    for path in (folder / CHECKPOINT_FILE, *folder.glob(best_weights_file(folder, "*").name)):
         path.unlink(missing_ok=True)
 
 
@@ -102,7 +104,7 @@ class ResumeCheckpoint(pl.Callback):
     """
 
     def __init__(self, folder: Path, run: Run, method: TuningMethod):
-        self.folder, self.path, self.method = folder, folder / FILE, method
+        self.folder, self.path, self.method = folder, folder / CHECKPOINT_FILE, method
         self.seed, self.seconds = run.seed, run.trainer.checkpoint_every_seconds
         self.accumulate = run.trainer.accumulate_grad_batches
         self.stages: list[StageResult] = []
@@ -160,7 +162,7 @@ class ResumeCheckpoint(pl.Callback):
         started = time.monotonic()
         callbacks = {type(c).__name__: c for c in _callbacks(trainer) if c.state_dict()}
         state: dict[str, Any] = {
-            "made_by": writer_versions(),
+            "versions": writer_versions(),
             "position": position,
             "stages": [asdict(stage) for stage in self.stages],
             "method_shape": self.method.shape(),

@@ -60,7 +60,7 @@ class FineTuningData(pl.LightningDataModule):
         super().__init__()
         self.task, self.tokenizer, self.data = task, tokenizer, data
         self.seed, self.cache = seed, cache  # the seed decides training order and masks
-        self.whole = False  # never split training batches: the model skips padding itself
+        self.keeps_batches_whole = False  # the model skips padding itself
         train = splits["train"]
         stages = {
             "+".join(stage): merge_languages({language: train[language] for language in stage})
@@ -114,7 +114,7 @@ class FineTuningData(pl.LightningDataModule):
             sampler = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, **options)
         else:
             sampler = TrainingSampler(len(encoded), self.data.batch_size, **options)
-        cost = None if self.whole else PART_COSTS[trainer.strategy.root_device.type]
+        cost = None if self.keeps_batches_whole else PART_COSTS[trainer.strategy.root_device.type]
         batches = SplitBatchDataset(encoded, self.task, self.tokenizer, self.seed, cost)
         return self._loader(batches, sampler)
 
@@ -126,14 +126,14 @@ class FineTuningData(pl.LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[Any]]:
         return self._evaluation_loaders("test")
 
-    def once(self) -> Iterator[dict[str, Any]]:
+    def iterate_train_and_validation(self) -> Iterator[dict[str, Any]]:
         """Yield all windows of the stage's training and validation, in evaluation's order."""
         for encoded in self._seen():
             batches = BatchDataset(encoded, self.task, self.tokenizer, None)
             yield from self._loader(batches, EvaluationSampler(encoded, self.data.batch_size))
 
     def count(self) -> tuple[int, int]:
-        """Return the numbers of windows and subwords that `once` yields."""
+        """Return the numbers of windows and subwords that `iterate_train_and_validation` yields."""
         seen = self._seen()
         return sum(map(len, seen)), sum(int(encoded.lengths.sum()) for encoded in seen)
 

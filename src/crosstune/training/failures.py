@@ -1,4 +1,7 @@
-"""Why a run ended: divergence, short memory, a full disk; in messages that say what to do."""
+"""Turns exceptions raised in training into errors that say what to change.
+
+Covers memory, full disks, `torch.compile` and `Diverged`, which is raised for a non-finite loss.
+"""
 
 import errno
 from typing import Any

@@ -64,7 +64,7 @@ class FineTuningModule(pl.LightningModule):
         super().__init__()
         self.model, self.method = model, find_tuning_method(model)
         self.task, self.data, self.run = task, data, run
-        self.loop = run.trainer
+        self.trainer_options = run.trainer
         self.loss: torch.Tensor | None = None
         self.results: dict[str, dict[str, EvaluationResult]] = {}
         self.predictions: dict[str, list[Prediction]] = {}
@@ -77,7 +77,7 @@ class FineTuningModule(pl.LightningModule):
         """Decide on padding before the loaders are made."""
         if stage == "fit":
             self.acceleration.start_unpadding(self.trainer.strategy.root_device)
-            self.data.whole = self.acceleration.keeps_batches_whole
+            self.data.keeps_batches_whole = self.acceleration.keeps_batches_whole
 
     def teardown(self, stage: str) -> None:
         """Restore the model as it was before training."""
@@ -92,10 +92,14 @@ class FineTuningModule(pl.LightningModule):
         """Switch dropout off in a frozen prefix, whose outputs may then be computed once."""
         if prefix := find_frozen_prefix(self.model):
             prefix.eval()
-        planned = self.trainer.estimated_stepping_batches * self.loop.accumulate_grad_batches
+        planned = (
+            self.trainer.estimated_stepping_batches * self.trainer_options.accumulate_grad_batches
+        )
         if not self.loss_strategy.fused_with and planned > self.trainer.num_training_batches:
             move = self.trainer.strategy.batch_to_device
-            batches = (move(batch, self.device) for batch in self.data.once())
+            batches = (
+                move(batch, self.device) for batch in self.data.iterate_train_and_validation()
+            )
             with self.trainer.precision_plugin.train_step_context():
                 self.acceleration.start_cache(self.data.count(), batches)
 
@@ -111,7 +115,7 @@ class FineTuningModule(pl.LightningModule):
             distributed.all_reduce(count)  # DDP averages gradients: undo it, divide by all terms
         loss = total * world / count.clamp(min=1)
         self.loss = loss.detach()
-        logs_now = (self.global_step + 1) % self.loop.log_every_n_steps == 0
+        logs_now = (self.global_step + 1) % self.trainer_options.log_every_n_steps == 0
         if (logs_now or loss.device.type == "cpu") and not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {self.global_step + 1}")
         if logs_now:  # logging costs time, and makes the ranks wait for each other

@@ -19,14 +19,15 @@ from crosstune.data.splits import Split, Splits, find_faults, find_unseen, merge
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.methods.madx import check_language_adapters
-from crosstune.runs.fingerprint import compute_run_id, resolve_defaults
+from crosstune.runs.fingerprint import compute_run_id
+from crosstune.runs.resolve import resolve_defaults
 from crosstune.runs.tuned import apply_tuned
 from crosstune.tasks import TASKS, Task
 
 log = logging.getLogger(__name__)
 
 
-class Checks(NamedTuple):
+class PrepareFindings(NamedTuple):
     """The findings of `prepare`; plain values."""
 
     run_id: str
@@ -41,7 +42,7 @@ class Prepared(NamedTuple):
     run: Run
     splits: Splits
     task: Task
-    checks: Checks
+    checks: PrepareFindings
 
     @property
     def run_id(self) -> str:
@@ -97,10 +98,10 @@ def prepare(run: Run) -> Prepared:
     for name, count in leakage.items():
         log.warning("%s: %d rows stand in train too; crosstune check lists them", name, count)
     counts = {name: len(faults) for name, faults in unseen.items()}
-    return Prepared(run, splits, task, Checks(run_id, counts, leakage, tuning))
+    return Prepared(run, splits, task, PrepareFindings(run_id, counts, leakage, tuning))
 
 
-def prepare_rank(run: Run, checks: Checks) -> Prepared:
+def prepare_rank(run: Run, checks: PrepareFindings) -> Prepared:
     """Return what `prepare` returned in the process that started this rank; checks nothing."""
     splits = read_data(run)
     task = _build_task(run.data, splits)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from crosstune.config.compose import to_dict
 from crosstune.data.splits import collect_digests
 from crosstune.runs.fingerprint import RESULT_FORMAT, digest_language_adapters, digest_weights
-from crosstune.runs.record import describe_environment, utc_now
+from crosstune.runs.record import describe_environment, read_record, utc_now
 from crosstune.training.datamodule import FineTuningData
 from crosstune.training.prepare import Prepared
 
@@ -99,3 +100,13 @@ def format_scores(record: dict[str, Any]) -> str:
     return ", ".join(
         f"{language} {metric} {scores[metric]:.3f}" for language, scores in languages.items()
     )
+
+
+def read_headline(folder: Path) -> float:
+    """Read a run's score: the mean headline metric on validation over the training languages."""
+    record = read_record(folder / "record.json")
+    scores = record["scores"]["validation"]
+    data = record["config"]["data"]
+    languages = [data["language"], *data["further_languages"]]
+    metric = record["headline"]["metric"]
+    return sum(float(scores[language][metric]) for language in languages) / len(languages)

@@ -62,7 +62,7 @@ def train(run: Run, loss_strategy: LossStrategy | None = None) -> Path:
     with hold_run_lock(prepared.folder) as lock:
         if not _is_finished(prepared):
             _prepare_folder(prepared)
-            _attempt(prepared, lock, loss_strategy)
+            _train_or_record_failure(prepared, lock, loss_strategy)
     return prepared.folder
 
 
@@ -101,7 +101,9 @@ def _prepare_folder(prepared: Prepared) -> None:
     write_config(prepared.run, folder / "config.yaml")
 
 
-def _attempt(prepared: Prepared, lock: int, loss_strategy: LossStrategy | None) -> None:
+def _train_or_record_failure(
+    prepared: Prepared, lock: int, loss_strategy: LossStrategy | None
+) -> None:
     """Train in this process, or in one process per device; record a failure."""
     run, folder, started = prepared.run, prepared.folder, utc_now()
     names = (run.method.name, run.model.name, run.data.name, run.data.trained_on)
@@ -120,7 +122,7 @@ def _attempt(prepared: Prepared, lock: int, loss_strategy: LossStrategy | None) 
 
 
 def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None) -> None:
-    """Train, choose the best checkpoint on validation, test it once per language, record."""
+    """Train, choose the best checkpoint on validation, test it, write model and record."""
     run, task, folder, started = prepared.run, prepared.task, prepared.folder, utc_now()
     cache = Path(run.outputs) / ".cache"
     with silence_libraries(), open_loggers(run, prepared.run_id, folder) as loggers:
@@ -178,7 +180,9 @@ def fit_stage(
     callbacks = [checkpoints, best, meter, ProgressLog(), *module.method.callbacks(best)]
     trainer = build_trainer(run, prepared.folder, callbacks, loggers)
     trainer.fit(module, data)
-    if best.seen != trainer.global_step:  # max_steps ended inside an epoch, or nothing was trained
+    if (
+        best.last_validation_step != trainer.global_step
+    ):  # max_steps ended inside an epoch, or nothing was trained
         trainer.validate(module, data, verbose=False)
     checkpoints.finish(trainer, module)
     best.restore(trainer, module)
@@ -200,8 +204,8 @@ def build_trainer(
     options = run.trainer
     if options.patience is not None:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=options.patience))
-    watched = threading.current_thread() is threading.main_thread() and sys.stderr.isatty()
-    if watched and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    shows_progress = threading.current_thread() is threading.main_thread() and sys.stderr.isatty()
+    if shows_progress and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     strategy: Any = options.strategy
     if strategy == "ddp" or options.devices > 1:

@@ -24,11 +24,11 @@ from crosstune.training.distributed.launcher import (
     write_error,
 )
 from crosstune.training.failures import Diverged, explain_failure
-from crosstune.training.prepare import Checks, prepare_rank
+from crosstune.training.prepare import PrepareFindings, prepare_rank
 from crosstune.training.train import fit_and_record
 
 
-def main(folder: Path, checks: Checks) -> int:
+def main(folder: Path, checks: PrepareFindings) -> int:
     """Do the work of this rank and return its exit code."""
     rank = int(os.environ["LOCAL_RANK"])
     if rank == 0:
@@ -60,5 +60,5 @@ if __name__ == "__main__":
     FOLDER = Path(sys.argv[1])
     with stack_file(FOLDER, int(os.environ["LOCAL_RANK"])).open("w", encoding="utf-8") as stack:
         faulthandler.register(SHOW_STACK, file=stack, all_threads=False)
-        CODE = main(FOLDER, Checks(*json.loads(sys.argv[3])))
+        CODE = main(FOLDER, PrepareFindings(*json.loads(sys.argv[3])))
     sys.exit(CODE)

@@ -9,10 +9,10 @@ from crosstune.data.quality.checks import (
     find_imbalance,
     find_label_conflicts,
     find_label_faults,
-    find_odd_characters,
     find_odd_values,
     find_repeated_ids,
     find_row_faults,
+    find_suspicious_characters,
     find_tag_faults,
     inspect_text,
     is_typo,
@@ -87,7 +87,7 @@ def locations(findings):
 )
 def test_an_odd_character_is_told_with_line_and_column(character, rule):
     text = f"uno\ndos {character}x\n"
-    findings = list(find_odd_characters(text, lambda line, column: f"a:{line}:{column}"))
+    findings = list(find_suspicious_characters(text, lambda line, column: f"a:{line}:{column}"))
     assert locations(findings) == [(rule, "a:2:5")]
 
 
@@ -95,12 +95,12 @@ def test_an_odd_character_is_told_with_line_and_column(character, rule):
     "text", ["uno\tdos\n", "uno\r\n", "uno\r", "niño 你好 😀", "\u2028\u2029", "\u00a0\u3000", "ｗ"]
 )
 def test_common_characters_are_not_odd(text):
-    assert list(find_odd_characters(text, lambda line, column: "")) == []
+    assert list(find_suspicious_characters(text, lambda line, column: "")) == []
 
 
 def test_a_line_tells_each_rule_once():
     text = "\x01\x02\0\x03\n\x04"
-    places = locations(find_odd_characters(text, lambda line, column: str(line)))
+    places = locations(find_suspicious_characters(text, lambda line, column: str(line)))
     assert places == [("C102", "1"), ("C101", "1"), ("C102", "2")]
 
 

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from crosstune.reporting.figures.scores import draw_scores
-from crosstune.reporting.figures.style import drawable
+from crosstune.reporting.figures.style import escape_missing_glyphs
 
 
 def texts(svg):
@@ -61,11 +61,11 @@ def test_any_label_can_be_drawn(study, text):
 
 
 def test_a_character_without_a_glyph_becomes_its_escape():
-    assert drawable("es 任", range(128)) == "es \\u4efb"
+    assert escape_missing_glyphs("es 任", range(128)) == "es \\u4efb"
 
 
 def test_a_character_with_a_glyph_stays():
-    assert drawable("ñ → ±") == "ñ → ±"
+    assert escape_missing_glyphs("ñ → ±") == "ñ → ±"
 
 
 def test_a_figure_of_more_columns_than_fit_says_what_was_cut(study):

@@ -10,7 +10,7 @@ import yaml
 
 from crosstune.errors import ConfigError, DataError
 from crosstune.reporting.comparison import Comparison
-from crosstune.reporting.published.layout import NEEDED, read_target
+from crosstune.reporting.published.layout import REQUIRED, read_target
 from crosstune.reporting.report import ReportOptions, write_report
 from tests.reporting.test_report import HOSTILE, check_page, printed
 from tests.reporting.test_tables import check_csv, check_latex, check_markdown
@@ -342,7 +342,7 @@ def test_every_fault_of_a_layout_is_told_at_once(conf):
 
 def test_a_train_language_that_is_not_given_is_the_tested_one(conf):
     (slot,) = read_target(conf(), "mine").slots
-    assert (slot.ours["train_language"], set(slot.ours)) == ("es", set(NEEDED))
+    assert (slot.ours["train_language"], set(slot.ours)) == ("es", set(REQUIRED))
 
 
 def test_rehearsals_on_stand_in_data_are_compared_with_no_published_number(study, conf):

@@ -1,6 +1,7 @@
-"""Faults of data: characters, reader's faults, ids, labels, tags and balance.
+"""Checks of `crosstune check`: characters, reader errors, ids, labels, tags, class balance.
 
-Each function takes text or rows and yields findings by the rules in `rules.py`; none reads a file.
+Each function takes texts or rows and yields `Finding`s; the rules are in `rules.py`. No file is
+read here.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from crosstune.data.quality.duplicates import Key, Row, TextsOf, make_exact_key, make_loose_key
+from crosstune.data.quality.duplicates import Key, Row, RowToStrings, make_exact_key, make_loose_key
 from crosstune.data.quality.rules import Finding, make_finding, shorten
 from crosstune.data.splits import Split, Splits, iterate_rows
 from crosstune.data.tag_schemes import SPAN_TAG, detect_scheme, find_scheme_faults
@@ -46,7 +47,7 @@ _ROW_RULES = {"T103": r"is not at \d", "R104": r"is empty", "T101": r""}
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte
 
 
-def find_odd_characters(text: str, locate: Callable[[int, int], str]) -> Iterator[Finding]:
+def find_suspicious_characters(text: str, locate: Callable[[int, int], str]) -> Iterator[Finding]:
     """Yield one finding for each line and rule that odd characters break.
 
     `locate(line, column)`, both from 1, returns the location to report.
@@ -82,7 +83,7 @@ def inspect_text(file: str, text: str, encoding: str) -> tuple[str, list[Finding
         if not line.isascii() and (match := _UNDECODED.search(line))
     ]
     text = _UNDECODED.sub("?", text)
-    findings += find_odd_characters(text, lambda line, column: f"{file}:{line}:{column}")
+    findings += find_suspicious_characters(text, lambda line, column: f"{file}:{line}:{column}")
     return text, findings + _find_mixed_line_ends(file, text)
 
 
@@ -99,7 +100,7 @@ def find_odd_values(rows: Sequence[Row]) -> Iterator[Finding]:
     for row in rows:
         where = row["where"]
         for text in iterate_strings({key: value for key, value in row.items() if key != "where"}):
-            yield from find_odd_characters(text, lambda line, column, where=where: where)
+            yield from find_suspicious_characters(text, lambda line, column, where=where: where)
 
 
 def _find_mixed_line_ends(source: str, text: str) -> list[Finding]:
@@ -128,7 +129,9 @@ def _match_rule(patterns: dict[str, str], message: str) -> str:
     return next(rule for rule, pattern in patterns.items() if re.search(pattern, message))
 
 
-def find_row_faults(splits: Splits, faults_of: TextsOf, texts_of: TextsOf) -> Iterator[Finding]:
+def find_row_faults(
+    splits: Splits, faults_of: RowToStrings, texts_of: RowToStrings
+) -> Iterator[Finding]:
     """Yield the faults that the task finds in single rows, and empty texts."""
     for _, _, row in iterate_rows(splits):
         texts, faults = texts_of(row), faults_of(row)
@@ -180,7 +183,7 @@ def find_tag_faults(splits: Splits) -> Iterator[Finding]:
 
 
 def find_label_conflicts(
-    splits: Splits, texts_of: TextsOf, labels_of: TextsOf
+    splits: Splits, texts_of: RowToStrings, labels_of: RowToStrings
 ) -> Iterator[Finding]:
     """Yield texts with other labels than at their first occurrence in the same language."""
     seen: dict[tuple[str, Key], tuple[list[str], str]] = {}
@@ -192,7 +195,7 @@ def find_label_conflicts(
             yield make_finding("L103", row["where"], message, " ".join(texts))
 
 
-def find_label_faults(splits: Splits, labels_of: TextsOf, lenient: bool) -> Iterator[Finding]:
+def find_label_faults(splits: Splits, labels_of: RowToStrings, lenient: bool) -> Iterator[Finding]:
     """Yield labels that never occur in train (warnings if `lenient`) and likely typing errors."""
     known = _count_labels(splits.get("train", {}), labels_of)
     first: dict[str, str] = {}
@@ -236,7 +239,7 @@ def is_typo(label: str, count: int, other: str, other_count: int) -> bool:
 
 
 def find_imbalance(
-    splits: Splits, labels_of: TextsOf, sources: dict[str, str]
+    splits: Splits, labels_of: RowToStrings, sources: dict[str, str]
 ) -> Iterator[Finding]:
     """Yield how often each label occurs in each split, and the labels that are too rare.
 
@@ -259,7 +262,7 @@ def find_imbalance(
                     yield make_finding("B102", where, message, label)
 
 
-def _count_labels(languages: dict[str, Split], labels_of: TextsOf) -> Counter[str]:
+def _count_labels(languages: dict[str, Split], labels_of: RowToStrings) -> Counter[str]:
     """Count the rows that carry each label."""
     rows = (row for split in languages.values() for row in split.rows)
     return Counter(label for row in rows for label in dict.fromkeys(labels_of(row)))

@@ -17,7 +17,7 @@ from crosstune.data.splits import Splits, iterate_rows
 from crosstune.languages import BIDI_CONTROLS, ZERO_WIDTH
 
 Row = dict[str, Any]
-TextsOf = Callable[[Row], list[str]]
+RowToStrings = Callable[[Row], list[str]]
 Key = tuple[str, ...]  # the texts of an item; equal keys are duplicates
 
 NEAR = 0.8  # Jaccard index of the shingles from which two texts are nearly equal
@@ -51,7 +51,7 @@ def make_loose_key(texts: Sequence[str]) -> Key:
     )
 
 
-def count_leakage(splits: Splits, leakage_texts: TextsOf) -> dict[str, int]:
+def count_leakage(splits: Splits, leakage_texts: RowToStrings) -> dict[str, int]:
     """Count the rows of each `split/language` whose texts also occur in train, by `make_loose_key`.
 
     Splits that share nothing with train are left out.
@@ -71,7 +71,7 @@ def count_leakage(splits: Splits, leakage_texts: TextsOf) -> dict[str, int]:
 
 
 def find_duplicates(
-    splits: Splits, texts_of: TextsOf, leakage_texts: TextsOf | None = None
+    splits: Splits, texts_of: RowToStrings, leakage_texts: RowToStrings | None = None
 ) -> Iterator[Finding]:
     """Yield items that repeat an earlier one, in a split or across splits: exactly or nearly.
 
@@ -111,7 +111,7 @@ def find_duplicates(
     yield from _find_near_duplicates(splits, leakage_texts)
 
 
-def _find_near_duplicates(splits: Splits, texts_of: TextsOf) -> Iterator[Finding]:
+def _find_near_duplicates(splits: Splits, texts_of: RowToStrings) -> Iterator[Finding]:
     by_language: dict[str, dict[Key, tuple[str, Row]]] = {}
     for name, language, row in iterate_rows(splits):
         by_language.setdefault(language, {}).setdefault(make_loose_key(texts_of(row)), (name, row))

@@ -1,7 +1,7 @@
-"""The rules of `crosstune check`: their table, one finding, and how findings are printed.
+"""The rules of `crosstune check`, the `Finding` class, and its text and JSON output.
 
-Text of data is hostile: a finding quotes little of it, and escapes what a terminal would obey.
-Imports nothing heavy, because the help of the command line prints the table.
+Quoted data is shortened and its control characters are escaped. Imports nothing heavy: `--help`
+prints the rules.
 """
 
 import json

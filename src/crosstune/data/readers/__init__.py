@@ -1,9 +1,8 @@
-"""Readers: a source and its options to rows in canonical columns.
+"""Readers: functions that turn data files into a `Split` of rows in canonical columns.
 
-Every reader returns a `Split`, whose rows carry `id`, `where` (file:line) and the columns of their
-task type: `text`, `text_pair`, `label`; `words`, `tags`; and others that the reader names. A
-malformed file raises one DataError with every fault; nothing is skipped, guessed or sampled. A
-data YAML names a reader as `crosstune.data.readers.read_…`.
+Each row has `id`, `where` (file:line) and the columns that its task needs, such as `text` and
+`label`. A reader reports all faults of a file in one `DataError`; it leaves a row out only where
+its docstring says so. In YAML: `_target_: crosstune.data.readers.read_…`.
 """
 
 from crosstune.data.readers.brat import read_brat

@@ -1,4 +1,8 @@
-"""CLUE's classification files: one JSON object a line, with the keys of the task."""
+"""Reader for the classification tasks of the CLUE benchmark.
+
+The files are JSON lines; their field names differ by task and are options of the reader. The two
+spans of CLUEWSC are marked in the text.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Words in columns or in lines: CoNLL, CoNLL-U and segmented text."""
+"""Readers for tagged words: CoNLL columns, CoNLL-U, and segmented text, one sentence a line."""
 
 import re
 from collections.abc import Sequence

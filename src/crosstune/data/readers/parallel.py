@@ -1,7 +1,7 @@
-"""Parallel text: a text and the text to generate from it, in one table or in two files.
+"""Reader for text-to-text data such as translation, summarization or dialogue.
 
-Translations, summaries, dialogue replies. In a table either side may be a list: the sentences of a
-text are joined by spaces, several targets of a text are its references.
+It reads two columns of one table, or two files with one text per line. In a table, a list of source
+sentences is joined by spaces; a list of targets becomes several references.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""The grammars of the demo: how `grammars/*.json` is loaded and how a sentence is drawn from it.
+"""Generates the demo's sentences from the templates in `grammars/*.json`.
 
-Each opinion pattern serves both labels: `good` and `bad`, `pro` and `con` swap with the label.
-Patterns and opinion words are therefore equally frequent under either label, and only word order,
-negation and scope tell the labels apart.
+Opinions serve sentiment classification, sentences with named entities serve tagging. Each opinion
+template is used for both labels, so that counting words does not give the label away; word order,
+negation and scope do.
 """
 
 import json

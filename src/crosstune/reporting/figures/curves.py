@@ -1,6 +1,7 @@
-"""Learning curves of a study: the headline score on validation by step, mean over seeds.
+"""Learning curves: the headline validation score by step, averaged over seeds.
 
-Reads metrics.jsonl of the runs that count; one panel per data set and training language.
+Reads `metrics.jsonl` of the finished runs that no later run replaces. One panel per data set,
+training language and model.
 """
 
 import json
@@ -17,11 +18,11 @@ from crosstune.reporting.figures.style import (
     COLOURS,
     Drawing,
     add_legend,
-    fold,
     make_panels,
     render_drawing,
     set_round_ticks,
     styled,
+    wrap_label,
 )
 from crosstune.reporting.records import Run
 
@@ -75,7 +76,7 @@ def draw_curves(runs: Sequence[Run], folders: Mapping[str, Path]) -> Drawing | N
     with styled():
         figure, all_axes = make_panels(len(shown), 2, size=(220, 120), gap=(210, 70))
         for axes, (title, curves) in zip(all_axes, shown, strict=True):
-            axes.set(title=fold(title, 60), xlabel="step")
+            axes.set(title=wrap_label(title, 60), xlabel="step")
             _draw_panel(axes, curves, styles)
         return render_drawing(figure, _describe_cut(panels))
 

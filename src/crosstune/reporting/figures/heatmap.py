@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from crosstune.reporting.cells import ABSENT, Table
+from crosstune.reporting.cells import NOT_MEASURED, Table
 
 _SHADES = 9
 
@@ -51,6 +51,6 @@ def _name_column(language: str, dataset: str, train_language: str) -> str:
 
 def _shade(score: float | None, low: float, span: float) -> dict[str, Any]:
     if score is None:
-        return {"text": ABSENT, "shade": 0}
+        return {"text": NOT_MEASURED, "shade": 0}
     shade = round(_SHADES * (score - low) / span) if span else 0
     return {"text": f"{100 * score:.1f}", "shade": shade}

@@ -20,11 +20,11 @@ from crosstune.reporting.figures.style import (
     GREY,
     Drawing,
     add_legend,
-    fold,
     make_panels,
     render_drawing,
     set_round_ticks,
     styled,
+    wrap_label,
 )
 
 MAX_NAMED = 12  # arms that are named in a panel
@@ -87,7 +87,7 @@ def draw_pareto(table: Table, cost: Cost = PARAMETERS) -> Drawing | None:
     with styled():
         figure, all_axes = make_panels(len(shown), 2, size=(220, 150), gap=(210, 70))
         for axes, (title, arms) in zip(all_axes, shown, strict=True):
-            axes.set(title=fold(title, 60), xlabel=cost.title)
+            axes.set(title=wrap_label(title, 60), xlabel=cost.title)
             _set_axes(axes, arms, cost)
             _draw_arms(axes, arms, markers)
         return render_drawing(figure, _describe_cut(panels, shown))

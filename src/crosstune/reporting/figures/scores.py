@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from crosstune.reporting.cells import Cell, Table
 from crosstune.reporting.figures.style import (
     BLUE,
-    INK,
+    TEXT_COLOUR,
     Drawing,
-    drawable,
-    fold,
+    escape_missing_glyphs,
     make_panels,
     render_drawing,
     set_round_ticks,
     styled,
+    wrap_label,
 )
 
 MAX_PANELS = 12
@@ -28,8 +28,8 @@ def draw_scores(table: Table) -> Drawing:
     Scores are in percentage points. An arm without a finished run has the status of its runs. At
     most 12 columns and 40 arms are drawn.
     """
-    arms = [fold(row[0], 46) for row in table.rows[:MAX_ARMS]]
-    titles = [fold(column, 30) for column in table.columns[:MAX_PANELS]]
+    arms = [wrap_label(row[0], 46) for row in table.rows[:MAX_ARMS]]
+    titles = [wrap_label(column, 30) for column in table.columns[:MAX_PANELS]]
     row_height = 3 + 11 * max((1 + arm.count("\n") for arm in arms), default=1)
     title_height = 11 * max((1 + title.count("\n") for title in titles), default=1)
     size, gap = (150, row_height * (len(arms) or 1)), (24, title_height + 36)
@@ -52,13 +52,13 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell]) -> None:
     means = [(100 * cell.mean, cell.row) for cell in cells if cell.scores]
     set_round_ticks(axes, "x", [score for score, _ in scores])
     dots = {"marker": "o", "color": BLUE, "markersize": 4.5, "alpha": 0.7}
-    strokes = {"marker": "|", "color": INK, "markersize": 10, "markeredgewidth": 1.4}
+    strokes = {"marker": "|", "color": TEXT_COLOUR, "markersize": 10, "markeredgewidth": 1.4}
     for points, style in ((scores, dots), (means, strokes)):
         x, y = [point[0] for point in points], [point[1] for point in points]
         axes.plot(x, y, linestyle="none", clip_on=False, **style)
     for cell in cells:
         if not cell.scores:
-            text, position = drawable(cell.text), axes.get_yaxis_transform()
+            text, position = escape_missing_glyphs(cell.text), axes.get_yaxis_transform()
             axes.text(0.02, cell.row, text, transform=position, va="center", fontsize=6.5)
 
 

@@ -1,4 +1,4 @@
-"""What all figures share: style, panels, axes of round values, labels that the fonts can draw.
+"""What all figures share: style, panels, rounded axis limits, labels that the fonts can draw.
 
 Figures are rendered in memory: no window is opened, no file written. The same data gives the same
 bytes.
@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 
 from crosstune.reporting.escape import strip_controls
 
-INK = "#24292f"  # text and axes; a page may replace it to suit a dark background
+TEXT_COLOUR = "#24292f"  # text and axes; a page may replace it to suit a dark background
 BLUE = "#2f7fc1"  # legible on white and on black, as are all of these
 GREY = "#8b939c"
 COLOURS = (BLUE, "#d1651f", "#2c9a5b", "#b5459b", "#8a7a1c", "#c23b4b", "#5a6fd0", "#6f7780")
@@ -64,13 +64,19 @@ def styled() -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rc("font", family=_list_families(), size=FONT_SIZE)
         mpl.rc("svg", fonttype="path", hashsalt="crosstune")  # ids from content, not at random
-        mpl.rc("text", parse_math=False, color=INK)  # a dollar in a label is a dollar
-        mpl.rc("axes", edgecolor=INK, labelcolor=INK, labelsize=FONT_SIZE, titlesize=FONT_SIZE)
+        mpl.rc("text", parse_math=False, color=TEXT_COLOUR)  # a dollar in a label is a dollar
+        mpl.rc(
+            "axes",
+            edgecolor=TEXT_COLOUR,
+            labelcolor=TEXT_COLOUR,
+            labelsize=FONT_SIZE,
+            titlesize=FONT_SIZE,
+        )
         mpl.rc("axes", grid=True, axisbelow=True, titley=1.0)  # a fixed y saves the search for one
         mpl.rc("axes.spines", top=False, right=False)
-        mpl.rc("grid", color=INK, alpha=0.15, linewidth=0.6)
-        mpl.rc("xtick", color=INK, bottom=False)
-        mpl.rc("ytick", color=INK, left=False)
+        mpl.rc("grid", color=TEXT_COLOUR, alpha=0.15, linewidth=0.6)
+        mpl.rc("xtick", color=TEXT_COLOUR, bottom=False)
+        mpl.rc("ytick", color=TEXT_COLOUR, left=False)
         mpl.rc("legend", frameon=False, fontsize=FONT_SIZE)
         yield
 
@@ -94,7 +100,7 @@ def make_panels(
 
 def add_legend(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
     """Name what is drawn, at the right of a panel."""
-    labels = [fold(name, 30, lines=1) for name in names]
+    labels = [wrap_label(name, 30, lines=1) for name in names]
     axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1, 1))
 
 
@@ -123,15 +129,15 @@ def set_round_ticks(
     axes.set(**{f"{axis}ticks": ticks, f"{axis}ticklabels": labels, f"{axis}lim": limits})
 
 
-def fold(text: str, width: int, lines: int = 3) -> str:
+def wrap_label(text: str, width: int, lines: int = 3) -> str:
     """Return a label of at most so many lines; the tables have it in full."""
-    return textwrap.fill(drawable(text), width, max_lines=lines, placeholder="…")
+    return textwrap.fill(escape_missing_glyphs(text), width, max_lines=lines, placeholder="…")
 
 
-def drawable(text: str, glyphs: Container[int] | None = None) -> str:
+def escape_missing_glyphs(text: str, glyphs: Container[int] | None = None) -> str:
     r"""Return the text with each character that no installed font has as its \u escape.
 
-    >>> print(drawable("es 标签", range(128)))
+    >>> print(escape_missing_glyphs("es 标签", range(128)))
     es \u6807\u7b7e
     """
     has_glyph = _has_glyph if glyphs is None else glyphs.__contains__

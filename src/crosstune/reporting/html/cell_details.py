@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from crosstune.reporting.cells import ABSENT, Cell, Table
+from crosstune.reporting.cells import NOT_MEASURED, Cell, Table
 from crosstune.reporting.comparison import Comparison, format_signed
 from crosstune.reporting.html.provenance import describe_origin
 from crosstune.reporting.records import Records
@@ -67,8 +67,8 @@ def _list_seeds(cell: Cell) -> Iterable[str]:
     for seed, score, validated, run in zip(
         cell.seeds, cell.scores, validation, cell.run_ids, strict=True
     ):
-        validated_text = ABSENT if math.isnan(validated) else f"{validated:.6f}"
-        difference = format_signed(differences[seed], 6) if seed in differences else ABSENT
+        validated_text = NOT_MEASURED if math.isnan(validated) else f"{validated:.6f}"
+        difference = format_signed(differences[seed], 6) if seed in differences else NOT_MEASURED
         rows.append((str(seed), f"{score:.6f}", validated_text, difference, run))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

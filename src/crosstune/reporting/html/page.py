@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from crosstune.reporting.aggregate import summarise_classes
 from crosstune.reporting.arms import name_plan
-from crosstune.reporting.cells import ABSENT, Table
+from crosstune.reporting.cells import NOT_MEASURED, Table
 from crosstune.reporting.comparison import Comparison
 from crosstune.reporting.costs import name_cost, render_cost
 from crosstune.reporting.errors.gather import Errors
@@ -28,7 +28,7 @@ from crosstune.reporting.errors.view import show_errors
 from crosstune.reporting.escape import strip_controls
 from crosstune.reporting.figures.draw_all import Drawings
 from crosstune.reporting.figures.heatmap import build_heatmaps
-from crosstune.reporting.figures.style import INK, Drawing
+from crosstune.reporting.figures.style import TEXT_COLOUR, Drawing
 from crosstune.reporting.html.cell_details import describe_cells
 from crosstune.reporting.records import COSTS, Records, list_runs
 
@@ -105,7 +105,7 @@ def _remove_controls(value: Any) -> Any:
 
 def _embed(drawing: Drawing) -> dict[str, str]:
     """Return a drawing as part of a page, in the colour of the page's text."""
-    svg = drawing.svg[drawing.svg.index("<svg") :].replace(INK, "currentColor")
+    svg = drawing.svg[drawing.svg.index("<svg") :].replace(TEXT_COLOUR, "currentColor")
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # ids would clash between drawings
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # they only repeat the labels
     return {"svg": svg, "cut": drawing.cut}
@@ -116,7 +116,7 @@ def _list_costs(table: Table) -> list[list[str]]:
     for cell in sorted(table.cells, key=lambda cell: (cell.row, cell.column)):
         label = f"{table.rows[cell.row][0]} on {cell.dataset} {cell.train_language}"
         rows[label] = [render_cost(cost, cell.costs[cost]) for cost in COSTS]
-    return [[label, *costs] for label, costs in rows.items() if set(costs) != {ABSENT}]
+    return [[label, *costs] for label, costs in rows.items() if set(costs) != {NOT_MEASURED}]
 
 
 def _list_problems(scores: pd.DataFrame, records: Records) -> list[dict[str, str]]:
@@ -157,7 +157,7 @@ def _list_classes(table: Table, summary: pd.DataFrame) -> list[dict[str, Any]]:
         support = row["support"]
         cells = [_to_points(row["precision"]), _to_points(row["recall"])]
         cells += [_to_points(row["f1"], row["f1_std"])]
-        cells += [ABSENT if math.isnan(support) else f"{support:,.1f}".removesuffix(".0")]
+        cells += [NOT_MEASURED if math.isnan(support) else f"{support:,.1f}".removesuffix(".0")]
         groups[f"{arm} on {row['dataset']} {languages}"].append(
             {
                 "label": row["label"],
@@ -175,5 +175,5 @@ def _render_cells(numbers: Sequence[str], runs: int) -> Markup:
 
 def _to_points(value: float, std: float = math.nan) -> str:
     if math.isnan(value):
-        return ABSENT
+        return NOT_MEASURED
     return f"{100 * value:.1f}" + ("" if math.isnan(std) else f" ± {100 * std:.1f}")

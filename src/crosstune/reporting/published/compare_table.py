@@ -15,17 +15,17 @@ from typing import Any
 import pandas as pd
 
 from crosstune.reporting.arms import flatten
-from crosstune.reporting.cells import ABSENT, Compared, SeedScores, Table, render_scores
+from crosstune.reporting.cells import NOT_MEASURED, Compared, SeedScores, Table, render_scores
 from crosstune.reporting.comparison import (
     COMPARED_COLUMNS,
     MARK,
-    Candidate,
+    ArmScores,
     Comparison,
     compare_cells,
     explain_mark,
     format_signed,
 )
-from crosstune.reporting.published.layout import NEEDED, Slot, Target
+from crosstune.reporting.published.layout import REQUIRED, ReplicationTable, Slot
 from crosstune.reporting.published.model import Procedure, PublishedNumber
 from crosstune.reporting.published.verdict import (
     STAND_IN,
@@ -50,7 +50,7 @@ _PUBLISHED = (
     "expected",
     "protocol",
 )
-_CSV = (*NEEDED, "arm", *_NUMBERS, *COMPARED_COLUMNS, *_PUBLISHED, "row_label")
+_CSV = (*REQUIRED, "arm", *_NUMBERS, *COMPARED_COLUMNS, *_PUBLISHED, "row_label")
 _HEADERS = ("score", "ours", "ours as published", "published", "difference", "verdict")
 _SELECTED_ON = "validation"  # every run of ours chooses its checkpoint there
 
@@ -86,7 +86,7 @@ class FilledSlot(SeedScores, _Fitting, Compared):
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of a study by `_ARM`, and the scores of those that count by `NEEDED`.
+    """The runs of a study by `_ARM`, and the scores of those that count by `REQUIRED`.
 
     `settings` are flattened configurations by run id; `stand_ins` the ids of runs on stand-in data.
     """
@@ -111,7 +111,11 @@ class _Runs:
 
 
 def build_replication(
-    table: Table, frame: pd.DataFrame, records: Records, target: Target, comparison: Comparison
+    table: Table,
+    frame: pd.DataFrame,
+    records: Records,
+    target: ReplicationTable,
+    comparison: Comparison,
 ) -> Table:
     """Return a printed table filled from a study, whose own table is `table`.
 
@@ -142,7 +146,7 @@ def build_replication(
 def _fill_slots(slots: Sequence[Slot], runs: _Runs, comparison: Comparison) -> list[FilledSlot]:
     scores = [_find_scores(slot, runs) for slot in slots]
     candidates = [
-        Candidate(
+        ArmScores(
             (slot.column, slot.ours["model"]),
             slot.ours["method"],
             ours.arm,
@@ -168,14 +172,14 @@ def _gather(frame: pd.DataFrame, records: Records) -> _Runs:
             runs[tuple(run[key] for key in _ARM)].append(run)
     for row in frame.to_dict("records"):
         if row["status"] == "finished" and not row["superseded_by"]:
-            scores[tuple(row[key] for key in NEEDED)].append(row)
+            scores[tuple(row[key] for key in REQUIRED)].append(row)
     settings = {record["run_id"]: flatten(record["config"]) for record in records.records}
     stand_ins = frozenset(record["run_id"] for record in records.records if uses_stand_in(record))
     return _Runs(runs, scores, settings, stand_ins)
 
 
 def _find_scores(slot: Slot, runs: _Runs) -> OurScores:
-    matches = runs.find(runs.scores, tuple(slot.ours[key] for key in NEEDED), slot.settings)
+    matches = runs.find(runs.scores, tuple(slot.ours[key] for key in REQUIRED), slot.settings)
     arm = tuple(slot.ours[key] for key in _ARM)
     planned = {run["seed"] for run in runs.find(runs.runs, arm, slot.settings)}
     arms = sorted({(row["dataset"], row["arm"]) for row in matches})
@@ -213,15 +217,15 @@ def _render_cell(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[
     printed = f"{100 * (theirs.score or 0):.2f} ({_describe_aggregate(theirs)})"
     if not cell.n:
         state = f"{len(cell.arms)} arms fit" if cell.arms else "not run"
-        return [ABSENT, ABSENT, printed, ABSENT, state]
+        return [NOT_MEASURED, NOT_MEASURED, printed, NOT_MEASURED, state]
     judged = {True: "agrees", False: "disagrees", None: "open"}[verdict.expected]
     if verdict.differs:
         judged += f" ({letters.setdefault(verdict.differs, _letter(len(letters)))})"
     ours = render_scores(cell) + (MARK if cell.claimed else "")
     if STAND_IN in verdict.differs:
-        return [ours, ABSENT, printed, ABSENT, STAND_IN]
+        return [ours, NOT_MEASURED, printed, NOT_MEASURED, STAND_IN]
     if math.isnan(verdict.ours):
-        return [ours, ABSENT, printed, ABSENT, judged]
+        return [ours, NOT_MEASURED, printed, NOT_MEASURED, judged]
     apart = format_signed(100 * verdict.difference, 2)
     return [ours, f"{100 * verdict.ours:.2f}", printed, apart, judged]
 
@@ -242,14 +246,14 @@ def _letter(number: int) -> str:
     return (_letter(first - 1) if first else "") + ascii_lowercase[last]
 
 
-def _cite(target: Target) -> str:
+def _cite(target: ReplicationTable) -> str:
     paper, table = target.published.paper, target.published.table
     number = f", table {table['number']}" if "number" in table else ""
     return f"{paper.get('authors', paper['title'])} {paper.get('year', '')}{number}".strip()
 
 
 def _list_notes(
-    target: Target,
+    target: ReplicationTable,
     cells: Sequence[FilledSlot],
     letters: Mapping[tuple[str, ...], str],
     comparison: Comparison,

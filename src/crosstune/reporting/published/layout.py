@@ -1,7 +1,7 @@
-"""Read layouts of printed tables: `conf/table/*.yaml` -> our scores beside published numbers.
+"""Loads `conf/table/*.yaml`, which map the cells of a paper's table to our runs.
 
-A layout crosses rows with columns. Each part says what is `ours`, by the names of records, and what
-is `theirs`, by the columns of the published table. A cell must match exactly one published score.
+Each row and column has filters for our records (`ours`) and for the published table (`theirs`). A
+cell combines those of its row and column, and must match exactly one published score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from crosstune.reporting.published.read import choose_table, validate_yaml
 from crosstune.reporting.tables import label_column
 
 
-class Ours(StrictModel):
+class RecordFilter(StrictModel):
     """Which of our scores; `settings` are dotted keys of the configuration, with their values."""
 
     model: str | None = None
@@ -35,19 +35,19 @@ class Ours(StrictModel):
         return self.model_dump(exclude_none=True, exclude={"settings"})
 
 
-NEEDED = tuple(name for name in Ours.model_fields if name != "settings")
+REQUIRED = tuple(name for name in RecordFilter.model_fields if name != "settings")
 
 
-class Part(StrictModel):
+class CellFilter(StrictModel):
     """A row or a column of a layout, or what all of its cells share."""
 
-    ours: Ours = Ours()
+    ours: RecordFilter = RecordFilter()
     theirs: dict[str, Any] = Field(default_factory=dict)
 
-    def __or__(self, other: "Part") -> "Part":
+    def __or__(self, other: "CellFilter") -> "CellFilter":
         settings = self.ours.settings | other.ours.settings
-        ours = Ours(settings=settings, **(self.ours.names | other.ours.names))
-        return Part(ours=ours, theirs=self.theirs | other.theirs)
+        ours = RecordFilter(settings=settings, **(self.ours.names | other.ours.names))
+        return CellFilter(ours=ours, theirs=self.theirs | other.theirs)
 
 
 class Layout(StrictModel):
@@ -56,16 +56,16 @@ class Layout(StrictModel):
     name: str
     published: str
     baseline: str = "full"
-    same: Part = Part()
-    rows: list[Part] = Field(min_length=1)
-    columns: list[Part] = Field(min_length=1)
+    same: CellFilter = CellFilter()
+    rows: list[CellFilter] = Field(min_length=1)
+    columns: list[CellFilter] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
 class Slot:
     """A cell to fill: its headers, which of our scores belong there, and the printed number.
 
-    `ours` has every key of `NEEDED`; `settings` are the dotted keys of a run's configuration that
+    `ours` has every key of `REQUIRED`; `settings` are the dotted keys of a run's configuration that
     tell arms of one method apart, with their values.
     """
 
@@ -77,7 +77,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Target:
+class ReplicationTable:
     """A printed table to fill; slots are in the order of rows, then columns."""
 
     published: PublishedTable
@@ -85,7 +85,7 @@ class Target:
     baseline: str
 
 
-def read_target(conf: Path, name: str) -> Target:
+def read_target(conf: Path, name: str) -> ReplicationTable:
     """Return the layout of that name from a folder of configuration.
 
     Raises:
@@ -96,7 +96,7 @@ def read_target(conf: Path, name: str) -> Target:
     if name not in known:
         raise ConfigError(f"table={name}: no such printed table. {suggest(name, known)}")
     path = conf / "table" / f"{name}.yaml"
-    layout = validate_yaml(path, Layout, Part, Ours)
+    layout = validate_yaml(path, Layout, CellFilter, RecordFilter)
     published = choose_table(conf / "published", layout.published)
     slots, faults = [], []
     for row in layout.rows:
@@ -107,13 +107,15 @@ def read_target(conf: Path, name: str) -> Target:
                 faults.append(f"{path.name}: {_name_row(row)}: {error}")
     if faults:
         raise DataError(faults)
-    return Target(published, slots, layout.baseline)
+    return ReplicationTable(published, slots, layout.baseline)
 
 
-def _make_slot(published: PublishedTable, cell: Part, row: Part, column: Part) -> Slot:
+def _make_slot(
+    published: PublishedTable, cell: CellFilter, row: CellFilter, column: CellFilter
+) -> Slot:
     ours = cell.ours.names
     ours.setdefault("train_language", ours.get("language", ""))
-    missing = [name for name in NEEDED if not ours.get(name)]
+    missing = [name for name in REQUIRED if not ours.get(name)]
     if missing:
         raise ConfigError(f"missing in ours: {', '.join(missing)}")
     matches = published.find(**cell.theirs)
@@ -125,15 +127,15 @@ def _make_slot(published: PublishedTable, cell: Part, row: Part, column: Part) -
     return Slot(_name_row(row), header, ours, cell.ours.settings, matches[0])
 
 
-def _name_row(row: Part) -> str:
+def _name_row(row: CellFilter) -> str:
     return " · ".join([*row.ours.names.values(), *_name_settings(row)])
 
 
-def _name_column(ours: Mapping[str, str], column: Part) -> str:
+def _name_column(ours: Mapping[str, str], column: CellFilter) -> str:
     names = (ours["data"], ours["train_language"], ours["split"], ours["language"], ours["metric"])
     aggregate = [column.theirs["aggregate"]] if "aggregate" in column.theirs else []
     return " ".join([label_column(names), *aggregate, *_name_settings(column)])
 
 
-def _name_settings(part: Part) -> list[str]:
+def _name_settings(part: CellFilter) -> list[str]:
     return [f"{key}={value}" for key, value in part.ours.settings.items()]

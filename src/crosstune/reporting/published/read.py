@@ -1,7 +1,7 @@
-"""Read published tables: `conf/published/*.yaml` -> validated tables.
+"""Read and validate the result tables of papers, `conf/published/*.yaml`.
 
-One file per table: its paper and sources, the unit of each metric, and its rows in groups that
-share values. Every fault names the file, and the group and row or the key.
+A file has the paper, its sources, the unit of each metric, and rows of scores grouped by the values
+that they share. Errors name the file and the row.
 """
 
 from collections.abc import Mapping, Sequence

@@ -23,7 +23,7 @@ from crosstune.models.architectures import ARCHITECTURES
 from crosstune.sweeps.fused.hyperparameters import SettingKey, read_settings
 from crosstune.sweeps.fused.joint_step import JointStep, MemberBatch
 from crosstune.sweeps.fused.rendezvous import Barrier, BarrierAborted
-from crosstune.sweeps.job import run_isolated
+from crosstune.sweeps.job import run_and_catch
 from crosstune.sweeps.process_pool import JobResult
 from crosstune.training.lightning_module import FineTuningModule, LossStrategy
 
@@ -74,7 +74,7 @@ class GroupTrainer:
 
     def _train(self, number: int, run: Run) -> None:
         with suppress(BarrierAborted), self.barrier.member(number):
-            self.on_end(number, run_isolated(run, loss_strategy=JointLoss(number, self)))
+            self.on_end(number, run_and_catch(run, loss_strategy=JointLoss(number, self)))
 
     def sum_losses(
         self, member: Member, task: Any, model: Any, parts: Sequence[dict[str, Any]]
@@ -85,7 +85,7 @@ class GroupTrainer:
         data = member.module.data
         pad_id: Any = data.tokenizer.pad_token_id
         draw = (data.seed, member.module.trainer.fit_loop.total_batch_idx)
-        batch = MemberBatch(task, model, *member[2:], parts, data.whole, pad_id, draw)
+        batch = MemberBatch(task, model, *member[2:], parts, data.keeps_batches_whole, pad_id, draw)
         loss = self.barrier.wait(member.number, batch)
         total = _UseGradients.apply(loss.total, loss.gradients, *member.weights.values())
         return total, loss.terms
@@ -116,7 +116,7 @@ class JointLoss(LossStrategy):
     def attach(self, module: FineTuningModule) -> None:
         model_type = module.model.config.model_type
         architecture = ARCHITECTURES.get(model_type)
-        if architecture is None or not architecture.vmappable:
+        if architecture is None or not architecture.supports_vmap:
             log.info("trained alone: encoders of type %s are not mapped over", model_type)
             return
         trained = {n: p for n, p in module.model.named_parameters() if p.requires_grad}

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from crosstune.config.compose import to_dict
 from crosstune.config.schema import ModelOrigin, Run, TaskType
 from crosstune.errors import CrosstuneError
-from crosstune.runs.fingerprint import resolve_defaults, result_config
+from crosstune.runs.fingerprint import result_config
+from crosstune.runs.resolve import resolve_defaults
 
 KINDS = (TaskType.classification, TaskType.tagging)
 TASK_OPTIONS = ("crf", "separator")  # they change the loss
