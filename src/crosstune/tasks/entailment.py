@@ -1,7 +1,7 @@
 """Zero-shot classification with a model of natural language inference.
 
-Each label becomes a hypothesis, "Este texto trata de {label}."; the most entailed one is predicted (Yin
-et al. 2019, https://aclanthology.org/D19-1404). The head is the checkpoint's, so training is
+Each label becomes a hypothesis, "Este texto trata de {label}."; the most entailed one is predicted
+(Yin et al. 2019, https://aclanthology.org/D19-1404). The head is the checkpoint's, so training is
 optional (`trainer.max_epochs=0`; Wang et al. 2021, https://arxiv.org/abs/2104.14690).
 """
 
