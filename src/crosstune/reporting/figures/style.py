@@ -107,7 +107,6 @@ def add_legend(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> N
 def render_drawing(figure: Figure, cut: str) -> Drawing:
     """Return a figure in both formats."""
     svg, png = io.StringIO(), io.BytesIO()
-    figure.draw_without_rendering()
     # measured once: bbox_inches="tight" lays the figure out again for each format
     box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
     figure.savefig(svg, format="svg", bbox_inches=box, transparent=True, metadata={"Date": None})
