@@ -18,8 +18,10 @@ def write_answers(study, record, pairs, language="es"):
     write_rows(study, record, rows)
 
 
-def write_rows(study, record, rows):
-    table = pa.table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+def write_rows(study, record, rows, **more):
+    """Write rows of the usual columns; `more` are further columns by name."""
+    columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    table = pa.table(columns | more)
     pq.write_table(table, study.folder / record["run_id"] / "predictions.parquet")
 
 

@@ -106,6 +106,32 @@ def test_questions_on_one_text_are_drawn_together(study):
     assert cell_of(study).clusters == ITEMS / 4
 
 
+@pytest.mark.parametrize("metric", ["f1", "em"])
+def test_answers_are_resampled_by_their_own_scores(study, metric):
+    rng = np.random.default_rng(1)
+    for seed in range(1, 6):
+        f1 = np.round(rng.random(ITEMS), 2)
+        items = {"f1": f1.tolist(), "em": (f1 > 0.7).astype(float).tolist()}
+        score = {"test": {"es": {metric: float(np.mean(items[metric]))}}}
+        headline = {"split": "validation", "metric": metric}
+        settings = {"data.kind": "extraction"}
+        record = study.add(seed=seed, scores=score, headline=headline, settings=settings)
+        rows = [(str(i), "es", ["the Nile"], "Nile river", -0.5) for i in range(ITEMS)]
+        write_rows(study, record, rows, **items)
+    cell = cell_of(study)
+    assert cell.low_over_items < cell.mean < cell.high_over_items
+
+
+def test_answers_without_scores_of_their_own_have_no_interval_for_f1(study):
+    for seed in range(1, 6):
+        score = {"test": {"es": {"f1": 0.5}}}
+        settings = {"data.kind": "extraction"}
+        record = study.add(seed=seed, scores=score, settings=settings)
+        rows = [(str(i), "es", ["the Nile"], "Nile river", -0.5) for i in range(ITEMS)]
+        write_rows(study, record, rows)
+    assert math.isnan(cell_of(study).low_over_items)
+
+
 def test_spans_are_resampled_by_their_counts(study):
     for seed in range(1, 6):
         right = [i % (seed + 3) > 0 for i in range(ITEMS)]

@@ -65,13 +65,19 @@ def _section_of(cell: Cell) -> tuple[str, str, str, str]:
 
 
 def _resample(section: Section, arm: ErrorArm, cell: Cell) -> Resampled | None:
-    runs = [arm.counts[run_id] for run_id in cell.run_ids if run_id in arm.counts]
+    runs = [run_id for run_id in cell.run_ids if run_id in arm.counts]
     if len(runs) < cell.n:
         return None
-    chosen = _choose_measure(section.form, cell.metric, np.stack(runs).astype(float))
-    if not chosen:
-        return None
-    counts, measure = chosen
+    scores = [arm.item_scores[run_id].get(cell.metric) for run_id in runs]
+    if all(scores):  # the metric is the mean of the items' own scores
+        items = np.array(scores)
+        counts, measure = np.stack([items, np.ones_like(items)], axis=-1), measure_share
+    else:
+        stacked = np.stack([arm.counts[run_id] for run_id in runs]).astype(float)
+        chosen = _choose_measure(section.form, cell.metric, stacked)
+        if not chosen:
+            return None
+        counts, measure = chosen
     if not np.allclose(measure(counts.sum(axis=1)), cell.scores, rtol=0, atol=1e-6):
         return None
     clusters = [name_cluster(item) for item, _ in section.golds]

@@ -188,6 +188,11 @@ def _list_notes(frame: pd.DataFrame, records: Records, labels: Mapping[Row, str]
         "Costs are means over the finished runs of a data set, then over data sets. "
         f"{NOT_MEASURED} was not measured."
     )
+    if "macro_f1" in {run["headline"] for run in runs}:
+        yield (
+            "macro_f1 is the mean of F1 over the labels that occur in gold or prediction, as "
+            "scikit-learn's; macro_f1_all is over all labels of train and counts 0 for the others."
+        )
     yield from _list_unscored(runs, labels)
     if any(run["arm"].endswith(" [?]") or run["dataset"].endswith("#?") for run in runs):
         yield "[?] and #? mark runs that left no record of their settings or files."

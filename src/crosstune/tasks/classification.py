@@ -13,7 +13,13 @@ from typing_extensions import override
 
 from crosstune.data.windows import IGNORE, EncodedDataset
 from crosstune.errors import ConfigError, DataError
-from crosstune.tasks.metrics.classes import MEANS, LabelSetReport, report_classes
+from crosstune.tasks.metrics.classes import (
+    MACRO_F1_ALL,
+    MEANS,
+    LabelSetReport,
+    add_unseen,
+    report_classes,
+)
 from crosstune.tasks.sequence_classification import (
     OneWindow,
     encode_texts,
@@ -47,7 +53,7 @@ class Classification(OneWindow, Task):
     @property
     @override
     def metrics(self) -> tuple[str, ...]:
-        return ("accuracy", *MEANS, *(["mcc"] if self.correlation else []))
+        return ("accuracy", *MEANS, MACRO_F1_ALL, *(["mcc"] if self.correlation else []))
 
     @override
     def row_labels(self, row: Row) -> list[str]:
@@ -94,7 +100,8 @@ class MultiLabel(OneWindow, Task):
     @property
     @override
     def metrics(self) -> tuple[str, ...]:
-        return ("micro_f1", "macro_f1", "weighted_f1", "samples_f1", "jaccard", "accuracy")
+        means = ("micro_f1", "macro_f1", "weighted_f1", "samples_f1", MACRO_F1_ALL)
+        return (*means, "jaccard", "accuracy")
 
     @override
     def row_labels(self, row: Row) -> list[str]:
@@ -153,7 +160,8 @@ class MultiLabel(OneWindow, Task):
 
     @override
     def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
-        return run_metric(LabelSetReport(self.labels), predictions, device)
+        labels = add_unseen(self.labels, (label for p in predictions for label in p.gold))
+        return run_metric(LabelSetReport(labels), predictions, device)
 
 
 def _split(row: Row, separator: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from crosstune.data.windows import IGNORE, EncodedDataset, concatenate
 from crosstune.errors import ConfigError
-from crosstune.tasks.metrics.answers import NORMALIZERS, AnswerReport
+from crosstune.tasks.metrics.answers import NORMALIZERS, AnswerReport, score_answer
 from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.task import Batch, Outputs, Predictions, Result, Row, Rows, Task, Tokenizer
 
@@ -217,7 +217,8 @@ class Extraction(Task):
         Before a threshold is known, and if train has questions without an answer, the scores are
         those with the best threshold on these very predictions, which the report has.
         """
-        report = AnswerReport(self.rule, self.unanswerable and self.threshold is None).to(device)
+        tune = self.unanswerable and self.threshold is None
+        report = AnswerReport(self.rule, unanswerable=self.unanswerable, tune=tune).to(device)
         report.update(
             [p.prediction for p in predictions],
             [p.gold for p in predictions],
@@ -228,6 +229,17 @@ class Extraction(Task):
         if self.threshold is not None:
             result["report"]["threshold"] = self.threshold
         return result
+
+    @override
+    def item_scores(self, prediction: Prediction) -> dict[str, float]:
+        exact, f1 = score_answer(
+            prediction.prediction,
+            prediction.gold,
+            self.rule,
+            prediction.extra or DEFAULT_LANGUAGE,
+            unanswerable=self.unanswerable,
+        )
+        return {"f1": f1, "em": exact}
 
     @override
     def prepare_for_test(self, report: dict[str, Any]) -> "Extraction":

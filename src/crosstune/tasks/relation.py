@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from crosstune.data.windows import EncodedDataset, concatenate
 from crosstune.errors import ConfigError, DataError, suggest
-from crosstune.tasks.metrics.classes import RelationReport
+from crosstune.tasks.metrics.classes import MACRO_F1_ALL, RelationReport, add_unseen
 from crosstune.tasks.sequence_classification import OneWindow, index_labels, train_labels
 from crosstune.tasks.subwords import find_special_tokens
 from crosstune.tasks.task import Predictions, Result, Row, Rows, Task, Tokenizer, run_metric
@@ -57,7 +57,7 @@ class Relation(OneWindow, Task):
     @property
     @override
     def metrics(self) -> tuple[str, ...]:
-        macro = ("macro_f1", "macro_precision", "macro_recall")
+        macro = ("macro_f1", MACRO_F1_ALL, "macro_precision", "macro_recall")
         return (*macro, "micro_f1", "micro_precision", "micro_recall", "accuracy")
 
     @override
@@ -123,9 +123,8 @@ class Relation(OneWindow, Task):
 
     @override
     def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
-        return run_metric(
-            RelationReport(self.labels, self.no_relation, self.rule), predictions, device
-        )
+        labels = add_unseen(self.labels, (p.gold for p in predictions))
+        return run_metric(RelationReport(labels, self.no_relation, self.rule), predictions, device)
 
 
 def insert_markers(row: Row) -> tuple[str, list[Span]]:

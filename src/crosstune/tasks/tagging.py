@@ -4,7 +4,7 @@ A word's first sub-word has its tag. Long sentences become overlapping windows, 
 is tagged exactly once, with context on both sides; a word longer than half a window is cut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -33,7 +33,7 @@ from crosstune.tasks.crf import (
     make_chain,
     path_score,
 )
-from crosstune.tasks.metrics.classes import MEANS, report_classes
+from crosstune.tasks.metrics.classes import MACRO_F1_ALL, MEANS, add_unseen, report_classes
 from crosstune.tasks.metrics.spans import SpanReport, WordReport
 from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.sequence_classification import index_labels, sum_cross_entropy
@@ -115,8 +115,9 @@ class Tagging(Task):
         if self.scheme == "words":  # and recall in and out of the vocabulary, where defined
             return ("f1", "precision", "recall")
         if self.scheme == "spans":
-            return ("f1", "precision", "recall", "macro_f1", "weighted_f1", "accuracy")
-        return ("f1", "accuracy", *MEANS)
+            means = ("macro_f1", "weighted_f1", MACRO_F1_ALL)
+            return ("f1", "precision", "recall", *means, "accuracy")
+        return ("f1", "accuracy", *MEANS, MACRO_F1_ALL)
 
     @override
     def row_labels(self, row: Row) -> list[str]:
@@ -248,7 +249,8 @@ class Tagging(Task):
         if self.scheme == "words":
             return run_metric(WordReport(self.vocabulary), predictions, device)
         if self.scheme == "spans":
-            types = sorted({tag[2:] or "_" for tag in self.labels if tag != "O"})
+            gold_types = _list_types(tag for p in predictions for tag in p.gold)
+            types = add_unseen(_list_types(self.labels), gold_types)
             return run_metric(SpanReport(types), predictions, device)
         predicted = [tag for p in predictions for tag in p.prediction]
         gold = [tag for p in predictions for tag in p.gold]
@@ -260,6 +262,11 @@ class Tagging(Task):
 def _check_option(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"data.task.{name}={value}. Allowed: {', '.join(allowed)}, null.")
+
+
+def _list_types(tags: Iterable[str]) -> list[str]:
+    """Return the types of the spans that tags mark, sorted; "_" is that of bare marks."""
+    return sorted({tag[2:] or "_" for tag in tags if tag != "O"})
 
 
 def _words_from_tags(row: Row, tags: Sequence[str]) -> list[str]:

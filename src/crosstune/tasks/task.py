@@ -105,6 +105,10 @@ class Task(ABC):
     def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         """Return scores and report over the predictions of all ranks."""
 
+    def item_scores(self, prediction: Prediction) -> dict[str, float]:
+        """Return scores of a single item whose mean over items is the score of the split."""
+        return {}
+
     def prepare_for_test(self, report: dict[str, Any]) -> Self:
         """Return the task to test with, given the report of the best validation."""
         return self

@@ -41,14 +41,20 @@ def write_task(task: Task, folder: Path) -> None:
         partial.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
-def write_predictions(predictions: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
-    """Write predictions.parquet: one row per language and test item."""
+def write_predictions(
+    predictions: Mapping[str, Sequence[Prediction]], task: Task, folder: Path
+) -> None:
+    """Write predictions.parquet: one row per language and test item.
+
+    Where a task scores single items, each score has a column.
+    """
     rows = [
-        {**prediction._asdict(), "language": language}
+        {**prediction._asdict(), "language": language, **task.item_scores(prediction)}
         for language, items in predictions.items()
         for prediction in items
     ]
-    columns = ("id", "language", "gold", "prediction", "score")
+    known = ("item", "extra", "id", "language", "gold", "prediction", "score")
+    columns = [*known[2:], *(name for name in rows[0] if name not in known)]
     table = pa.table({column: [row[column] for row in rows] for column in columns})
     with atomic_write(folder / "predictions.parquet") as partial:
         pq.write_table(table, partial)

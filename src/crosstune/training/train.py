@@ -144,7 +144,7 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
         if not module.trainer.is_global_zero:
             return
         if predictions:
-            write_predictions(predictions, folder)
+            write_predictions(predictions, module.task, folder)
         write_model(model, tokenizer, folder)
         write_task(module.task, folder)
         counts, size = count_parameters(model, loaded.head), measure_bytes(folder / "model")

@@ -75,11 +75,12 @@ def common_run(one, other):
     return max((len(run) for run in runs if run in there), default=0)
 
 
-def reference(answer, golds, rule, language):
-    """Return exact match and F1 as SQuAD 2.0, MLQA and CMRC 2018 define them."""
+def reference(answer, golds, rule, language, unanswerable):
+    """Return exact match and F1 as SQuAD 1.1 (2.0 if unanswerable), MLQA and CMRC 2018 do."""
     words = {"squad": squad_words, "mlqa": mlqa_words, "cmrc": cmrc_words}[rule]
     shared = common_run if rule == "cmrc" else common_words
-    golds = [gold for gold in golds if words(gold, language)] or [""]
+    empty = float(unanswerable or not golds)  # F1 of two texts without a word
+    golds = [gold for gold in golds if words(gold, language) or not unanswerable] or [""]
     exact, f1 = [], []
     for gold in golds:
         mine, its = words(answer, language), words(gold, language)
@@ -89,7 +90,7 @@ def reference(answer, golds, rule, language):
             same = kept[0] == kept[1]
         exact.append(float(same))
         if not mine or not its:
-            f1.append(float(mine == its))
+            f1.append(empty * (mine == its))
             continue
         count = shared(mine, its)
         f1.append(2 * count / (len(mine) + len(its)))
@@ -147,12 +148,24 @@ RULES = [
 ]
 
 
+@pytest.mark.parametrize("unanswerable", [False, True])
 @pytest.mark.parametrize(("rule", "language"), RULES)
-def test_scores_are_those_of_the_second_reading(rule, language):
+def test_scores_are_those_of_the_second_reading(rule, language, unanswerable):
     for answer, golds in CASES:
-        expected = reference(answer, golds, rule, language)
-        found = score_answer(answer, golds, rule, language)
+        expected = reference(answer, golds, rule, language, unanswerable)
+        found = score_answer(answer, golds, rule, language, unanswerable=unanswerable)
         assert found == pytest.approx(expected, abs=1e-12), (answer, golds)
+
+
+@pytest.mark.parametrize(
+    ("rule", "language", "text"),
+    [("squad", "en", "the"), ("mlqa", "es", "¡la!"), ("mlqa", "zh", "…"), ("cmrc", "zh", "。")],
+)
+def test_an_answer_of_no_word_matches_without_f1_where_every_question_has_an_answer(
+    rule, language, text
+):
+    assert score_answer(text, [text], rule, language) == (1.0, 0.0)
+    assert score_answer(text, [text], rule, language, unanswerable=True) == (1.0, 1.0)
 
 
 def test_the_cases_hold_hits_misses_and_part_hits_of_every_rule():
@@ -174,7 +187,8 @@ def test_the_cases_hold_hits_misses_and_part_hits_of_every_rule():
 )
 def test_the_second_reading_tells_the_rules_apart(rule, language, planted):
     assert any(
-        score_answer(*case, planted, language) != pytest.approx(reference(*case, rule, language))
+        score_answer(*case, planted, language)
+        != pytest.approx(reference(*case, rule, language, False))
         for case in CASES
     )
 
@@ -241,7 +255,7 @@ def many_items(size=60):
 
 
 def score(items, tune, cuts=()):
-    metric = AnswerReport("mlqa", tune)
+    metric = AnswerReport("mlqa", unanswerable=True, tune=tune)
     for start, end in zip([0, *cuts], [*cuts, len(items)], strict=True):
         columns = [list(column) for column in zip(*items[start:end], strict=True)]
         metric.update(*(columns or [[], [], [], []]))
@@ -254,7 +268,7 @@ def test_the_report_says_the_means_over_items(tune):
     result = score(items, tune)
     threshold = result["report"].get("best_threshold", -1e9)
     said = [(a if margin >= threshold else "", g, lang) for a, g, lang, margin in items]
-    each = [(reference(a, g, "mlqa", lang), bool(g)) for a, g, lang in said]
+    each = [(reference(a, g, "mlqa", lang, True), bool(g)) for a, g, lang in said]
     mean = {
         "em": [em for (em, _), _ in each],
         "f1": [f1 for (_, f1), _ in each],

@@ -8,12 +8,13 @@ import sklearn.metrics as sklearn
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from crosstune.errors import DataError
-from crosstune.tasks.metrics.classes import UNSEEN_CLASS, LabelSetReport, RelationReport
+from crosstune.tasks.metrics.classes import LabelSetReport, RelationReport, add_unseen
 
 LABELS = ["anger", "fear", "joy", "trust"]
 NAMES = ("Cause-Effect", "Entity-Origin", "Message-Topic")
 DIRECTED = [f"{name}{way}" for name in NAMES for way in ("(e1,e2)", "(e2,e1)")]
 RELATIONS = [*DIRECTED, "Other"]
+UNSEEN = ("awe", "zest")
 CLOSE = {"rel": 1e-12, "abs": 1e-12}
 
 # scikit-learn asks for labels when only one class occurs, and it is right to have only one here
@@ -53,7 +54,8 @@ def scikit_scores(guesses, golds, labels):
         "jaccard": sklearn.jaccard_score(g, p, average="samples", zero_division=1),
         "accuracy": sklearn.accuracy_score(g, p),
     }
-    return means | samples
+    every = sklearn.f1_score(g, p, average="macro", zero_division=0)
+    return means | samples | {"macro_f1_all": every}
 
 
 @pytest.mark.parametrize("unseen", [False, True])
@@ -61,9 +63,10 @@ def test_scores_of_sets_equal_scikit_learn_on_60_random_draws(unseen):
     for seed in range(60):
         guesses, golds = draw_sets(seed, LABELS)
         if unseen:
-            golds = [[*gold, UNSEEN_CLASS] if n % 3 == 0 else gold for n, gold in enumerate(golds)]
-        expected = scikit_scores(guesses, golds, [*LABELS, UNSEEN_CLASS] if unseen else LABELS)
-        scores = score(LabelSetReport(LABELS), (guesses, golds))["scores"]
+            golds = [[*g, UNSEEN[n % 2]] if n % 3 == 0 else g for n, g in enumerate(golds)]
+        labels = add_unseen(LABELS, (label for gold in golds for label in gold))
+        expected = scikit_scores(guesses, golds, labels)
+        scores = score(LabelSetReport(labels), (guesses, golds))["scores"]
         assert scores == pytest.approx(expected, **CLOSE), seed
 
 
@@ -91,8 +94,8 @@ def test_two_empty_sets_agree_and_an_empty_one_with_another_does_not():
 
 
 def test_a_gold_label_that_is_not_listed_is_never_found():
-    result = score(LabelSetReport(["a"]), ([["a"]], [["a", "b"]]))
-    assert result["report"]["classes"][UNSEEN_CLASS]["support"] == 1
+    result = score(LabelSetReport(add_unseen(["a"], ["b"])), ([["a"]], [["a", "b"]]))
+    assert result["report"]["classes"]["b"]["support"] == 1
     assert result["scores"]["micro_f1"] == pytest.approx(2 / 3)
 
 
@@ -250,8 +253,9 @@ def test_a_direction_that_train_never_showed_counts_as_gold_of_its_relation():
 
 
 def test_a_relation_that_train_never_showed_is_reported_by_name():
-    report = score(semeval(), (["Other"], ["Use(e1,e2)"]))["report"]
-    assert report["classes"][UNSEEN_CLASS]["support"] == 1
+    labels = add_unseen(RELATIONS, ["Use(e1,e2)"])
+    report = score(semeval(labels), (["Other"], ["Use(e1,e2)"]))["report"]
+    assert report["classes"]["Use"]["support"] == 1
 
 
 # ---- both ----------------------------------------------------------------------------------------

@@ -7,7 +7,13 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu, corpus_chrf, sentence_bleu
 
-from crosstune.tasks.metrics.overlap import OVERLAPS, ROUGE, UnicodeWords, report_overlap
+from crosstune.tasks.metrics.overlap import (
+    OVERLAPS,
+    ROUGE,
+    UnicodeWords,
+    choose_tokenizer,
+    report_overlap,
+)
 
 TEXTS = {
     "en": "the cat sat on a mat , and it's 3.5 metres from U.S. dogs !",
@@ -34,12 +40,31 @@ def streams_of(references):
     return [[of[n] if n < len(of) else None for of in references] for n in range(most)]
 
 
+@pytest.mark.parametrize(
+    ("language", "tokenizer"),
+    [
+        *((code, "zh") for code in ("zh", "zh-Hans", "zh-Hant", "zh-x-news", "zh-Hant-TW", "yue")),
+        *((code, "char") for code in ("ja", "ja-x-news", "ko", "th", "km")),
+        *((code, "13a") for code in ("es", "en", "es-x-medical", "ru", "vi", "zh-Latn")),
+    ],
+)
+def test_the_tokenizer_of_bleu_is_that_of_the_script(language, tokenizer):
+    assert choose_tokenizer(language) == tokenizer
+    report = report_overlap(["我喜欢北京的茶 ok"], [["我喜欢北京的水 ok"]], language)["report"]
+    assert f"tok:{tokenizer}|" in report["bleu_signature"]
+
+
+def test_text_without_spaces_is_not_one_word_for_rouge():
+    scores = report_overlap(["ฉันชอบชา"], [["ฉันชอบน้ำ"]], "th")["scores"]
+    assert 0 < scores["rouge1"] < 1
+
+
 @pytest.mark.parametrize("language", ["en", "es", "zh"])
 @pytest.mark.parametrize("seed", range(12))
 def test_bleu_and_chrf_are_those_of_sacrebleu(seed, language):
     texts, references = draw_corpus(seed, language)
     scores = report_overlap(texts, references, language)["scores"]
-    words = "zh" if language == "zh" else "13a"
+    words = choose_tokenizer(language)
     bleu = corpus_bleu(texts, streams_of(references), tokenize=words).score
     chrf = corpus_chrf(texts, streams_of(references)).score
     assert scores["bleu"] == pytest.approx(bleu / 100, **CLOSE)

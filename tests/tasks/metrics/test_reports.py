@@ -17,11 +17,12 @@ from torch import distributed, multiprocessing
 
 from crosstune.data.tag_schemes import read_spans
 from crosstune.errors import DataError
-from crosstune.tasks.metrics.classes import UNSEEN_CLASS, ClassReport
+from crosstune.tasks.metrics.classes import ClassReport, add_unseen, report_classes
 from crosstune.tasks.metrics.spans import SpanReport
 from crosstune.tasks.metrics.tokens import TokenLoss
 
 LABELS = ["negative", "neutral", "positive", "mixed"]
+WITH_UNSEEN = [*LABELS, "bored", "angry"]  # the last two in gold only
 TYPES = ["LOC", "ORG", "PER"]
 TAGS = ["O", *(f"{mark}-{kind}" for mark in "BIES" for kind in TYPES)]
 IOB = [tag for tag in TAGS if tag[0] in "OBI"]
@@ -39,7 +40,7 @@ def draw_classes(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     draw = numpy.random.default_rng(seed)
     size = draw.integers(1, 31)
     used = draw.permutation(len(LABELS))[: draw.integers(1, len(LABELS) + 1)].tolist()
-    strangers = [-1, len(LABELS), len(LABELS) + 5] if seed % 3 == 0 else []
+    strangers = [len(LABELS), len(LABELS) + 1] if seed % 3 == 0 else []
     prediction, gold = draw.choice(used, size), draw.choice([*used, *strangers], size)
     return torch.from_numpy(prediction), torch.from_numpy(gold)
 
@@ -67,8 +68,7 @@ def score(metric, *batches):
 
 
 def names(indices: torch.Tensor) -> list[str]:
-    known = range(len(LABELS))
-    return [LABELS[index] if index in known else UNSEEN_CLASS for index in indices.tolist()]
+    return [WITH_UNSEEN[index] for index in indices.tolist()]
 
 
 def same_table(report: dict, reference: dict) -> bool:
@@ -99,7 +99,7 @@ def reference_report(seed: int) -> dict:
 
 def test_class_report_equals_scikit_learn_on_200_random_draws():
     for seed in range(200):
-        report = score(ClassReport(LABELS), draw_classes(seed))["report"]
+        report = score(ClassReport(WITH_UNSEEN), draw_classes(seed))["report"]
         assert same_table(report, reference_report(seed)), seed
 
 
@@ -115,20 +115,42 @@ def test_class_scores_equal_scikit_learn_on_200_random_draws():
             "macro_precision": report["macro avg"]["precision"],
             "macro_recall": report["macro avg"]["recall"],
             "mcc": sklearn.matthews_corrcoef(names(gold), names(prediction)),
+            "macro_f1_all": sklearn.f1_score(
+                names(gold),
+                names(prediction),
+                labels=WITH_UNSEEN,
+                average="macro",
+                zero_division=0,
+            ),
         }
-        scores = score(ClassReport(LABELS), (prediction, gold))["scores"]
+        scores = score(ClassReport(WITH_UNSEEN), (prediction, gold))["scores"]
         assert scores == pytest.approx(expected, **CLOSE), seed
 
 
-def test_unseen_gold_lowers_accuracy_and_is_reported_by_name():
-    result = score(ClassReport(["a", "b"]), (torch.tensor([0, 1, 1]), torch.tensor([0, -1, 7])))
-    assert result["scores"]["accuracy"] == 1 / 3
-    assert result["report"]["classes"][UNSEEN_CLASS] == {
-        "precision": 0.0,
-        "recall": 0.0,
-        "f1": 0.0,
-        "support": 2,
-    }
+@pytest.mark.parametrize(
+    ("labels", "predictions", "golds"),
+    [
+        (["a"], ["a", "a", "a"], ["a", "b", "c"]),
+        (["a", "b"], ["b", "a", "b", "a"], ["x", "x", "y", "b"]),
+        (["b", "a"], ["a", "b"], ["a", "b"]),
+        (["a", "b"], ["a"] * 5, ["z", "y", "x", "w", "v"]),
+    ],
+)
+def test_each_label_that_train_never_shows_is_a_class_as_in_scikit_learn(
+    labels, predictions, golds
+):
+    result = report_classes(labels, predictions, golds, torch.device("cpu"))
+    expected = sklearn.classification_report(golds, predictions, zero_division=0, output_dict=True)
+    assert same_table(result["report"], expected)
+    assert result["scores"]["macro_f1"] == pytest.approx(expected["macro avg"]["f1-score"])
+
+
+@pytest.mark.parametrize("unseen", [["MISC"], ["MISC", "TIME"]])
+def test_each_span_type_that_train_never_shows_is_a_class_as_in_seqeval(unseen):
+    golds = [["B-PER", "O", *(f"B-{name}" for name in unseen)]]
+    guesses = [["B-PER", "O", *["B-PER"] * len(unseen)]]
+    scores = score(SpanReport(add_unseen(TYPES, unseen)), (guesses, golds))["scores"]
+    assert scores["macro_f1"] == pytest.approx(seqeval.f1_score(golds, guesses, average="macro"))
 
 
 def test_a_class_that_does_not_occur_is_absent_from_report_and_macro_mean():
@@ -137,9 +159,10 @@ def test_a_class_that_does_not_occur_is_absent_from_report_and_macro_mean():
     assert result["scores"]["macro_f1"] == 1.0
 
 
-def test_ignored_positions_are_refused_rather_than_counted_as_unseen():
-    with pytest.raises(ValueError, match="below -1"):
-        ClassReport(["a", "b"]).update(torch.tensor([0]), torch.tensor([-100]))
+@pytest.mark.parametrize("gold", [-100, -1, 2])
+def test_a_gold_that_is_no_label_is_refused(gold):
+    with pytest.raises(ValueError, match="gold: an index outside 0 to 1"):
+        ClassReport(["a", "b"]).update(torch.tensor([0]), torch.tensor([gold]))
 
 
 def test_a_prediction_that_is_no_label_is_refused():
@@ -152,9 +175,9 @@ def test_prediction_and_gold_of_different_length_are_refused():
         ClassReport(["a", "b"]).update(torch.tensor([0, 1]), torch.tensor([0]))
 
 
-@pytest.mark.parametrize("labels", [[], ["a", "a"], ["a", UNSEEN_CLASS]])
+@pytest.mark.parametrize("labels", [[], ["a", "a"]])
 @pytest.mark.parametrize("metric", [ClassReport, SpanReport])
-def test_labels_that_are_none_repeated_or_reserved_are_refused(metric, labels):
+def test_labels_that_are_none_or_repeated_are_refused(metric, labels):
     with pytest.raises(DataError, match="must be at least one, all different"):
         metric(labels)
 
@@ -210,8 +233,10 @@ def test_span_scores_equal_seqeval_on_200_random_draws():
             "weighted_f1": seqeval.f1_score(golds, guesses, average="weighted", zero_division=0),
             "accuracy": seqeval.accuracy_score(golds, guesses),
         }
-        scores = score(SpanReport(TYPES), (guesses, golds))["scores"]
-        assert scores == pytest.approx(expected, **CLOSE), seed
+        result = score(SpanReport(TYPES), (guesses, golds))
+        f1 = sum(row["f1"] for row in result["report"]["classes"].values())
+        expected["macro_f1_all"] = f1 / len(TYPES)
+        assert result["scores"] == pytest.approx(expected, **CLOSE), seed
 
 
 def test_words_of_a_segmentation_are_spans_of_one_type():
@@ -235,11 +260,10 @@ def test_no_span_in_gold_and_prediction_scores_zero_as_in_seqeval():
     assert (result["scores"]["f1"], result["scores"]["accuracy"]) == (0.0, 1.0)
 
 
-def test_a_gold_span_of_an_unlisted_type_lowers_recall():
+def test_a_span_of_a_type_that_is_not_listed_is_refused():
     sentence = ["B-PER", "O", "B-MISC"]
-    report = score(SpanReport(TYPES), ([sentence], [sentence]))["report"]
-    assert report["micro"]["recall"] == 1 / 2
-    assert report["classes"][UNSEEN_CLASS]["support"] == 1
+    with pytest.raises(ValueError, match="not listed: \\['MISC'\\]"):
+        SpanReport(TYPES).update([sentence], [sentence])
 
 
 def test_sentences_of_different_length_are_refused():
@@ -295,8 +319,8 @@ def many_items():
     prediction, gold = zip(*(draw_classes(3 * seed) for seed in range(20)), strict=True)
     guesses, golds = zip(*(draw_tags(seed, [*TAGS, "B-MISC"]) for seed in range(20)), strict=True)
     return {
-        "class": (ClassReport(LABELS), torch.cat(prediction)[:60], torch.cat(gold)[:60]),
-        "span": (SpanReport(TYPES), [*chain(*guesses)][:60], [*chain(*golds)][:60]),
+        "class": (ClassReport(WITH_UNSEEN), torch.cat(prediction)[:60], torch.cat(gold)[:60]),
+        "span": (SpanReport([*TYPES, "MISC"]), [*chain(*guesses)][:60], [*chain(*golds)][:60]),
         "token": (TokenLoss(), *draw_losses(1, 60)),
     }
 

@@ -39,7 +39,8 @@ class ErrorArm:
 
     `tally` counts pairs of gold label or type and outcome; `wrong` has the items that no run got
     right, with the prediction of each run; `mistakes` counts wrong items over all runs. `counts`
-    has the result of `count_item` for every item, by run, in the order of the section's golds.
+    has the result of `count_item` for every item, by run, in the order of the section's golds;
+    `item_scores` has the scores of single items by run and metric, where there are any.
     """
 
     run_ids: list[str] = field(default_factory=list)
@@ -47,6 +48,7 @@ class ErrorArm:
     wrong: dict[Key, list[Any]] = field(default_factory=dict)
     mistakes: int = 0
     counts: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    item_scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Section:
         errors.run_ids.append(run_id)
         errors.tally += tally
         errors.counts[run_id] = np.array(counts, np.int32)
+        errors.item_scores[run_id] = run.item_scores
         errors.mistakes += len(wrong)
 
     def shared(self) -> dict[Key, list[Any]]:

@@ -24,13 +24,18 @@ _TYPES = {
     "regression": ("float64", "float64"),
 }
 KINDS = frozenset(_TYPES)
+ITEM_SCORES = {"extraction": ("f1", "em")}  # columns with the scores of single items
 
 
 class RunPredictions(NamedTuple):
-    """The test items of one language; `predictions` stand in the order of `golds`."""
+    """The test items of one language; the lists stand in the order of `golds`.
+
+    `item_scores` has the scores of single items by metric, where a run has written them.
+    """
 
     golds: dict[Key, Any]
     predictions: list[Any]
+    item_scores: dict[str, list[float]]
 
 
 def read_predictions(path: Path, kind: str) -> dict[str, RunPredictions]:
@@ -49,7 +54,8 @@ def read_predictions(path: Path, kind: str) -> dict[str, RunPredictions]:
         absent = [name for name in columns if names.count(name) != 1]
         if absent:
             raise DataError([f"columns absent or double: {', '.join(absent)}"])
-        table = file.read(columns=list(columns))
+        scored = [name for name in ITEM_SCORES.get(kind, ()) if names.count(name) == 1]
+        table = file.read(columns=[*columns, *scored])
         multilabel = kind == "classification" and pa.types.is_list(table.schema.field("gold").type)
         written = ("string", "string", *(("list", "list") if multilabel else _TYPES[kind]))
         types = {"string": pa.string(), "list": pa.list_(pa.string()), "float64": pa.float64()}
@@ -57,6 +63,7 @@ def read_predictions(path: Path, kind: str) -> dict[str, RunPredictions]:
             _to_values(table.column(name).cast(types[kind_of_column]), name)
             for name, kind_of_column in zip(columns, written, strict=True)
         )
+        scores = {name: _to_values(table.column(name).cast(pa.float64()), name) for name in scored}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError([f"{type(error).__name__}: {error}"]) from error
     indices = defaultdict(list)
@@ -66,6 +73,7 @@ def read_predictions(path: Path, kind: str) -> dict[str, RunPredictions]:
         language: RunPredictions(
             dict(zip(_make_keys([ids[i] for i in rows]), [golds[i] for i in rows], strict=True)),
             [predictions[i] for i in rows],
+            {name: [values[i] for i in rows] for name, values in scores.items()},
         )
         for language, rows in indices.items()
     }

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, partial
 from math import fsum
 from typing import Any
 
@@ -108,25 +108,35 @@ def _word_tokenizer() -> Callable[[str], list[str]]:
 
 
 def score_answer(
-    answer: str, golds: Sequence[str], rule: str = "mlqa", language: str = "en"
+    answer: str,
+    golds: Sequence[str],
+    rule: str = "mlqa",
+    language: str = "en",
+    *,
+    unanswerable: bool = False,
 ) -> tuple[float, float]:
     """Return exact match and F1 of an answer, each the best over the gold answers.
 
-    If no gold answer has anything in its normal form, "" is right and all else is wrong, as in
-    SQuAD 2.0. CMRC's F1 counts the longest run of tokens that both have, the others every shared
-    token.
+    CMRC's F1 counts the longest run of tokens that both have, the others every shared token. A text
+    that is nothing in its normal form ("the", "…") has no token, and so an F1 of 0, in the scripts
+    of SQuAD 1.1, MLQA and CMRC. With `unanswerable`, in data that has questions without an answer,
+    SQuAD 2.0's script counts: such gold answers are left out, and if none is left, "" is right.
 
     >>> score_answer("in the city of Madrid", ["Madrid", "la ciudad de Madrid"], "squad")
     (0.0, 0.4)
-    >>> score_answer("", [])
+    >>> score_answer("", []), score_answer("The", ["the"], "squad")
+    ((1.0, 1.0), (1.0, 0.0))
+    >>> score_answer("The", ["the"], "squad", unanswerable=True)
     (1.0, 1.0)
     """
     form, tokens = NORMALIZERS[rule](answer, language)
     forms = [NORMALIZERS[rule](gold, language) for gold in golds]
-    forms = [gold for gold in forms if gold[0]] or [("", [])]
+    if unanswerable:
+        forms = [gold for gold in forms if gold[0]]
+    forms = forms or [("", [])]
     count_shared = _longest_run if rule == "cmrc" else _count_overlap
     exact = float(any(form == gold for gold, _ in forms))
-    if forms == [("", [])] or not form:
+    if not golds or (unanswerable and (forms == [("", [])] or not form)):
         return exact, exact
     return exact, max(_f1(count_shared(tokens, gold), len(tokens), len(gold)) for _, gold in forms)
 
@@ -170,11 +180,12 @@ def choose_threshold(margins: Sequence[float], gains: Sequence[float]) -> float:
 class AnswerReport(Metric):
     """Gather exact match and F1 of every item; report their means, also by answerability.
 
-    With `tune`, answers whose margin is below the best threshold on these very items count as no
-    answer, and the report has the threshold: it is no sum, so every item is gathered. Means are
-    rounded once, so the order of the items does not change them.
+    `unanswerable` is as in `score_answer`. With `tune`, answers whose margin is below the best
+    threshold on these very items count as no answer, and the report has the threshold: it is no
+    sum, so every item is gathered. Means are rounded once, so the order of the items does not
+    change them.
 
-    >>> metric = AnswerReport("squad", tune=True)
+    >>> metric = AnswerReport("squad", unanswerable=True, tune=True)
     >>> metric.update(["Rome", "Paris"], [["Rome"], []], ["en", "en"], [3.0, -1.0])
     >>> metric.compute()["scores"]["f1"], metric.compute()["report"]["best_threshold"]
     (1.0, 3.0)
@@ -183,9 +194,11 @@ class AnswerReport(Metric):
     full_state_update = False
     items: list[Tensor]  # (n, 6) float64: exact match, F1, both of "", has an answer, margin
 
-    def __init__(self, rule: str = "mlqa", tune: bool = False) -> None:
+    def __init__(
+        self, rule: str = "mlqa", *, unanswerable: bool = False, tune: bool = False
+    ) -> None:
         super().__init__()
-        self.rule, self.tune = rule, tune
+        self.rule, self.unanswerable, self.tune = rule, unanswerable, tune
         self.add_state("items", [], dist_reduce_fx="cat")
 
     def update(
@@ -196,10 +209,11 @@ class AnswerReport(Metric):
         margins: Sequence[float],
     ) -> None:
         """Score answers; every rank must call this, even without any, or the others wait."""
+        score = partial(score_answer, rule=self.rule, unanswerable=self.unanswerable)
         rows = [
             (
-                *score_answer(answer, gold, self.rule, language),
-                *score_answer("", gold, self.rule, language),
+                *score(answer, gold, language=language),
+                *score("", gold, language=language),
                 float(bool(gold)),
                 margin,
             )

@@ -12,15 +12,14 @@ from math import sqrt
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from crosstune.data.windows import UNSEEN
 from crosstune.errors import DataError
 
-UNSEEN_CLASS = "<unseen>"  # reported for gold classes that are not listed
 RATES = ("precision", "recall", "f1")
 MEANS = ("macro_f1", "micro_f1", "weighted_f1", "macro_precision", "macro_recall")
+MACRO_F1_ALL = "macro_f1_all"  # over all labels, also those that neither gold nor prediction has
 DIRECTION = re.compile(r"\((e1,e2|e2,e1)\)$")
 
 
@@ -41,14 +40,19 @@ def compute_rates(correct: int, predicted: int, gold: int) -> dict[str, float]:
 def report_rates(
     names: list[str], correct: list[int], predicted: list[int], gold: list[int]
 ) -> dict[str, dict[str, Any]]:
-    """Return rates per class that occurs, and their micro, macro and weighted means."""
+    """Return rates per class that occurs, and their micro, macro and weighted means.
+
+    `macro_f1_all` counts an F1 of 0 for each class that does not occur.
+    """
     columns = zip(names, correct, predicted, gold, strict=True)
     classes = {name: compute_rates(c, p, g) for name, c, p, g in columns if p or g}
     support = sum(gold)
     macro = {rate: sum(row[rate] for row in classes.values()) for rate in RATES}
     weighted = {rate: sum(row[rate] * row["support"] for row in classes.values()) for rate in RATES}
+    f1_of_all = sum(row["f1"] for row in classes.values()) / len(names)
     return {
         "classes": classes,
+        MACRO_F1_ALL: f1_of_all,
         "micro": compute_rates(sum(correct), sum(predicted), support),
         "macro": {r: total / max(len(classes), 1) for r, total in macro.items()}
         | {"support": support},
@@ -61,61 +65,74 @@ def check_names(names: Sequence[str], what: str) -> list[str]:
     """Return the names as a list.
 
     Raises:
-        DataError: there is none, or one is repeated or reserved.
+        DataError: there is none, or one is repeated.
     """
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if not names or repeated or UNSEEN_CLASS in names:
-        rule = f"at least one, all different, and none the reserved {UNSEEN_CLASS!r}"
+    if not names or len(set(names)) < len(names):
+        rule = "at least one, all different"
         raise DataError([f"The {what} must be {rule}. Received: {list(names)}."])
     return list(names)
+
+
+def add_unseen(listed: Sequence[str], golds: Iterable[str]) -> list[str]:
+    """Return the listed names, then those that only gold has, on any rank, sorted.
+
+    Every rank must call it, even without any gold. A label that train never shows is a class of its
+    own, which the model cannot predict.
+
+    >>> add_unseen(["b", "a"], ["c", "a"])
+    ['b', 'a', 'c']
+    """
+    unseen = set(golds) - set(listed)
+    if distributed.is_available() and distributed.is_initialized():
+        shares: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(shares, unseen)
+        unseen = set().union(*shares)
+    return [*listed, *sorted(unseen)]
 
 
 class ClassReport(Metric):
     """Count a confusion matrix; report accuracy, precision, recall, F1 and Matthews correlation.
 
-    A gold label that train does not contain (index -1, or beyond the labels) is an error whatever
-    the prediction, reported as the class "<unseen>". Macro and weighted means run over the classes
-    that occur in gold or prediction, as in scikit-learn's `classification_report` with
-    `zero_division=0`; other classes are absent. "mcc" lies in [-1, 1], all else in [0, 1].
+    Macro and weighted means run over the classes that occur in gold or prediction, as in
+    scikit-learn's `classification_report` with `zero_division=0`; other classes are absent.
+    "macro_f1_all" runs over all labels. "mcc" lies in [-1, 1], all else in [0, 1].
 
-    >>> metric = ClassReport(["no", "yes"])
-    >>> metric.update(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 0, -1]))
-    >>> result = metric.compute()
-    >>> result["scores"]["accuracy"], result["report"]["classes"]["<unseen>"]["support"]
-    (0.5, 1)
+    >>> metric = ClassReport(["no", "yes", "maybe"])
+    >>> metric.update(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 1, 0, 1]))
+    >>> scores = metric.compute()["scores"]
+    >>> scores["accuracy"], round(scores["macro_f1"], 3), round(scores["macro_f1_all"], 3)
+    (0.75, 0.733, 0.489)
     """
 
     full_state_update = False
-    confusion: Tensor  # (gold labels + unseen, predicted labels)
+    confusion: Tensor  # (gold labels, predicted labels)
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
         self.labels = check_names(labels, "labels")
-        shape = (len(self.labels) + 1, len(self.labels))
-        self.add_state("confusion", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        zeros = torch.zeros((len(self.labels), len(self.labels)), dtype=torch.long)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, gold: Tensor) -> None:
         """Count label indices, both (n,), without padding."""
-        rows, columns = self.confusion.shape
+        size = len(self.labels)
         if prediction.shape != gold.shape:
             raise ValueError(f"prediction {prediction.shape} and gold {gold.shape} differ in shape")
-        if ((prediction < 0) | (prediction >= columns)).any():
-            raise ValueError(f"a prediction lies outside 0 to {columns - 1}: {prediction.tolist()}")
-        if (gold < -1).any():
-            raise ValueError("gold contains an index below -1: leave ignored positions out")
-        row = torch.where((gold < 0) | (gold >= columns), columns, gold)
-        cells = torch.bincount((row * columns + prediction).flatten(), minlength=rows * columns)
-        self.confusion = self.confusion + cells.view(rows, columns)
+        for name, indices in (("prediction", prediction), ("gold", gold)):
+            if ((indices < 0) | (indices >= size)).any():
+                raise ValueError(f"{name}: an index outside 0 to {size - 1}: {indices.tolist()}")
+        cells = torch.bincount((gold * size + prediction).flatten(), minlength=size * size)
+        self.confusion = self.confusion + cells.view(size, size)
 
     def compute(self) -> dict[str, Any]:
         """Return scores and report over all that was counted."""
-        correct = [*self.confusion.diagonal().tolist(), 0]
-        predicted = [*self.confusion.sum(0).tolist(), 0]
+        correct, predicted = self.confusion.diagonal().tolist(), self.confusion.sum(0).tolist()
         gold = self.confusion.sum(1).tolist()
         if not sum(gold):
             return {"scores": {}, "report": {}}
-        report = report_rates([*self.labels, UNSEEN_CLASS], correct, predicted, gold)
-        scores = {name: report[name.split("_")[0]][name.split("_")[1]] for name in MEANS}
+        report = report_rates(self.labels, correct, predicted, gold)
+        scores = {MACRO_F1_ALL: report.pop(MACRO_F1_ALL)}
+        scores |= {name: report[name.split("_")[0]][name.split("_")[1]] for name in MEANS}
         mcc = _matthews(correct, predicted, gold)
         accuracy = {"accuracy": sum(correct) / sum(gold)}
         return {"scores": accuracy | scores | {"mcc": mcc}, "report": report}
@@ -126,11 +143,13 @@ def report_classes(
 ) -> dict[str, Any]:
     """Return the `ClassReport` of classes by name, over all ranks.
 
-    Matthews correlation is moved from the scores to the report: it may be negative.
+    Gold labels that `labels` lack are classes too. Matthews correlation is moved from the scores to
+    the report: it may be negative.
     """
-    index = {label: number for number, label in enumerate(labels)}
-    metric = ClassReport(labels).to(device)
-    indices = [index[name] for name in predictions], [index.get(name, UNSEEN) for name in golds]
+    classes = add_unseen(labels, golds)
+    index = {label: number for number, label in enumerate(classes)}
+    metric = ClassReport(classes).to(device)
+    indices = [index[name] for name in predictions], [index[name] for name in golds]
     metric.update(*(torch.tensor(column, dtype=torch.long, device=device) for column in indices))
     result = metric.compute()
     if result["scores"]:
@@ -139,30 +158,25 @@ def report_classes(
 
 
 class CountReport(Metric):
-    """Counts per class, from which a subclass reports rates.
-
-    A class that is not listed counts as "<unseen>", and never as correct.
-    """
+    """Counts per class, from which a subclass reports rates."""
 
     full_state_update = False
-    counts: Tensor  # (3, classes + 1): correct, predicted, gold; last column: classes not listed
+    counts: Tensor  # (3, classes): correct, predicted, gold
     agreement: Tensor  # (2,): items whose prediction equals gold, all items
 
     def __init__(self, classes: Sequence[str], what: str) -> None:
         super().__init__()
         self.classes = check_names(classes, what)
-        shape = (3, len(self.classes) + 1)
-        self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        zeros = torch.zeros((3, len(self.classes)), dtype=torch.long)
+        self.add_state("counts", zeros, dist_reduce_fx="sum")
         self.add_state("agreement", torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")
 
     def _add(self, *columns: Iterable[str], agreeing: int, total: int) -> None:
         """Count the classes of what is correct, predicted and gold."""
-        counts: list[list[int]] = []
-        for names in columns:
-            counter = Counter(names)
-            listed = [counter[name] for name in self.classes]
-            counts.append([*listed, counter.total() - sum(listed)])
-        counts[0][-1] = 0
+        counters = [Counter(names) for names in columns]
+        if unlisted := sorted(set().union(*counters) - set(self.classes)):
+            raise ValueError(f"classes that are not listed: {unlisted}")
+        counts = [[counter[name] for name in self.classes] for counter in counters]
         self.counts = self.counts + torch.tensor(counts, device=self.counts.device)
         self.agreement = self.agreement + torch.tensor([agreeing, total], device=self.counts.device)
 
@@ -171,8 +185,9 @@ class CountReport(Metric):
         agreeing, total = self.agreement.tolist()
         if not total:
             return {"scores": {}, "report": {}}
-        report = report_rates([*self.classes, UNSEEN_CLASS], *self._counts())
-        return {"scores": self._scores(report, agreeing / total), "report": report}
+        report = report_rates(self.classes, *self._counts())
+        scores = {MACRO_F1_ALL: report.pop(MACRO_F1_ALL)} | self._scores(report, agreeing / total)
+        return {"scores": scores, "report": report}
 
     @abstractmethod
     def _scores(self, report: dict[str, Any], accuracy: float) -> dict[str, float]:

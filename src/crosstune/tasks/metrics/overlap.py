@@ -12,18 +12,20 @@ from typing import Any
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from crosstune.languages import UNSPACED
+from crosstune.languages import SPACELESS_SCRIPTS, UNSPACED, script_of
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 OVERLAPS = ("bleu", "chrf", *ROUGE)
-SINGLE_WORDS = rf"([\u3005-\u3007{UNSPACED}])"  # the marks 々〆〇 stand for ideographs
+CHINESE_SCRIPTS = ("Hans", "Hant", "Hani")
+# 々〆〇 stand for ideographs; Thai, Lao, Tibetan, Burmese and Khmer write no spaces either
+SINGLE_WORDS = rf"([\u3005-\u3007{UNSPACED}\u0e00-\u109f\u1780-\u17ff])"
 
 
 class UnicodeWords:
     """A tokenizer for ROUGE: lower-cased words of any script.
 
-    Equal on ASCII to rouge-score's own, which knows only a to z and digits. Each ideograph and kana
-    is a word.
+    Equal on ASCII to rouge-score's own, which knows only a to z and digits. In scripts without
+    spaces each character is a word.
 
     >>> UnicodeWords().tokenize("El niño, 2 cafés: 北京 OK")
     ['el', 'niño', '2', 'cafés', '北', '京', 'ok']
@@ -36,6 +38,22 @@ class UnicodeWords:
         return re.sub(SINGLE_WORDS, r" \1 ", letters).split()
 
 
+def choose_tokenizer(language: str) -> str:
+    """Return sacreBLEU's tokenizer for a language: `zh`, `char`, or `13a`, that of WMT.
+
+    `zh` is for every code that is written in Chinese characters. `char`, every character a word, is
+    for the other scripts without spaces and for Korean (WMT takes the words of MeCab there, which
+    needs a dictionary). The signature in the report says which it is.
+
+    >>> [choose_tokenizer(code) for code in ("zh-Hant", "yue", "zh-x-news", "ja", "ko", "th", "es")]
+    ['zh', 'zh', 'zh', 'char', 'char', 'char', '13a']
+    """
+    script = script_of(language)
+    if script in CHINESE_SCRIPTS:
+        return "zh"
+    return "char" if script in SPACELESS_SCRIPTS or script == "Kore" else "13a"
+
+
 def report_overlap(
     texts: Sequence[str], references: Sequence[Sequence[str]], language: str
 ) -> dict[str, Any]:
@@ -43,9 +61,9 @@ def report_overlap(
 
     BLEU (Papineni et al. 2002, https://aclanthology.org/P02-1040) and chrF2 (Popović 2015,
     https://aclanthology.org/W15-3049) are sacreBLEU's (Post 2018, https://aclanthology.org/W18-6319)
-    over the corpus; BLEU's words are those of its tokenizer `zh` where `language` is zh, else of
-    `13a`. ROUGE (Lin 2004, https://aclanthology.org/W04-1013) is rouge-score's F-measure over
-    `UnicodeWords` with the best reference, averaged over the texts. All are fractions; an empty
+    over the corpus, with the words of `choose_tokenizer`. ROUGE (Lin 2004,
+    https://aclanthology.org/W04-1013) is rouge-score's F-measure over `UnicodeWords` with the best
+    reference, averaged over the texts. All are fractions; an empty
     text scores 0. Without any text both parts are empty.
 
     >>> report_overlap(["el niño come pan"], [["el niño come pan", "come pan"]], "es")["scores"]
@@ -57,7 +75,7 @@ def report_overlap(
         return {"scores": {}, "report": {}}
     most = max(map(len, references))
     streams: Any = [[of[n] if n < len(of) else None for of in references] for n in range(most)]
-    bleu = BLEU(tokenize="zh" if language == "zh" else "13a")
+    bleu = BLEU(tokenize=choose_tokenizer(language))
     chrf = CHRF()
     bleu_score: Any = bleu.corpus_score(texts, streams)
     scores = {"bleu": bleu_score.score, "chrf": chrf.corpus_score(texts, streams).score}
