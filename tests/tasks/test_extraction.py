@@ -573,6 +573,9 @@ def test_a_run_on_a_user_s_own_file_trains_tests_and_leaves_its_answers(write, t
     table = pq.read_table(record.parent / "predictions.parquet").to_pylist()
     assert len(table) == 2 * (len(ROWS) + 1)
     assert table[-1]["gold"] == []
+    for metric in ("f1", "em"):
+        scores = [line[metric] for line in table if line["language"] == "es"]
+        assert sum(scores) / len(scores) == pytest.approx(found["scores"]["test"]["es"][metric])
     assert all(
         line["prediction"] in ROWS[n]["context"] for n, line in enumerate(table[: len(ROWS)])
     )

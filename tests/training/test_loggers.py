@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import wandb
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from wandb.proto import wandb_internal_pb2
 
 from crosstune.cli.main import main
 from crosstune.training import loggers as tracking
 from crosstune.training.lightning_module import FineTuningModule
+from crosstune.training.loggers import MetricsFile, open_loggers
 from crosstune.training.train import train
 from tests.tiny import tiny_overrides, tiny_run
 
@@ -117,3 +119,14 @@ def test_a_server_that_never_answers_leaves_the_run_unharmed(
     assert json.loads((folder / "record.json").read_text())["status"] == "finished"
     assert "W&B does not answer" in caplog.text
     assert len(wandb_files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "tensorboard", "csv"])
+def test_a_further_rank_opens_no_mirror(
+    tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    run = tiny_run(tmp_path, "classification", f"logger.tracker={tracker}")
+    with open_loggers(run, "0123456789ab", tmp_path) as loggers:
+        assert [type(logger) for logger in loggers] == [MetricsFile]
+    assert not list(tmp_path.iterdir())

@@ -71,11 +71,13 @@ class MetricsFile(Logger):
 def open_loggers(run: Run, run_id: str, folder: Path) -> Iterator[list[Logger]]:
     """Open metrics.jsonl and the chosen mirror; close the mirror at the end.
 
+    A run on several devices has one mirror, that of rank 0.
+
     Raises:
         ConfigError: the mirror's package is not installed.
     """
     loggers: list[Logger] = [MetricsFile(folder / "metrics.jsonl")]
-    tracker = run.logger.tracker
+    tracker = Tracker.none if getattr(rank_zero_only, "rank", 0) else run.logger.tracker
     if tracker is Tracker.csv:
         loggers.append(_open_csv(folder))
     elif tracker is Tracker.tensorboard:
@@ -94,7 +96,7 @@ def _open_csv(folder: Path) -> Logger:
     """Return a CSV logger, which begins a new file, with what a resumed run has logged before."""
     logger = CSVLogger(folder, name="csv", version="")
     earlier = folder / "metrics.jsonl"
-    if earlier.is_file() and os.environ.get("LOCAL_RANK", "0") == "0":
+    if earlier.is_file():
         for line in map(json.loads, earlier.read_text("utf-8").splitlines()):
             logger.log_metrics(line, line.pop("step"))
     return logger

@@ -37,8 +37,16 @@ WORDS = (*NO_DROPOUT, "trainer.accelerator=cpu", "data.batch_size=6")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     """Return a run on two ranks and its folder."""
-    run = tiny_run(tmp_path_factory.mktemp("two"), "tagging", "trainer=ddp", *WORDS)
+    words = ("trainer=ddp", "logger.tracker=wandb", *WORDS)
+    run = tiny_run(tmp_path_factory.mktemp("two"), "tagging", *words)
     return run, train(run)
+
+
+def test_two_ranks_have_one_mirror_that_of_rank_zero(trained: tuple[Run, Path]) -> None:
+    run, folder = trained
+    mirrors = list(Path(run.outputs).rglob("offline-run-*"))
+    assert [mirror.name.rpartition("-")[2] for mirror in mirrors] == [folder.name]
+    assert mirrors[0].is_relative_to(folder)
 
 
 def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(

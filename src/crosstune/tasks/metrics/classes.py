@@ -39,7 +39,7 @@ def compute_rates(correct: int, predicted: int, gold: int) -> dict[str, float]:
 
 def report_rates(
     names: list[str], correct: list[int], predicted: list[int], gold: list[int]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Any]:
     """Return rates per class that occurs, and their micro, macro and weighted means.
 
     `macro_f1_all` counts an F1 of 0 for each class that does not occur.
