@@ -90,9 +90,72 @@ def test_every_ragged_row_of_a_sentence_is_told(write):
     ]
 
 
-@pytest.mark.parametrize("row", ["b\t", "\tO", "b\t ", "\xa0\tO"])
-def test_an_empty_word_or_tag_is_a_fault(write, row):
-    assert faults(write("a.conll", f"a\tO\n{row}\n")) == ["FILE:2: an empty word or tag"]
+EMPTY = (
+    "FILE:2: an empty word: it is {}. data.reader.skip_empty=true leaves such rows out where their "
+    "tag is O"
+)
+
+
+@pytest.mark.parametrize("row", ["b\t", "b\t "])
+def test_an_empty_tag_is_a_fault(write, row):
+    assert faults(write("a.conll", f"a\tO\n{row}\n")) == ["FILE:2: an empty tag"]
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ("\tO", "U+0020 SPACE"),
+        ("\xa0\tO", "U+00A0 NO-BREAK SPACE"),
+        ("\u3000\tO", "U+3000 IDEOGRAPHIC SPACE"),
+        ("\u3000 O", "U+3000 IDEOGRAPHIC SPACE"),
+        ("\u2003 O", "U+2003 EM SPACE"),
+        ("  O", "U+0020 SPACE"),
+    ],
+)
+def test_a_word_that_is_a_blank_is_named_with_the_option_that_reads_it(write, row, name):
+    separator = "\t" if "\t" in row else " "
+    path = write("a.conll", f"a{separator}O\n{row}\nb{separator}O\n")
+    assert faults(path) == [EMPTY.format(name)]
+    assert words(path, skip_empty=True) == [["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("comment", "width"),
+    [
+        ("# id 1100ab-cd domain=mixto", 2),
+        ("# id 1100ab-cd domain=mixto", 4),
+        ("# id 1100ab-cd\tdomain=mixto", 4),
+        ("# id 1100ab-cd\tdomain=mixto", 2),
+        ("# sent_id 12", 2),
+        ("# sent_id 12", 3),
+        ("# 12", 2),
+        ("# text: a b", 4),
+    ],
+)
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_a_comment_is_no_word_and_decides_no_separator(write, comment, width, separator):
+    cells = [separator.join(["a", *["_"] * (width - 2), tag]) for tag in ("B-PER", "O")]
+    path = write("a.conll", "".join(f"{comment}\n{cells[0]}\n{cells[1]}\n\n" for _ in range(2)))
+    assert words(path) == [["a", "a"]] * 2
+    assert tags(path) == [["B-PER", "O"]] * 2
+
+
+@pytest.mark.parametrize("content", ["# O\na O\n", "# B-X\na O\n", "#a O\nb O\n", "# B-X\n"])
+def test_a_word_that_is_a_hash_is_a_word(write, content):
+    assert words(write("a.conll", content))[0][0].startswith("#")
+
+
+def test_a_hash_with_too_many_columns_is_a_ragged_row(write):
+    assert faults(write("a.conll", "a O\n\n# b O\n")) == [
+        "FILE:3: 3 columns where the first row has 2"
+    ]
+
+
+def test_a_file_without_blank_lines_is_no_sentence(write):
+    assert faults(write("a.conll", "a\tO\n" * 1001)) == [
+        "FILE:1: the file is one sentence of 1,001 words; put a blank line between sentences"
+    ]
+    assert len(words(write("b.conll", "a\tO\n" * 1001 + "\nb\tO\n"))) == 2
 
 
 def test_a_file_without_tags_is_refused_whole(write):
@@ -132,4 +195,4 @@ def test_a_row_without_a_word_can_be_left_out_if_its_tag_is_o(write):
 
 def test_a_row_without_a_word_but_with_a_tag_is_a_fault_even_so(write):
     path = write("a.conll", "1\ta\tB-X\n2\t\tI-X\n")
-    assert faults(path, word=1, skip_empty=True) == ["FILE:2: an empty word or tag"]
+    assert faults(path, word=1, skip_empty=True) == [EMPTY.format("U+0020 SPACE")]

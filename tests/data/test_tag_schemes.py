@@ -20,6 +20,7 @@ TYPED = {
     "iob2": ["B-A", "B-A", "B-B", "I-B", "O"],
     "bioes": ["S-A", "S-A", "B-B", "E-B", "O"],
     "bmes": ["S-A", "S-A", "B-B", "E-B", "O"],
+    "bilou": ["U-A", "U-A", "B-B", "L-B", "O"],
 }
 
 
@@ -89,8 +90,8 @@ def test_an_ill_formed_sequence_comes_out_well_formed_with_its_lenient_spans():
 
 
 def test_no_tags_have_no_spans_and_no_faults():
-    assert [convert_scheme([], scheme) for scheme in SCHEMES] == [[]] * 4
-    assert [find_scheme_faults([], scheme) for scheme in SCHEMES] == [[]] * 4
+    assert [convert_scheme([], scheme) for scheme in SCHEMES] == [[]] * len(SCHEMES)
+    assert [find_scheme_faults([], scheme) for scheme in SCHEMES] == [[]] * len(SCHEMES)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from crosstune.data.tag_schemes import convert_scheme, find_scheme_faults
+from crosstune.data.tag_schemes import convert_scheme, find_scheme_faults, read_spans
 from crosstune.data.windows import IGNORE, UNSEEN, EncodedDataset
 from crosstune.errors import ConfigError
 from crosstune.tasks.crf import Transitions
@@ -181,13 +181,18 @@ def of_tags(*tags, **options):
 
 @pytest.mark.parametrize(
     "tags",
-    [("B-PER", "I-PER", "O"), ("B-X", "E-X", "S-X", "M-X"), ("B", "M", "E", "S"), ("O", "B-人名")],
+    [
+        *(("B-PER", "I-PER", "O"), ("B-X", "E-X", "S-X", "M-X"), ("B", "M", "E", "S")),
+        *(("O", "B-人名"), ("B-PER", "L-PER", "U-LOC", "O"), ("U-PER",)),
+    ],
 )
 def test_tags_that_mark_spans_are_scored_as_spans(tags):
     assert of_tags(*tags).scheme == "spans"
 
 
-@pytest.mark.parametrize("tags", [("NOUN", "VERB"), ("B-PER", "NOUN"), ("OO",), ("L-PER", "O")])
+@pytest.mark.parametrize(
+    "tags", [("NOUN", "VERB"), ("B-PER", "NOUN"), ("OO",), ("X-PER", "O"), ("a_b", "c")]
+)
 def test_other_tags_are_scored_each_by_itself(tags):
     assert of_tags(*tags).scheme == "tags"
 
@@ -221,10 +226,41 @@ def test_a_right_model_scores_one_in_every_score_it_announces(byte_bpe, scheme):
     assert all(score == pytest.approx(1.0) for score in scores.values())
 
 
-@pytest.mark.parametrize("tag", ["NOUN", "L-PER", "b-PER"])
+@pytest.mark.parametrize(
+    ("tags", "odd"),
+    [
+        (("B-PER", "I-PER", "0", "O"), "0"),
+        (("B-PER", "I-PER", "B_LOC"), "B_LOC"),
+        (("B_PER", "I_PER", "O"), "B_PER"),
+        (("b-PER", "i-PER", "O"), "b-PER"),
+        (("PER-B", "PER-I"), "PER-B"),
+        (("B-PER", "B-LOC", "NOUN"), "NOUN"),
+        (("B-PER", "B-LOC", "I-"), "I-"),
+        (("B-PER", "B-LOC", "o"), "o"),
+    ],
+)
+def test_an_odd_tag_among_those_of_spans_is_a_fault_of_its_line(tags, odd):
+    task = of_tags(*tags)
+    assert task.scheme == "spans"
+    (fault, *_) = [f for f in task.find_row_faults(row(["a"] * len(tags), list(tags))) if odd in f]
+    assert fault.startswith(f"{odd!r} is no tag of spans")
+
+
+def test_spans_in_bilou_are_scored_as_in_iob2():
+    bilou = ["B-PER", "I-PER", "L-PER", "O", "U-LOC", "U-LOC"]
+    task = of_tags(*bilou)
+    assert task.encoding == "bilou"
+    assert read_spans(bilou) == read_spans(["B-PER", "I-PER", "I-PER", "O", "B-LOC", "B-LOC"])
+
+
+def test_what_is_accuracy_is_not_called_f1():
+    assert "f1" not in of_tags("NOUN", "VERB").metrics
+
+
+@pytest.mark.parametrize("tag", ["NOUN", "X-PER", "b-PER"])
 def test_a_tag_that_marks_no_span_is_a_fault_where_spans_are_scored(tag):
     assert of_tags("O", "B-PER").find_row_faults(row(["a", "b"], ["O", tag])) == [
-        f"{tag!r} is no tag of spans: O, or B, I, E, S or M with or without -TYPE"
+        f"{tag!r} is no tag of spans: O, or B, I, E, S, M, L or U with or without -TYPE"
     ]
     assert of_tags("O", "NOUN").find_row_faults(row(["a"], [tag])) == []
 
@@ -253,7 +289,7 @@ def test_the_scheme_of_the_tags_can_be_named():
 
 @pytest.mark.parametrize("option", ["encoding", "train_as"])
 def test_an_unknown_scheme_of_tags_is_refused(option):
-    allowed = "iob2, iob1, bioes, bmes, null"
+    allowed = "iob2, iob1, bioes, bmes, bilou, null"
     with pytest.raises(ConfigError, match=rf"data\.task\.{option}=bio\. Allowed: {allowed}"):
         of_tags("O", **{option: "bio"})
 

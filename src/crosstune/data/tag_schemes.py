@@ -1,4 +1,4 @@
-"""Span tags in IOB1, IOB2, BIOES and BMES: reading spans, detecting and converting schemes.
+"""Span tags in IOB1, IOB2, BIOES, BMES and BILOU: reading spans, detecting and converting schemes.
 
 Pure functions on sequences of tags. `read_spans` is lenient; `find_scheme_faults` is strict.
 """
@@ -12,13 +12,17 @@ from itertools import pairwise
 from crosstune.errors import DataError
 
 WORD_TAG = re.compile("[BIESM]")  # position of a character in a segmented word
-SPAN_TAG = re.compile(f"O|{WORD_TAG.pattern}(-.+)?", re.DOTALL)
-MARKS = {"iob2": "BI", "iob1": "BI", "bioes": "BIES", "bmes": "BMES"}
+SPAN_TAG = re.compile("O|[BIESMLU](-.+)?", re.DOTALL)
+# what was meant as the tag of a span: a mark and a type in either order, whatever stands between
+SPAN_LIKE = re.compile(r"[BIESMLU][-_.:/|].+|.+[-_.:/|][BIESMLU]", re.DOTALL | re.IGNORECASE)
+MARKS = {"iob2": "BI", "iob1": "BI", "bioes": "BIES", "bmes": "BMES", "bilou": "BILU"}
+ALLOWED_TAGS = "O, or B, I, E, S, M, L or U with or without -TYPE"
 RULES = {
     "iob1": "B stands only where a span follows one of its own type",
     "iob2": "every span starts with B",
     "bioes": "a span is S alone, or B, any number of I, and E, all of one type",
     "bmes": "a span is S alone, or B, any number of M, and E, all of one type",
+    "bilou": "a span is U alone, or B, any number of I, and L, all of one type",
 }
 
 Span = tuple[str, int, int]  # type, start, end (exclusive)
@@ -49,7 +53,7 @@ def may_follow(before: str | None, after: str | None, scheme: str) -> bool:
     continues = last_mark in ("B", "I", "M") and last_type == span_type
     if scheme in ("iob1", "iob2"):
         return continues or mark != ("B" if scheme == "iob1" else "I")
-    if mark in ("I", "M", "E"):
+    if mark in ("I", "M", "E", "L"):
         return continues
     return last_mark not in ("B", "I", "M")
 
@@ -57,7 +61,7 @@ def may_follow(before: str | None, after: str | None, scheme: str) -> bool:
 def find_scheme_faults(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
     """Return the index of each word whose tag breaks a scheme, and what is wrong with it.
 
-    `scheme` is one of iob1, iob2, bioes and bmes. A span that the end of the sentence cuts off is
+    `scheme` is one of `MARKS`. A span that the end of the sentence cuts off is
     reported at the last word.
 
     >>> find_scheme_faults(["O", "I-PER"], "iob2")
@@ -120,18 +124,19 @@ def _mark_span(length: int, scheme: str, adjacent: bool) -> str:
     if scheme in ("iob1", "iob2"):
         return ("B" if adjacent or scheme == "iob2" else "I") + "I" * (length - 1)
     inner = "M" if scheme == "bmes" else "I"
-    return "S" if length == 1 else "B" + inner * (length - 2) + "E"
+    single, last = ("U", "L") if scheme == "bilou" else ("S", "E")
+    return single if length == 1 else "B" + inner * (length - 2) + last
 
 
 def read_spans(tags: Sequence[str]) -> set[Span]:
     """Return the spans that a sequence of tags marks, as (type, start, end), end exclusive.
 
-    Reads IOB1, IOB2, IOBES and BMES leniently, as conlleval does: an ill-formed sequence still
-    marks spans, and a change of type, a B or an S, or anything after an E or an S starts a new
-    one. Tags without a type (word segmentation) mark spans of type "_".
+    Reads every scheme of `MARKS` leniently, as conlleval does: an ill-formed sequence still marks
+    spans, and a change of type, a B, S or U, or anything after an E, S, L or U starts a new one.
+    Tags without a type (word segmentation) mark spans of type "_".
 
     Raises:
-        DataError: a tag is neither O nor one of B, I, E, S, M, alone or with "-type".
+        DataError: a tag is none of `ALLOWED_TAGS`.
 
     >>> sorted(read_spans(["B-PER", "I-PER", "O", "I-LOC", "I-PER"]))
     [('LOC', 3, 4), ('PER', 0, 2), ('PER', 4, 5)]
@@ -157,7 +162,6 @@ def _read_tag(tag: str) -> tuple[str | None, bool, bool]:
     if tag == "O":
         return None, False, False
     mark, span_type = split_tag(tag)
-    if not WORD_TAG.fullmatch(mark):
-        allowed = 'O, and B, I, E, S or M, alone or followed by a hyphen and a type, as in "B-PER"'
-        raise DataError([f"{tag!r} is not a tag of a span. Allowed: {allowed}."])
-    return span_type or "_", mark in ("B", "S"), mark in ("E", "S")
+    if not SPAN_TAG.fullmatch(tag):
+        raise DataError([f"{tag!r} is not a tag of a span. Allowed: {ALLOWED_TAGS}."])
+    return span_type or "_", mark in ("B", "S", "U"), mark in ("E", "S", "L", "U")

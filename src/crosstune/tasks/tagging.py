@@ -4,6 +4,7 @@ A word's first sub-word has its tag. Long sentences become overlapping windows, 
 is tagged exactly once, with context on both sides; a word longer than half a window is cut.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,7 +15,9 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from crosstune.data.tag_schemes import (
+    ALLOWED_TAGS,
     MARKS,
+    SPAN_LIKE,
     SPAN_TAG,
     WORD_TAG,
     convert_scheme,
@@ -85,14 +88,16 @@ class Tagging(Task):
 
         `scheme` is what is scored: `spans` (entity F1), `tags` (accuracy and F1 by tag) or `words`
         (F1 of segmented words and recall of new ones); by default `spans` if every tag is O, or
-        B, I, E, S or M with or without `-TYPE`, else `tags`. `encoding` is how the corpus writes
-        spans: iob1, iob2, bioes or bmes; by default the one that train breaks least. `train_as` is
-        how the model writes them; scores are of the corpus' own tags. With `crf` a conditional
-        random field scores pairs of tags, and no pair that breaks the scheme is predicted.
+        B, I, E, S, M, L or U with or without `-TYPE`, or if most tags look so; else `tags`.
+        `encoding` is how the corpus writes spans: iob1, iob2, bioes, bmes or bilou; by default the
+        one that train breaks least. `train_as` is how the model writes them; scores are of the
+        corpus' own tags. With `crf` a conditional random field scores pairs of tags, and no pair
+        that breaks the scheme is predicted.
         """
         tags = sorted({tag for row in rows for tag in row["tags"]})
         spanning = all(SPAN_TAG.fullmatch(tag) for tag in tags)
-        scheme = scheme or ("spans" if spanning else "tags")
+        # one odd tag among those of spans is a fault of its line, and no part of speech
+        scheme = scheme or ("spans" if spanning or _mark_spans(rows) else "tags")
         _check_option("scheme", scheme, SCHEMES)
         for name, value in (("encoding", encoding), ("train_as", train_as)):
             if value is not None:
@@ -117,7 +122,7 @@ class Tagging(Task):
         if self.scheme == "spans":
             means = ("macro_f1", "weighted_f1", MACRO_F1_ALL)
             return ("f1", "precision", "recall", *means, "accuracy")
-        return ("f1", "accuracy", *MEANS, MACRO_F1_ALL)
+        return ("accuracy", *MEANS, MACRO_F1_ALL)
 
     @override
     def row_labels(self, row: Row) -> list[str]:
@@ -129,7 +134,7 @@ class Tagging(Task):
         if self.scheme == "tags":
             return []
         if self.scheme == "spans":
-            form, allowed = SPAN_TAG, "O, or B, I, E, S or M with or without -TYPE"
+            form, allowed = SPAN_TAG, ALLOWED_TAGS
         else:
             form, allowed = WORD_TAG, "B, I, M, E, S"
         wrong = [tag for tag in dict.fromkeys(row["tags"]) if not form.fullmatch(tag)]
@@ -254,14 +259,19 @@ class Tagging(Task):
             return run_metric(SpanReport(types), predictions, device)
         predicted = [tag for p in predictions for tag in p.prediction]
         gold = [tag for p in predictions for tag in p.gold]
-        result = report_classes(self.labels, predicted, gold, device)
-        result["scores"]["f1"] = result["scores"]["micro_f1"]
-        return result
+        return report_classes(self.labels, predicted, gold, device)
 
 
 def _check_option(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"data.task.{name}={value}. Allowed: {', '.join(allowed)}, null.")
+
+
+def _mark_spans(rows: Rows) -> bool:
+    """Return whether most tags, O left out, look like tags of spans, such as B-PER or B_PER."""
+    tags = Counter(tag for row in rows for tag in row["tags"] if tag != "O")
+    like = sum(count for tag, count in tags.items() if SPAN_LIKE.fullmatch(tag))
+    return 2 * like > tags.total()
 
 
 def _list_types(tags: Iterable[str]) -> list[str]:

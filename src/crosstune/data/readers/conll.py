@@ -1,17 +1,20 @@
 """Readers for tagged words: CoNLL columns, CoNLL-U, and segmented text, one sentence a line."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import dropwhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from crosstune.data.readers.files import iterate_blocks, iterate_lines, make_split, read_file
 from crosstune.data.splits import Split
+from crosstune.data.tag_schemes import SPAN_TAG
 from crosstune.errors import ConfigError, DataError
 
 CONLLU_COLUMNS = {"upos": 3, "xpos": 4, "feats": 5, "deprel": 7}
 CONLLU_WIDTH = 10
 CONLLU_ID = re.compile(r"([0-9]+)(?:-([0-9]+)|\.([0-9]+))?")
+MAX_WORDS = 1000  # of a file without a blank line
 BLANKS = re.compile("[ \t\u3000]+")
 
 
@@ -28,23 +31,24 @@ def read_conll(
 
     `word` and `tag` are numbers of columns, from 0, or from -1 at the right end; with `tag` null
     the words are read without tags. `strip_digit` removes the digit at the end of each word that
-    gives its position in a larger word (Weibo's "科0"). `skip_empty` leaves out a row without a
-    word but with the tag O (the Chinese files of xSID have some).
+    gives its position in a larger word (Weibo's "科0"). `skip_empty` leaves out a row whose word is
+    empty or a blank, and whose tag is O (the Chinese files of xSID have some).
 
-    Columns are separated by tabs if the first row holds one, else by spaces. Lines that start with
-    `#` and hold no further column before a sentence are comments; `-DOCSTART-` rows are document
-    marks, not sentences.
+    Columns are separated by tabs if the first row holds one, else by spaces. Before a sentence, a
+    line of "#" and text is a comment unless it ends in a tag of the rows. `-DOCSTART-` rows are
+    document marks, not sentences.
 
     Raises:
-        DataError: the file is missing or not UTF-8, a row is ragged, a word or tag is empty, or the
-            digit to strip is missing.
+        DataError: the file is missing or not UTF-8, a row is ragged, a word or tag is empty, the
+            digit to strip is missing, or no blank line separates a thousand words.
     """
     content, digest = read_file(source, encoding)
     lines = [
         (number, "" if line.startswith("-DOCSTART-") else line)
         for number, line in iterate_lines(content)
     ]
-    tabs, width = _detect_layout([line for _, line in lines if line.strip()])
+    layout = _detect_layout([line for _, line in lines if line.strip()], tag)
+    width = layout.width
     columns = [word] if tag is None else [word, tag]
     if width and not (all(-width <= c < width for c in columns) and width >= len(columns)):
         raise DataError(
@@ -55,10 +59,10 @@ def read_conll(
     for block in iterate_blocks(lines):
         row: dict[str, Any] = {}
         for number, line in block:
-            if not row and _is_comment(line, tabs):
+            if not row and _is_comment(line, layout, tag):
                 continue
             where = f"{source}:{number}"
-            cells = _split_columns(line, tabs)
+            cells = _split_row(line, layout, word)
             empty = len(cells) == width and not cells[word].strip()
             if skip_empty and empty and (tag is None or cells[tag] == "O"):
                 continue
@@ -70,16 +74,31 @@ def read_conll(
             if tag is not None:
                 row["tags"].append(cells[tag].strip())
         rows += [row] if row else []
+    if len(rows) == 1 and len(rows[0]["words"]) > MAX_WORDS:
+        faults.append(
+            f"{rows[0]['where']}: the file is one sentence of {len(rows[0]['words']):,} words; "
+            "put a blank line between sentences"
+        )
     return make_split(rows, faults, {source: digest})
 
 
-def _detect_layout(lines: list[str]) -> tuple[bool, int]:
-    """Return whether tabs separate the columns, and how many columns there are."""
-    if not lines:
-        return False, 0
-    first = next((line for line in lines if "\t" in line or not line.startswith("#")), lines[0])
-    tabs = "\t" in first
-    return tabs, len(_split_columns(first, tabs))
+class Layout(NamedTuple):
+    """How the rows of a file are written."""
+
+    tabs: bool  # separate the columns, else blanks
+    width: int  # number of columns
+    tags: set[str]  # of the rows that do not start with "#"
+
+
+def _detect_layout(lines: list[str], tag: int | None) -> Layout:
+    rows = [line for line in lines if not line.startswith("#")] or lines
+    if not rows:
+        return Layout(False, 0, set())
+    tabs = "\t" in rows[0]
+    split = [_split_columns(row, tabs) for row in rows]
+    width = len(split[0])
+    fits = tag is not None and -width <= tag < width
+    return Layout(tabs, width, {row[tag] for row in split if fits and len(row) == width})
 
 
 def _split_columns(line: str, tabs: bool) -> list[str]:
@@ -87,18 +106,42 @@ def _split_columns(line: str, tabs: bool) -> list[str]:
     return line.split("\t") if tabs else re.split("[ \t]+", line.strip(" \t"))
 
 
-def _is_comment(line: str, tabs: bool) -> bool:
-    if tabs:
-        return line.startswith("#") and "\t" not in line
-    return line.startswith("# ") and (" = " in line or line.startswith(("# newdoc", "# newpar")))
+def _split_row(line: str, layout: Layout, word: int) -> list[str]:
+    """Return the columns of a row; one whose word is a space has an empty word."""
+    cells = _split_columns(line, layout.tabs)
+    lacks_word = len(cells) == layout.width - 1 and line.startswith(" ") and word == 0
+    return ["", *cells] if lacks_word and not layout.tabs else cells
+
+
+def _is_comment(line: str, layout: Layout, tag: int | None) -> bool:
+    if not line.startswith("#") or line.strip() == "#":
+        return False
+    if layout.tabs and "\t" not in line:
+        return True
+    if not line.startswith("# "):
+        return False
+    if layout.tabs or " = " in line or line.startswith(("# newdoc", "# newpar")):
+        return True
+    cells = _split_columns(line, layout.tabs)
+    if tag is None:
+        return "=" in line or len(cells) != layout.width
+    last = cells[tag if len(cells) == layout.width else -1]
+    return last not in layout.tags and not SPAN_TAG.fullmatch(last)
 
 
 def _find_row_fault(cells: list[str], width: int, columns: list[int], digit: bool) -> str | None:
     if len(cells) != width:
         return f"{len(cells)} columns where the first row has {width}"
     word = columns[0]
+    if not cells[word].strip():
+        character = cells[word][:1] or " "
+        written = f"U+{ord(character):04X} {unicodedata.name(character, 'a control character')}"
+        return (
+            f"an empty word: it is {written}. data.reader.skip_empty=true leaves such rows out "
+            "where their tag is O"
+        )
     if not all(cells[column].strip() for column in columns):
-        return "an empty word or tag"
+        return "an empty tag"
     if digit and not re.fullmatch(".+[0-9]", cells[word], re.DOTALL):
         return f"{cells[word]!r} is no word and a digit (data.reader.strip_digit)"
     return None

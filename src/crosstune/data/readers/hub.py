@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from crosstune.data.readers.files import collect_faults
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
@@ -48,14 +49,15 @@ def read_hub(
     if missing:
         raise ConfigError(f"{path} has no column {missing[0]}. Allowed: {table.column_names}.")
     decode = {ours: _make_decoder(table.features[theirs]) for ours, theirs in columns.items()}
-    rows = [
-        {
-            "id": str(number),
-            **{ours: decode[ours](record[theirs]) for ours, theirs in columns.items()},
-            "where": f"{path}/{source}:{number}",
-        }
-        for number, record in enumerate(table)
-    ]
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for number, record in enumerate(table):
+        where = f"{path}/{source}:{number}"
+        with collect_faults(faults, where):
+            decoded = {ours: decode[ours](record[theirs]) for ours, theirs in columns.items()}
+            rows.append({"id": str(number), **decoded, "where": where})
+    if faults:
+        raise DataError(faults)
     content = json.dumps([[row[ours] for ours in columns] for row in rows])
     digest = hashlib.sha256(content.encode()).hexdigest()
     return Split(rows, {f"{path}/{name or 'default'}/{source}": digest})
@@ -65,11 +67,20 @@ def _make_decoder(feature: Any) -> Callable[[Any], Any]:
     inner = getattr(feature, "feature", feature)  # a list of class labels holds its feature
     if hasattr(inner, "int2str"):
         if inner is feature:
-            return lambda value: inner.names[value] if value >= 0 else ""
-        return lambda values: [inner.names[value] for value in values]
+            return lambda value: _name_class(value, inner.names)
+        return lambda values: [_name_class(value, inner.names) for value in values]
     if isinstance(feature, dict) and {"text", "answer_start"} <= set(feature):  # as in SQuAD
         return lambda value: [
             {"text": text, "start": start}
             for text, start in zip(value["text"], value["answer_start"], strict=True)
         ]
     return lambda value: [str(v) for v in value] if isinstance(value, list) else str(value)
+
+
+def _name_class(index: int | None, names: list[str]) -> str:
+    if index is None or not 0 <= index < len(names):
+        raise ValueError(
+            f"class {index}, but the data set names the classes 0 to {len(names) - 1}: the split "
+            "may have no labels (data.test=null leaves it out)"
+        )
+    return names[index]
