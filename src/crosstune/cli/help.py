@@ -20,6 +20,7 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   crosstune export run=DIR output=DIR   write what plain transformers and peft load
   crosstune serve run=DIR[,DIR...]      answer over HTTP, with several adapters on one base
   crosstune <verb> --help               more about a verb
+  --config-dir DIR                      also read configuration from a folder of your own
   --debug                               show the traceback of an error
 
 Exit codes: 0 done, 1 the work failed or the data is faulty, 2 the command is wrong.
@@ -34,6 +35,8 @@ Your own files:
       data.text=COLUMN data.label=COLUMN data.language=es [data.text_pair=COLUMN]
   data=files_tagging data.train=F data.validation=F data.test=F data.language=es
   any split by language: 'data.test={{es: F, zh: G}}'
+A later override of the same option replaces an earlier one. A value with special characters needs
+quotes for the shell alone: 'data.text=文本 (1)'.
 Sweep: crosstune train -m method=full,lora seed=1,2,3 …     See a run's options: --cfg job
   hydra/launcher=pool                   runs side by side, one per GPU, or hydra.launcher.jobs=N
   hydra/launcher=fused                  runs that differ in numbers alone trained in one pass

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from crosstune.cli.arguments import parse_options
+from crosstune.cli.arguments import parse_options, split_config_folder
 from crosstune.cli.help import HELP, render_help
+from crosstune.config.paths import use_config_folder
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.startup import defer_garbage_collection
 
@@ -34,6 +35,8 @@ def main() -> int:
         if {"-h", "--help"} & set(rest):
             print(render_help(verb))
             return 0
+        folder, rest = split_config_folder(rest)
+        use_config_folder(folder)
         return VERBS[verb](rest)
     except CrosstuneError as error:
         if debug:
@@ -72,7 +75,7 @@ def report(arguments: list[str]) -> int:
     allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
     allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
     options = parse_options(arguments, allowed)
-    from crosstune.config.paths import find_conf
+    from crosstune.config.paths import find_conf, find_config_files
     from crosstune.reporting.comparison import read_comparison
     from crosstune.reporting.published.layout import read_target
     from crosstune.reporting.report import ReportOptions, print_report, write_report
@@ -80,7 +83,8 @@ def report(arguments: list[str]) -> int:
 
     outputs, experiment = Path(options["outputs"]), options["experiment"]
     seeds = (options["seeds_to_print"], options["seeds_to_claim"])
-    target = read_target(find_conf(), options["table"]) if options["table"] else None
+    layout = find_config_files("table").get(options["table"], find_conf() / "table" / "of.yaml")
+    target = read_target(layout.parents[1], options["table"]) if options["table"] else None
     report_options = ReportOptions(read_comparison(options["baseline"], *seeds), target)
     command = " ".join(["crosstune report", *arguments])
     planned = read_plan(outputs / experiment)
@@ -155,9 +159,10 @@ def check(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from crosstune.config.compose import compose_config, compose_run
+    from crosstune.config.overrides import prepare_overrides
 
     flags = [argument for argument in arguments if argument in ("--json", "all=true")]
-    overrides = [argument for argument in arguments if argument not in flags]
+    overrides = prepare_overrides([word for word in arguments if word not in flags])
     data = compose_config(overrides).data
     absent = [name for name in ("train", "validation", "test") if OmegaConf.is_missing(data, name)]
     run = compose_run([*overrides, *(f"data.{name}=null" for name in absent)])
@@ -170,6 +175,7 @@ def check(arguments: list[str]) -> int:
 
 def tune(arguments: list[str]) -> int:
     """Search the learning rate of every arm of a study; print the choices."""
+    from crosstune.config.overrides import prepare_overrides
     from crosstune.logs import log_to_terminal
     from crosstune.sweeps.plan import expand_overrides
 
@@ -178,7 +184,7 @@ def tune(arguments: list[str]) -> int:
     trials = (budgets or ["trials=5"])[-1].removeprefix("trials=")
     if not trials.isdigit():
         raise ConfigError(f"trials={trials}: must be a whole number, at least 1.")
-    jobs = expand_overrides(overrides)
+    jobs = expand_overrides(prepare_overrides(overrides))
     log_to_terminal()
     from crosstune.sweeps.tune import tune as tune_arms
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -21,6 +20,7 @@ from crosstune.config.compose import (
     compose_run,
     explain_compose_error,
 )
+from crosstune.config.overrides import parse_override
 from crosstune.config.schema import ModelOrigin, Run
 from crosstune.data.splits import Splits
 from crosstune.data.synthetic.stand_in import read_data
@@ -75,7 +75,7 @@ def expand_overrides(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def _split(overrides: Sequence[str]) -> list[list[str]]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [parse_override(text) for text in overrides]
     return BasicSweeper.split_arguments(parsed, None)[0]
 
 

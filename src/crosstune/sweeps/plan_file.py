@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crosstune.config.paths import find_conf
+from crosstune.config.paths import find_config_files
 from crosstune.errors import ConfigError, suggest
 from crosstune.files import atomic_write
 from crosstune.runs.locks import is_locked
@@ -39,13 +39,13 @@ def read_plan(folder: Path) -> list[PlannedRun]:
 
 def is_recipe(experiment: str) -> bool:
     """Return whether a file in conf/experiment defines the study."""
-    return (find_conf() / "experiment" / f"{experiment}.yaml").is_file()
+    return experiment in find_config_files("experiment")
 
 
 def unknown_study(outputs: Path, experiment: str) -> ConfigError:
     """Return the error about a study with neither runs nor a plan; it names the known studies."""
     known = {path.parent.name for path in outputs.glob(f"*/{PLAN}")}
-    known |= {path.stem for path in (find_conf() / "experiment").glob("*.yaml")}
+    known |= set(find_config_files("experiment"))
     return ConfigError(
         f"experiment={experiment}: no such study. {suggest(experiment, sorted(known))}"
     )
