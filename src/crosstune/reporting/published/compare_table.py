@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from crosstune.reporting.arms import flatten
 from crosstune.reporting.cells import NOT_MEASURED, Compared, SeedScores, Table, render_scores
 from crosstune.reporting.comparison import (
     COMPARED_COLUMNS,
@@ -35,6 +34,7 @@ from crosstune.reporting.published.verdict import (
 )
 from crosstune.reporting.records import Records, list_runs, uses_stand_in
 from crosstune.reporting.render import drop_points, render_csv
+from crosstune.runs.settings import flatten
 
 _ARM = ("model", "method", "data", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds", "scores", "run_ids")
