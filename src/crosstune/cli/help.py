@@ -13,6 +13,7 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
 
   crosstune train [overrides]           one run; with -m a sweep over comma-separated values
   crosstune status experiment=NAME      planned, finished, failed and missing runs of a study
+  crosstune forget experiment=NAME      drop what is planned and has no record
   crosstune report experiment=NAME      the table of a study, from local records only
   crosstune check data=NAME [...]       examine a data set, report every fault with file:line
   crosstune tune [overrides]            search each arm's learning rate, on validation only
@@ -50,14 +51,18 @@ command line sets it):
 _OTHER_VERBS = {
     "status": """crosstune status experiment=NAME [outputs=outputs]
 
-Planned, finished, failed and missing runs of a study.""",
+Planned, finished, failed and missing runs of a study, and why a run is stale.""",
+    "forget": """crosstune forget experiment=NAME [outputs=outputs]
+
+Drops from the plan of a study the runs that have no record and are not at work, and prints their
+overrides. Records and run folders stay.""",
     "report": """crosstune report experiment=NAME [outputs=outputs] [table=NAME] [baseline=full]
                  [seeds_to_print=5] [seeds_to_claim=10] [wandb=online|offline]
 
 Prints the table of a study and writes it as Markdown, LaTeX, CSV and one HTML page to
-outputs/NAME/report, with each arm's difference to the baseline, a method or an arm. table=NAME
-fills a printed table (conf/table) and sets the published numbers beside ours. wandb=online sends
-the table to Weights & Biases too.""",
+outputs/NAME/report, with each arm's difference to the baseline, a method or an arm of the study.
+table=NAME fills a printed table (conf/table) and sets the published numbers beside ours.
+wandb=online sends the table to Weights & Biases too.""",
     "check": """crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]
 
 Reports every fault of a data set with file:line; exit 1 if one is an error. Splits that are

@@ -72,7 +72,7 @@ def status(arguments: list[str]) -> int:
 @defer_garbage_collection()  # collecting garbage among the records took an eighth of the time
 def report(arguments: list[str]) -> int:
     """Write the report of a study and print its table."""
-    allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
+    allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": ""}
     allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
     options = parse_options(arguments, allowed)
     from crosstune.config.paths import find_conf, find_config_files
@@ -85,7 +85,8 @@ def report(arguments: list[str]) -> int:
     seeds = (options["seeds_to_print"], options["seeds_to_claim"])
     layout = find_config_files("table").get(options["table"], find_conf() / "table" / "of.yaml")
     target = read_target(layout.parents[1], options["table"]) if options["table"] else None
-    report_options = ReportOptions(read_comparison(options["baseline"], *seeds), target)
+    comparison = read_comparison(options["baseline"] or "full", *seeds)
+    report_options = ReportOptions(comparison, target, bool(options["baseline"]))
     command = " ".join(["crosstune report", *arguments])
     planned = read_plan(outputs / experiment)
     if not planned and is_recipe(experiment):
@@ -102,6 +103,18 @@ def report(arguments: list[str]) -> int:
 
         table = written.tables[0]
         mirror_table(experiment, table.headers, table.rows, written.folder, mode)
+    return 0
+
+
+def forget(arguments: list[str]) -> int:
+    """Drop the planned runs of a study that have no record; print what was dropped."""
+    options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
+    from crosstune.sweeps.plan_file import forget_missing
+
+    dropped = forget_missing(Path(options["outputs"]), options["experiment"])
+    for run in dropped:
+        print(" ".join(run["overrides"]))
+    print(f"{options['experiment']}: {len(dropped)} planned runs forgotten", file=sys.stderr)
     return 0
 
 
@@ -197,6 +210,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "tune": tune,
     "status": status,
+    "forget": forget,
     "report": report,
     "check": check,
     "predict": predict,

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from crosstune.config.compose import (
     COMPOSE_ERRORS,
+    CompositionError,
     compose_config,
     compose_run,
     explain_compose_error,
@@ -41,12 +42,15 @@ class WritePlan(Callback):
         self.total = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Add the sweep's jobs to the study's plan."""
+        """Add the sweep's jobs to the study's plan, but for those that will be refused."""
         if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
             return  # a search chooses its jobs while it runs
         jobs = expand_sweep(config)
         self.total = len(jobs)
-        write_plan(Path(config.outputs) / config.hydra.runtime.choices.experiment, plan_runs(jobs))
+        runs = plan_runs(jobs)
+        accepted = [run for run in runs if "run_id" in run]
+        if accepted and not any("refused" in run for run in runs):
+            write_plan(Path(config.outputs) / config.hydra.runtime.choices.experiment, accepted)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Log which run of the sweep starts."""
@@ -88,7 +92,10 @@ def plan_recipe(experiment: str) -> list[PlannedRun]:
 
 
 def plan_runs(jobs: Sequence[Sequence[str]]) -> list[PlannedRun]:
-    """Return for each job its overrides, names and run id, or the error in it."""
+    """Return for each job its overrides, names and run id, or the error in it.
+
+    `refused` marks a job that Hydra cannot compose: it refuses the whole sweep then.
+    """
     runs: list[PlannedRun] = []
     cache: dict[str, Splits | CrosstuneError] = {}
     for overrides in jobs:
@@ -108,6 +115,8 @@ def plan_runs(jobs: Sequence[Sequence[str]]) -> list[PlannedRun]:
                 planned["weights"] = f"{run.model.hub_id}@{run.model.revision}"
             splits = _read_splits(run, cache)
             planned["run_id"] = compute_run_id(apply_tuned(run, splits)[0], splits)
+        except CompositionError as error:
+            planned |= {"error": str(error), "refused": True}
         except CrosstuneError as error:
             planned["error"] = str(error)
         runs.append(planned)

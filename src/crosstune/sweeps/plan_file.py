@@ -24,9 +24,13 @@ def write_plan(folder: Path, runs: Sequence[PlannedRun]) -> None:
     with (folder / ".plan.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two halves of a study may start at the same time
         plan = {json.dumps(run["overrides"]): run for run in (*read_plan(folder), *runs)}
-        text = "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in plan.values())
-        with atomic_write(folder / PLAN) as partial:
-            partial.write_text(text, "utf-8")
+        _write(folder, plan.values())
+
+
+def _write(folder: Path, runs: Iterable[PlannedRun]) -> None:
+    text = "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in runs)
+    with atomic_write(folder / PLAN) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def read_plan(folder: Path) -> list[PlannedRun]:
@@ -35,6 +39,24 @@ def read_plan(folder: Path) -> list[PlannedRun]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+
+
+def forget_missing(outputs: Path, experiment: str) -> list[PlannedRun]:
+    """Drop the planned runs of a study without a record that are not at work; return them.
+
+    Raises:
+        ConfigError: the study has no plan.
+    """
+    folder = outputs / experiment
+    if not (folder / PLAN).is_file():
+        raise unknown_study(outputs, experiment)
+    with (folder / ".plan.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        plan = read_plan(folder)
+        missing = find_missing(plan, folder)
+        ids = {run.get("run_id") for run in missing}
+        _write(folder, [run for run in plan if run.get("run_id") not in ids])
+    return missing
 
 
 def is_recipe(experiment: str) -> bool:
