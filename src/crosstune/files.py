@@ -40,6 +40,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o777 & ~_read_umask())
+        apply_umask(partial)
         if not path.is_dir():
             try:
                 partial.rename(path)
@@ -48,6 +49,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def apply_umask(folder: Path) -> None:
+    """Give the files below a folder the usual permissions; safetensors makes them private."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~_read_umask())
 
 
 def read_yaml(path: Path) -> Any:

@@ -5,9 +5,11 @@ for a wrong command or configuration, 1 for failed work or faulty data.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from crosstune.cli.arguments import parse_options, split_config_folder
@@ -22,27 +24,31 @@ def main() -> int:
     # Waiting threads sleep instead of spinning: spinning made a training step take four times as
     # long where another process shares the cores. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where it is not UTF-8
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return 0 if arguments else 2
-    verb, *rest = arguments
+    verb, *rest = arguments or [""]
     try:
-        if verb not in VERBS:
-            raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
-        if {"-h", "--help"} & set(rest):
-            print(render_help(verb))
-            return 0
-        folder, rest = split_config_folder(rest)
-        use_config_folder(folder)
-        return VERBS[verb](rest)
+        code = _run_verb(verb, rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # what reads the output, such as head, has ended; Python flushes once more at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except CrosstuneError as error:
         if debug:
             raise
         print(f"crosstune {verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        print(f"crosstune {verb}: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into a SystemExit
         if not isinstance(error.__context__ or error, KeyboardInterrupt):
@@ -50,6 +56,20 @@ def main() -> int:
         message = "interrupted; the same command goes on from here."
         print(f"crosstune {verb}: {message}", file=sys.stderr)
         return 130
+
+
+def _run_verb(verb: str, rest: list[str]) -> int:
+    if verb in ("", "-h", "--help"):
+        print(HELP, end="")
+        return 0 if verb else 2
+    if verb not in VERBS:
+        raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
+    if {"-h", "--help"} & set(rest):
+        print(render_help(verb))
+        return 0
+    folder, rest = split_config_folder(rest)
+    use_config_folder(folder)
+    return VERBS[verb](rest)
 
 
 def train(arguments: list[str]) -> int:

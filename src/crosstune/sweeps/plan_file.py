@@ -5,7 +5,8 @@
 
 import fcntl
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,18 @@ PlannedRun = dict[str, Any]  # overrides, and names, run_id and error as far as 
 def write_plan(folder: Path, runs: Sequence[PlannedRun]) -> None:
     """Add runs to the plan of a study; one with the same overrides is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".plan.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two halves of a study may start at the same time
+    with _hold_plan_lock(folder):
         plan = {json.dumps(run["overrides"]): run for run in (*read_plan(folder), *runs)}
         _write(folder, plan.values())
+
+
+@contextmanager
+def _hold_plan_lock(folder: Path) -> Iterator[None]:
+    """Two halves of a study may start at the same time; without locks they should not."""
+    with (folder / ".plan.lock").open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write(folder: Path, runs: Iterable[PlannedRun]) -> None:
@@ -50,8 +59,7 @@ def forget_missing(outputs: Path, experiment: str) -> list[PlannedRun]:
     folder = outputs / experiment
     if not (folder / PLAN).is_file():
         raise unknown_study(outputs, experiment)
-    with (folder / ".plan.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _hold_plan_lock(folder):
         plan = read_plan(folder)
         missing = find_missing(plan, folder)
         ids = {run.get("run_id") for run in missing}

@@ -29,7 +29,9 @@ from crosstune.runs.fingerprint import find_stale_reasons
 from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import read_record, utc_now, write_record
 from crosstune.training.artifacts import (
+    ADAPTER,
     digest_base,
+    list_base_folders,
     save_adapter_base,
     write_model,
     write_predictions,
@@ -47,6 +49,7 @@ from crosstune.training.prepare import Prepared, prepare
 from crosstune.training.results import StageResult, format_scores, result_fields, run_facts
 
 log = logging.getLogger(__name__)
+_DELETED = "{}: the folder was deleted while the run was at work. The same command trains it again."
 
 
 def train(run: Run, loss_strategy: LossStrategy | None = None) -> Path:
@@ -59,7 +62,7 @@ def train(run: Run, loss_strategy: LossStrategy | None = None) -> Path:
         RunLocked: another process works on the run.
     """
     prepared = prepare(run)
-    with hold_run_lock(prepared.folder) as lock:
+    with hold_run_lock(prepared.folder, run.lock) as lock:
         if not _is_finished(prepared):
             _prepare_folder(prepared)
             _train_or_record_failure(prepared, lock, loss_strategy)
@@ -75,6 +78,9 @@ def _is_finished(prepared: Prepared) -> bool:
     folder, retry = prepared.folder, prepared.run.retry
     record = read_record(folder / "record.json")
     status = record["status"]
+    if status == "finished" and _is_base_gone(folder, record):
+        log.warning("%s is finished, but the base of its adapter is gone: trained again", folder)
+        return False
     if status == "finished":
         changes = find_stale_reasons(record)
         if changes and retry:
@@ -89,6 +95,13 @@ def _is_finished(prepared: Prepared) -> bool:
             f"{folder} {status} before: {record.get('error')} Give retry=true to try it again."
         )
     return False
+
+
+def _is_base_gone(folder: Path, record: dict[str, Any]) -> bool:
+    """Return whether a run's adapter was trained on a model of this machine that is not there."""
+    if "base_sha256" not in record or not (folder / "model" / ADAPTER).is_file():
+        return False
+    return not any(path.is_dir() for path in list_base_folders(folder))
 
 
 def _prepare_folder(prepared: Prepared) -> None:
@@ -115,6 +128,8 @@ def _train_or_record_failure(
             else:
                 fit_and_record(prepared, loss_strategy)
     except Exception as error:
+        if not (folder / "config.yaml").is_file():
+            raise RunError(_DELETED.format(folder)) from error
         explained = explain_failure(error, run)
         with suppress(OSError):  # no room for the record: the run resumes without it
             write_record(folder, {**run_facts(prepared, started), **failure_fields(explained)})
@@ -159,6 +174,8 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
             **describe_frozen_prefix(model),
             "cost": {**counts, **measured, "checkpoint_bytes": size},
         }
+    if not (folder / "config.yaml").is_file():
+        raise RunError(_DELETED.format(folder))
     record["environment"]["device"] = meter.device_name
     write_record(folder, record)
     remove_checkpoint(folder)
