@@ -40,10 +40,6 @@ COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin -> our extra
 
 
-class CompositionError(ConfigError):
-    """Hydra cannot compose the configuration; it refuses a sweep with one such run as a whole."""
-
-
 def scale_learning_rate(learning_rate: float, factor: float) -> float:
     """Return the product, rounded to 12 significant digits.
 
@@ -80,7 +76,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     Within a running Hydra command its search path is used, and with it the user's `--config-dir`.
 
     Raises:
-        CompositionError: an override, a file or a value is wrong.
+        ConfigError: an override, a file or a value is wrong.
     """
     register_schema()
     try:
@@ -89,9 +85,12 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(find_conf()), version_base="1.3"):
             return compose("train", list(overrides), return_hydra_config=True)
     except COMPOSE_ERRORS as error:
-        raise CompositionError(str(explain_compose_error(error))) from error
+        explained = explain_compose_error(error)
+        explained.is_composition = True
+        raise explained from error
     except ConfigError as error:  # about a YAML file
-        raise CompositionError(str(error)) from error
+        error.is_composition = True
+        raise
 
 
 def compose_run(overrides: Sequence[str]) -> Run:

@@ -50,19 +50,19 @@ def parse_override(word: str) -> Override:
 
 def _prepare(word: str) -> str:
     key, equals, value = word.partition("=")
-    if not word.isprintable():
-        try:
-            word.encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"{word!a}: these bytes are no UTF-8 text.") from error
+    if re.search("[\\x00\\ud800-\\udfff]", word):
+        raise ConfigError(f"{word!a}: these bytes are no UTF-8 text.")
     if len(word) > _MAX_LENGTH:
         raise ConfigError(f"{key[:80]}=…: {len(word):,} characters, at most {_MAX_LENGTH:,}.")
-    hint = _find_hint(key.lstrip("+"))
+    hint = _find_hint(key.lstrip("+~"))
     is_text = hint in _TEXTS
     try:
         parsed = parse_override(word)
-        if hint == _GROUP and not isinstance(
-            parsed.value(), str | int | float | Sweep | QuotedString
+        is_deletion = word.startswith("~") and parsed.value() is None
+        if (
+            hint == _GROUP
+            and not is_deletion
+            and not isinstance(parsed.value(), str | int | float | Sweep | QuotedString)
         ):
             raise ConfigError(
                 f"{word}: one name is chosen here. For a run with each of several: -m {key}=A,B."

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 
 from crosstune.config.compose import (
     COMPOSE_ERRORS,
-    CompositionError,
     compose_config,
     compose_run,
     explain_compose_error,
@@ -25,7 +24,7 @@ from crosstune.config.overrides import parse_override
 from crosstune.config.schema import ModelOrigin, Run
 from crosstune.data.splits import Splits
 from crosstune.data.synthetic.stand_in import read_data
-from crosstune.errors import CrosstuneError
+from crosstune.errors import ConfigError, CrosstuneError
 from crosstune.runs.fingerprint import compute_run_id
 from crosstune.runs.resolve import resolve_defaults
 from crosstune.runs.tuned import apply_tuned
@@ -115,10 +114,10 @@ def plan_runs(jobs: Sequence[Sequence[str]]) -> list[PlannedRun]:
                 planned["weights"] = f"{run.model.hub_id}@{run.model.revision}"
             splits = _read_splits(run, cache)
             planned["run_id"] = compute_run_id(apply_tuned(run, splits)[0], splits)
-        except CompositionError as error:
-            planned |= {"error": str(error), "refused": True}
         except CrosstuneError as error:
             planned["error"] = str(error)
+            if isinstance(error, ConfigError) and error.is_composition:
+                planned["refused"] = True
         runs.append(planned)
     return runs
 

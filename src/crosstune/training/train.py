@@ -49,7 +49,6 @@ from crosstune.training.prepare import Prepared, prepare
 from crosstune.training.results import StageResult, format_scores, result_fields, run_facts
 
 log = logging.getLogger(__name__)
-_DELETED = "{}: the folder was deleted while the run was at work. The same command trains it again."
 
 
 def train(run: Run, loss_strategy: LossStrategy | None = None) -> Path:
@@ -127,9 +126,15 @@ def _train_or_record_failure(
                 launch_ranks(folder, run.trainer.devices, lock, prepared.checks)
             else:
                 fit_and_record(prepared, loss_strategy)
+        if not (folder / "config.yaml").is_file():
+            raise FileNotFoundError(folder)
     except Exception as error:
         if not (folder / "config.yaml").is_file():
-            raise RunError(_DELETED.format(folder)) from error
+            shutil.rmtree(folder, ignore_errors=True)  # what was written since
+            raise RunError(
+                f"{folder}: it was deleted while the run was at work. The same command trains it "
+                "again."
+            ) from error
         explained = explain_failure(error, run)
         with suppress(OSError):  # no room for the record: the run resumes without it
             write_record(folder, {**run_facts(prepared, started), **failure_fields(explained)})
@@ -174,8 +179,6 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
             **describe_frozen_prefix(model),
             "cost": {**counts, **measured, "checkpoint_bytes": size},
         }
-    if not (folder / "config.yaml").is_file():
-        raise RunError(_DELETED.format(folder))
     record["environment"]["device"] = meter.device_name
     write_record(folder, record)
     remove_checkpoint(folder)
