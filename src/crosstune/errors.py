@@ -18,6 +18,7 @@ class ConfigError(CrosstuneError):
     """The command or the configuration is wrong."""
 
     exit_code = 2
+    is_composition = False  # Hydra refuses a sweep with one such run as a whole
 
 
 class DataError(CrosstuneError):

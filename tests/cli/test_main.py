@@ -164,6 +164,46 @@ def test_a_run_or_file_that_is_not_there_ends_in_one_paragraph_and_exit_2(
     assert_one_paragraph(done, *parts)
 
 
+@pytest.mark.parametrize(
+    "override", ["method=full,lroa", "data.max_tokens=1,2", "data.test=a.tsv,b.tsv", "seed=x,y"]
+)
+def test_a_refused_sweep_is_not_planned(override: str, files: list[str], tmp_path: Path) -> None:
+    done = crosstune("train", "-m", *files, override, "experiment=mine")
+    assert done.returncode in (1, 2)
+    assert not list(tmp_path.glob("outputs/mine/plan.jsonl"))
+    assert crosstune("status", "experiment=mine", f"outputs={tmp_path}/outputs").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "verb", ["check", "tune", "status", "report", "forget", "predict", "export"]
+)
+def test_every_verb_takes_a_folder_of_ones_own_and_refuses_one_that_is_not_there(
+    verb: str, tmp_path: Path
+) -> None:
+    done = crosstune(verb, "--config-dir", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert_one_paragraph(done, "nowhere: no such folder")
+
+
+def test_check_and_tune_read_a_folder_of_ones_own(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    own = "defaults: [files_classification]\nname: mine\nlanguage: zh\n"
+    (tmp_path / "conf" / "data" / "mine.yaml").write_text(own)
+    overrides = [word for word in files if word not in ("data=files_classification",)]
+    overrides = [*overrides[:5], "data=mine"]
+    folder = f"--config-dir={tmp_path / 'conf'}"
+    assert "mine train/zh: 2 rows" in crosstune("check", *overrides, folder).stdout
+    done = crosstune("tune", *overrides, "trials=0", folder)
+    assert_one_paragraph(done, "trials=0: must be at least 1")
+    assert_one_paragraph(crosstune("check", *overrides), "data=mine: no such option")
+
+
+def test_an_option_given_twice_is_refused_where_hydra_does_not_read_it() -> None:
+    done = crosstune("report", "experiment=a", "experiment=b")
+    assert done.returncode == 2
+    assert_one_paragraph(done, "experiment is given twice: experiment=a and experiment=b")
+
+
 def test_debug_shows_the_traceback(files: list[str]) -> None:
     assert "Traceback" in start("train", *files, "foo=1", "--debug").stderr
 

@@ -12,8 +12,8 @@ from crosstune.config.compose import compose_config, compose_run, to_dict
 from crosstune.config.paths import find_conf
 from crosstune.data.splits import merge_languages
 from crosstune.data.synthetic.stand_in import generate_splits
-from crosstune.reporting.arms import flatten
 from crosstune.reporting.published.layout import read_target
+from crosstune.runs.settings import flatten
 from crosstune.sweeps.plan import expand_sweep
 from crosstune.tasks import TASKS
 

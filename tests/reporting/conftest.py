@@ -44,8 +44,8 @@ class Study:
             "logger": {"tracker": "none"},
         }
         for key, value in settings.items():
-            group, name = key.split(".")
-            config[group][name] = value
+            group, _, name = key.rpartition(".")
+            (config[group] if group else config)[name] = value
         language = names["train_language"]
         record = {
             "schema": 1,

@@ -2,9 +2,10 @@ from collections import defaultdict
 
 import pytest
 
+from crosstune.config.schema import OPTIONS
 from crosstune.reporting.aggregate import ARM
-from crosstune.reporting.arms import flatten
 from crosstune.reporting.records import list_runs, to_frame
+from crosstune.runs.settings import flatten
 
 SEEDLESS = ("seed", "experiment", "outputs")
 
@@ -91,6 +92,30 @@ def test_what_cannot_change_a_result_is_in_no_label(study, settings):
     study.add(seed=1)
     study.add(seed=2, settings=settings)
     assert labels(study) == ["lora"]
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, facts in OPTIONS.items() if not facts.changes_result and key != "seed"]
+)
+def test_no_option_that_cannot_change_a_result_splits_an_arm(study, key):
+    study.add(seed=1)
+    study.add(seed=2, settings={key: "another"})
+    assert labels(study) == ["lora"]
+
+
+def test_what_a_user_changes_after_a_failure_is_among_these_options():
+    keys = ("retry", "tuned", "trainer.checkpoint_every_seconds", "trainer.devices", "outputs")
+    assert not any(OPTIONS[key].changes_result for key in keys)
+
+
+def test_language_adapters_are_compared_by_content(study):
+    for seed, folder, digest in ((1, "a", "aa"), (2, "b", "aa"), (3, "b", "bb")):
+        adapters = {"method.language_adapters": {"es": folder}}
+        study.add(seed=seed, settings=adapters, language_adapters_sha256={"es": digest})
+    assert labels(study) == [
+        "lora [method.language_adapters.es=sha256:aa]",
+        "lora [method.language_adapters.es=sha256:bb]",
+    ]
 
 
 def test_a_retired_option_with_another_value_is_another_arm(study):

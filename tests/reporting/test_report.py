@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from crosstune.errors import ConfigError, RunError
-from crosstune.reporting.report import print_report, write_report
+from crosstune.reporting.comparison import Comparison
+from crosstune.reporting.report import ReportOptions, print_report, write_report
 from tests.reporting.answers import add_answers, write_answers
 
 NAMES = ["table.md", "table.tex", "table.csv", "costs.md", "costs.tex", "costs.csv"]
@@ -443,3 +444,15 @@ def test_importing_the_report_loads_no_training_library():
     code += f"print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+def test_an_unknown_baseline_is_an_error_with_those_that_are_there(study):
+    study.add(method="lora")
+    options = ReportOptions(Comparison("lroa"), baseline_required=True)
+    with pytest.raises(ConfigError, match=r"baseline=lroa: .* Did you mean lora"):
+        write_report(study.outputs, "study", [], "crosstune report", options)
+
+
+def test_the_default_baseline_may_be_missing(study):
+    study.add(method="lora")
+    assert write_report(study.outputs, "study", [], "crosstune report").tables

@@ -2,10 +2,11 @@
 
 import json
 import threading
+from contextlib import nullcontext
 
 import pytest
 
-from crosstune.config.compose import compose_config, compose_run
+from crosstune.config.compose import compose_config, compose_run, write_config
 from crosstune.data.splits import read_splits
 from crosstune.errors import ConfigError
 from crosstune.runs.fingerprint import RESULT_FORMAT, compute_run_id
@@ -13,8 +14,9 @@ from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import describe_environment
 from crosstune.runs.resolve import resolve_defaults
 from crosstune.sweeps.plan import expand_sweep, plan_runs
-from crosstune.sweeps.plan_file import find_missing, read_plan, write_plan
-from crosstune.sweeps.status import read_status, render_status
+from crosstune.sweeps.plan_file import find_missing, forget_missing, read_plan, write_plan
+from crosstune.sweeps.status import RunStatus, read_status, render_status
+from tests.tiny import tiny_run
 
 ROWS = "text\tlabel\nbueno\ta\nmalo\tb\n"
 
@@ -66,6 +68,45 @@ def test_a_run_that_a_process_holds_is_running(tmp_path):
     write_plan(tmp_path / "study", [line(1, "aa")])
     with hold_run_lock(tmp_path / "study" / "aa"):
         assert [status for _, status in read_status(tmp_path, "study")] == ["running"]
+
+
+def test_why_a_run_is_stale_is_printed(tmp_path, study):
+    write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb")])
+    study("aa", environment={**describe_environment(1), "torch": "1.0"})
+    text = render_status("study", read_status(tmp_path, "study"))
+    assert "torch was 1.0 and is " in text
+
+
+@pytest.mark.parametrize("is_at_work", [True, False])
+def test_a_single_run_without_a_record_is_at_work_or_was_killed(tmp_path, is_at_work):
+    folder = tmp_path / "study" / "aa"
+    folder.mkdir(parents=True)
+    write_config(tiny_run(tmp_path), folder / "config.yaml")
+    with hold_run_lock(folder) if is_at_work else nullcontext():
+        ((run, status),) = read_status(tmp_path, "study")
+    assert status == ("running" if is_at_work else "unfinished")
+    assert (run["method"], run["seed"]) == ("full", 1)
+    assert is_at_work or "killed" in render_status("study", [RunStatus(run, status)])
+
+
+def test_a_record_without_a_status_is_unreadable_and_says_so(tmp_path):
+    (tmp_path / "study" / "aa").mkdir(parents=True)
+    (tmp_path / "study" / "aa" / "record.json").write_text("{}")
+    text = render_status("study", read_status(tmp_path, "study"))
+    assert "unreadable" in text
+    assert "it has no status" in text
+
+
+def test_what_is_planned_and_never_ran_can_be_forgotten(tmp_path, study):
+    refused = {"overrides": ["method=lroa"], "error": "no such method"}
+    write_plan(tmp_path / "study", [line(1, "aa"), line(2, "bb"), line(3, "cc"), refused])
+    study("aa")
+    with hold_run_lock(tmp_path / "study" / "cc"):
+        dropped = forget_missing(tmp_path, "study")
+    assert [run["overrides"] for run in dropped] == [["seed=2"], ["method=lroa"]]
+    assert [run["run_id"] for run in read_plan(tmp_path / "study")] == ["aa", "cc"]
+    with pytest.raises(ConfigError, match="no such study"):
+        forget_missing(tmp_path, "stdy")
 
 
 # --- the grid

@@ -1,16 +1,38 @@
 """Parses the command line: Hydra's flags and overrides, and KEY=VALUE options of other verbs."""
 
+from pathlib import Path
+
 from crosstune.errors import ConfigError, suggest
 
+_CONFIG_FOLDER = ("--config-dir", "-cd")
 _FLAGS_WITH_VALUE = {
-    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
-    *("--cfg", "-c", "--package", "-p"),
+    *("--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"),
 }
 _EXAMPLES = {"run": "DIR", "input": "FILE", "output": "PATH"}
 
 
-def move_flags_first(arguments: list[str]) -> list[str]:
-    """Return Hydra's flags, then the overrides; its parser refuses overrides on both sides."""
+def split_config_folder(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """Return the folder of `--config-dir`, and the arguments without it.
+
+    Raises:
+        ConfigError: it is given twice, or without a folder.
+    """
+    folders: list[str] = []
+    others: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, equals, value = argument.partition("=")
+        if flag not in _CONFIG_FOLDER:
+            others.append(argument)
+        else:
+            folders.append(value if equals else next(remaining, ""))
+    if len(folders) > 1 or not all(folders):
+        raise ConfigError("--config-dir takes one folder: --config-dir DIR, once.")
+    return (Path(folders[0]) if folders else None), others
+
+
+def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return Hydra's flags, and the overrides; its parser refuses overrides on both sides."""
     flags: list[str] = []
     overrides: list[str] = []
     remaining = iter(arguments)
@@ -18,7 +40,7 @@ def move_flags_first(arguments: list[str]) -> list[str]:
         (flags if argument.startswith("-") else overrides).append(argument)
         if argument in _FLAGS_WITH_VALUE:
             flags.append(next(remaining, ""))
-    return [*flags, *overrides]
+    return flags, overrides
 
 
 def parse_options(arguments: list[str], allowed: dict[str, str | None]) -> dict[str, str]:
@@ -29,10 +51,14 @@ def parse_options(arguments: list[str], allowed: dict[str, str | None]) -> dict[
         allowed: the default of each option; None: required, "": may stay empty.
 
     Raises:
-        ConfigError: an option is unknown or missing.
+        ConfigError: an option is unknown, given twice or missing.
     """
-    received = {key: value for key, _, value in (word.partition("=") for word in arguments)}
-    for key in received:
+    received: dict[str, str] = {}
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key in received:
+            raise ConfigError(f"{key} is given twice: {key}={received[key]} and {word}.")
+        received[key] = value
         if key not in allowed:
             raise ConfigError(f"{key}: unknown option. {suggest(key, list(allowed))}")
     options = {**allowed, **received}

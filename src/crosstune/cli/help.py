@@ -13,6 +13,7 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
 
   crosstune train [overrides]           one run; with -m a sweep over comma-separated values
   crosstune status experiment=NAME      planned, finished, failed and missing runs of a study
+  crosstune forget experiment=NAME      drop what is planned and has no record
   crosstune report experiment=NAME      the table of a study, from local records only
   crosstune check data=NAME [...]       examine a data set, report every fault with file:line
   crosstune tune [overrides]            search each arm's learning rate, on validation only
@@ -20,6 +21,7 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   crosstune export run=DIR output=DIR   write what plain transformers and peft load
   crosstune serve run=DIR[,DIR...]      answer over HTTP, with several adapters on one base
   crosstune <verb> --help               more about a verb
+  --config-dir DIR                      also read configuration from a folder of your own
   --debug                               show the traceback of an error
 
 Exit codes: 0 done, 1 the work failed or the data is faulty, 2 the command is wrong.
@@ -34,6 +36,8 @@ Your own files:
       data.text=COLUMN data.label=COLUMN data.language=es [data.text_pair=COLUMN]
   data=files_tagging data.train=F data.validation=F data.test=F data.language=es
   any split by language: 'data.test={{es: F, zh: G}}'
+A later override of the same option replaces an earlier one. A value with special characters needs
+quotes for the shell alone: 'data.text=文本 (1)'.
 Sweep: crosstune train -m method=full,lora seed=1,2,3 …     See a run's options: --cfg job
   hydra/launcher=pool                   runs side by side, one per GPU, or hydra.launcher.jobs=N
   hydra/launcher=fused                  runs that differ in numbers alone trained in one pass
@@ -47,14 +51,18 @@ command line sets it):
 _OTHER_VERBS = {
     "status": """crosstune status experiment=NAME [outputs=outputs]
 
-Planned, finished, failed and missing runs of a study.""",
+Planned, finished, failed and missing runs of a study, and why a run is stale.""",
+    "forget": """crosstune forget experiment=NAME [outputs=outputs]
+
+Drops from the plan of a study the runs that have no record and are not at work, and prints their
+overrides. Records and run folders stay.""",
     "report": """crosstune report experiment=NAME [outputs=outputs] [table=NAME] [baseline=full]
                  [seeds_to_print=5] [seeds_to_claim=10] [wandb=online|offline]
 
 Prints the table of a study and writes it as Markdown, LaTeX, CSV and one HTML page to
-outputs/NAME/report, with each arm's difference to the baseline, a method or an arm. table=NAME
-fills a printed table (conf/table) and sets the published numbers beside ours. wandb=online sends
-the table to Weights & Biases too.""",
+outputs/NAME/report, with each arm's difference to the baseline, a method or an arm of the study.
+table=NAME fills a printed table (conf/table) and sets the published numbers beside ours.
+wandb=online sends the table to Weights & Biases too.""",
     "check": """crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]
 
 Reports every fault of a data set with file:line; exit 1 if one is an error. Splits that are

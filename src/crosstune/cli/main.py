@@ -5,13 +5,16 @@ for a wrong command or configuration, 1 for failed work or faulty data.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
-from crosstune.cli.arguments import parse_options
+from crosstune.cli.arguments import parse_options, split_config_folder
 from crosstune.cli.help import HELP, render_help
+from crosstune.config.paths import use_config_folder
 from crosstune.errors import ConfigError, CrosstuneError, suggest
 from crosstune.startup import defer_garbage_collection
 
@@ -21,25 +24,31 @@ def main() -> int:
     # Waiting threads sleep instead of spinning: spinning made a training step take four times as
     # long where another process shares the cores. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where it is not UTF-8
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return 0 if arguments else 2
-    verb, *rest = arguments
+    verb, *rest = arguments or [""]
     try:
-        if verb not in VERBS:
-            raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
-        if {"-h", "--help"} & set(rest):
-            print(render_help(verb))
-            return 0
-        return VERBS[verb](rest)
+        code = _run_verb(verb, rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # what reads the output, such as head, has ended; Python flushes once more at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except CrosstuneError as error:
         if debug:
             raise
         print(f"crosstune {verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        print(f"crosstune {verb}: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into a SystemExit
         if not isinstance(error.__context__ or error, KeyboardInterrupt):
@@ -47,6 +56,20 @@ def main() -> int:
         message = "interrupted; the same command goes on from here."
         print(f"crosstune {verb}: {message}", file=sys.stderr)
         return 130
+
+
+def _run_verb(verb: str, rest: list[str]) -> int:
+    if verb in ("", "-h", "--help"):
+        print(HELP, end="")
+        return 0 if verb else 2
+    if verb not in VERBS:
+        raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
+    if {"-h", "--help"} & set(rest):
+        print(render_help(verb))
+        return 0
+    folder, rest = split_config_folder(rest)
+    use_config_folder(folder)
+    return VERBS[verb](rest)
 
 
 def train(arguments: list[str]) -> int:
@@ -69,10 +92,10 @@ def status(arguments: list[str]) -> int:
 @defer_garbage_collection()  # collecting garbage among the records took an eighth of the time
 def report(arguments: list[str]) -> int:
     """Write the report of a study and print its table."""
-    allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": "full"}
+    allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": ""}
     allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
     options = parse_options(arguments, allowed)
-    from crosstune.config.paths import find_conf
+    from crosstune.config.paths import find_conf, find_config_files
     from crosstune.reporting.comparison import read_comparison
     from crosstune.reporting.published.layout import read_target
     from crosstune.reporting.report import ReportOptions, print_report, write_report
@@ -80,8 +103,10 @@ def report(arguments: list[str]) -> int:
 
     outputs, experiment = Path(options["outputs"]), options["experiment"]
     seeds = (options["seeds_to_print"], options["seeds_to_claim"])
-    target = read_target(find_conf(), options["table"]) if options["table"] else None
-    report_options = ReportOptions(read_comparison(options["baseline"], *seeds), target)
+    layout = find_config_files("table").get(options["table"], find_conf() / "table" / "of.yaml")
+    target = read_target(layout.parents[1], options["table"]) if options["table"] else None
+    comparison = read_comparison(options["baseline"] or "full", *seeds)
+    report_options = ReportOptions(comparison, target, bool(options["baseline"]))
     command = " ".join(["crosstune report", *arguments])
     planned = read_plan(outputs / experiment)
     if not planned and is_recipe(experiment):
@@ -98,6 +123,18 @@ def report(arguments: list[str]) -> int:
 
         table = written.tables[0]
         mirror_table(experiment, table.headers, table.rows, written.folder, mode)
+    return 0
+
+
+def forget(arguments: list[str]) -> int:
+    """Drop the planned runs of a study that have no record; print what was dropped."""
+    options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
+    from crosstune.sweeps.plan_file import forget_missing
+
+    dropped = forget_missing(Path(options["outputs"]), options["experiment"])
+    for run in dropped:
+        print(" ".join(run["overrides"]))
+    print(f"{options['experiment']}: {len(dropped)} planned runs forgotten", file=sys.stderr)
     return 0
 
 
@@ -155,9 +192,10 @@ def check(arguments: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from crosstune.config.compose import compose_config, compose_run
+    from crosstune.config.overrides import prepare_overrides
 
     flags = [argument for argument in arguments if argument in ("--json", "all=true")]
-    overrides = [argument for argument in arguments if argument not in flags]
+    overrides = prepare_overrides([word for word in arguments if word not in flags])
     data = compose_config(overrides).data
     absent = [name for name in ("train", "validation", "test") if OmegaConf.is_missing(data, name)]
     run = compose_run([*overrides, *(f"data.{name}=null" for name in absent)])
@@ -170,6 +208,7 @@ def check(arguments: list[str]) -> int:
 
 def tune(arguments: list[str]) -> int:
     """Search the learning rate of every arm of a study; print the choices."""
+    from crosstune.config.overrides import prepare_overrides
     from crosstune.logs import log_to_terminal
     from crosstune.sweeps.plan import expand_overrides
 
@@ -178,7 +217,7 @@ def tune(arguments: list[str]) -> int:
     trials = (budgets or ["trials=5"])[-1].removeprefix("trials=")
     if not trials.isdigit():
         raise ConfigError(f"trials={trials}: must be a whole number, at least 1.")
-    jobs = expand_overrides(overrides)
+    jobs = expand_overrides(prepare_overrides(overrides))
     log_to_terminal()
     from crosstune.sweeps.tune import tune as tune_arms
 
@@ -191,6 +230,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "tune": tune,
     "status": status,
+    "forget": forget,
     "report": report,
     "check": check,
     "predict": predict,

@@ -9,13 +9,14 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from crosstune.cli.arguments import move_flags_first
+from crosstune.cli.arguments import split_flags
 from crosstune.config.compose import (
     COMPOSE_ERRORS,
     explain_compose_error,
     register_schema,
     to_run,
 )
+from crosstune.config.overrides import prepare_overrides
 from crosstune.config.paths import find_conf
 from crosstune.errors import CrosstuneError
 from crosstune.logs import log_to_terminal
@@ -28,7 +29,8 @@ def train(arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     is_sweep = not {"-m", "--multirun"}.isdisjoint(arguments)
     runner = JobRunner(is_sweep)
-    sys.argv = ["crosstune train", *move_flags_first(arguments)]
+    flags, overrides = split_flags(arguments)
+    sys.argv = ["crosstune train", *flags, *prepare_overrides(overrides)]
     run_hydra = hydra.main(config_path=str(find_conf()), config_name="train", version_base="1.3")
     try:
         run_hydra(runner.run)()

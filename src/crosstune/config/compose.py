@@ -6,6 +6,7 @@ not have. `explain_compose_error` turns errors of Hydra and OmegaConf into one p
 
 import copy
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from enum import Enum
@@ -18,7 +19,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -28,10 +28,13 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from crosstune.config.paths import find_conf
-from crosstune.config.schema import RETIRED_OPTIONS, Run
+from crosstune.config.overrides import parse_override
+from crosstune.config.paths import find_conf, find_config_files
+from crosstune.config.schema import OPTIONS, RETIRED_OPTIONS, Run
+from crosstune.config.search_path import register_search_path
 from crosstune.config.validate import check_values
 from crosstune.errors import ConfigError, one_line, suggest
+from crosstune.files import read_yaml
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin -> our extra
@@ -60,7 +63,8 @@ def choose_by_name(name: str, values: dict[str, Any], otherwise: Any) -> Any:
 
 @cache
 def register_schema() -> None:
-    """Register the schema and our resolvers; conf/train.yaml starts with `run_schema`."""
+    """Register the schema, our resolvers and how files are read; conf/train.yaml starts with it."""
+    register_search_path()
     OmegaConf.register_new_resolver("scale", scale_learning_rate, replace=True)
     OmegaConf.register_new_resolver("by", choose_by_name, replace=True)
     ConfigStore.instance().store(name="run_schema", node=Run, provider="crosstune")
@@ -81,7 +85,12 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(find_conf()), version_base="1.3"):
             return compose("train", list(overrides), return_hydra_config=True)
     except COMPOSE_ERRORS as error:
-        raise explain_compose_error(error) from error
+        explained = explain_compose_error(error)
+        explained.is_composition = True
+        raise explained from error
+    except ConfigError as error:  # about a YAML file
+        error.is_composition = True
+        raise
 
 
 def compose_run(overrides: Sequence[str]) -> Run:
@@ -120,22 +129,49 @@ def to_run(config: DictConfig, overrides: Sequence[str]) -> Run:
         run: Any = OmegaConf.to_object(plain)
     except OmegaConfBaseException as error:
         raise explain_compose_error(error) from error
+    _expand_home(run)
     check_values(run)
     return run
 
 
+def _expand_home(run: Run) -> None:
+    """Replace `~` in paths: shells leave it where it follows `data.train=`."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: expand(item) for key, item in value.items()}
+        return os.path.expanduser(value) if isinstance(value, str) else value
+
+    for key in ["outputs", *(key for key, facts in OPTIONS.items() if facts.is_path)]:
+        *group, name = key.split(".")
+        owner = getattr(run, group[0]) if group else run
+        setattr(owner, name, expand(getattr(owner, name)))
+
+
 def _replace_sources(plain: DictConfig, overrides: Sequence[str]) -> None:
-    """Replace a file's sources by those typed by language; Hydra would merge the two dicts."""
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        group, _, split = override.key_or_group.partition(".")
+    """Keep of each split the languages that were typed; Hydra merges them with a file's."""
+    typed: dict[str, set[Any]] = {}
+    for text in overrides:
+        override = parse_override(text)
+        group, _, key = override.key_or_group.partition(".")
+        split, _, language = key.partition(".")
         value = override.value()
-        if group == "data" and split in ("train", "validation", "test") and isinstance(value, dict):
-            plain.data[split] = value
+        if group != "data" or split not in ("train", "validation", "test"):
+            continue
+        if isinstance(value, dict) and not language:
+            typed[split] = set(value)
+        elif split in typed:
+            typed[split].add(language)
+    for split, languages in typed.items():
+        sources = plain.data[split]
+        if isinstance(sources, DictConfig):
+            for language in set(sources) - languages:
+                del sources[language]
 
 
 def read_config(path: Path) -> Run:
     """Read a `config.yaml` that `write_config` wrote; nothing in it is instantiated."""
-    return run_from_dict(yaml.safe_load(path.read_text("utf-8")))
+    return run_from_dict(read_yaml(path))
 
 
 def run_from_dict(plain: dict[str, Any]) -> Run:
@@ -202,7 +238,7 @@ def _explain_missing_config(error: MissingConfigException) -> ConfigError:
 
 
 def _list_choices(group: str) -> str:
-    files = sorted(path.stem for path in (find_conf() / group).glob("*.yaml"))
+    files = sorted(find_config_files(group))
     return f"Allowed: {', '.join(files)}." if files else ""
 
 

@@ -287,9 +287,12 @@ class Run:
     """The whole configuration of one run."""
 
     experiment: str = option(MISSING, "name of the study", changes_result=False)
-    seed: int = option(1, "seed of weights, data order and dropout", minimum=0)
+    seed: int = option(1, "seed of weights, data order and dropout", minimum=0, maximum=2**32 - 1)
     outputs: str = option("outputs", "root folder of everything written", changes_result=False)
     retry: bool = option(False, "run again what failed, diverged or is stale", changes_result=False)
+    lock: bool = option(
+        True, "lock the run's folder; false: the file system has no locks", changes_result=False
+    )
     # what it changes is in the configuration that the run id is made of
     tuned: bool = option(
         False, "use the values that `crosstune tune` chose for this study", changes_result=False

@@ -12,13 +12,25 @@ from crosstune.config.schema import OPTIONS, Data, Option, Run
 from crosstune.errors import ConfigError
 from crosstune.languages import check_language
 
+_MAX_NAME_BYTES = 200  # file systems allow 255, and some names are longer than the study's
+_PROJECT = r"[^/\\#?%:\x00-\x1f]{1,128}"
+
 
 def check_values(run: Run) -> None:
     """Raise ConfigError at the first option whose value is not allowed."""
-    if not re.fullmatch(r"[\w.-]+", run.experiment) or run.experiment.startswith("."):
+    if (
+        not re.fullmatch(r"[\w.-]+", run.experiment)
+        or run.experiment.startswith(".")
+        or len(run.experiment.encode()) > _MAX_NAME_BYTES
+    ):
         raise ConfigError(
-            f"experiment={run.experiment}: a study's name holds letters, digits, '_', '-' and '.' "
-            "and does not start with '.'."
+            f"experiment={run.experiment}: a study's name holds letters, digits, '_', '-' and '.', "
+            f"does not start with '.', and has at most {_MAX_NAME_BYTES} bytes."
+        )
+    if not re.fullmatch(_PROJECT, run.logger.project):
+        raise ConfigError(
+            f"logger.project={run.logger.project}: Weights & Biases takes names of 1 to 128 "
+            r"characters without / \ # ? % and :."
         )
     _check_languages(run.data)
     for key, facts in OPTIONS.items():

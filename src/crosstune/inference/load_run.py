@@ -30,9 +30,7 @@ from crosstune.runs.fingerprint import digest_weights
 from crosstune.runs.record import read_record
 from crosstune.runs.resolve import resolve_model
 from crosstune.tasks import TASK_CLASSES, Task
-from crosstune.training.artifacts import TASK, model_in_folder
-
-ADAPTER = "adapter_config.json"
+from crosstune.training.artifacts import ADAPTER, TASK, list_base_folders, model_in_folder
 
 
 class FinishedRun(NamedTuple):
@@ -125,14 +123,13 @@ def is_on_hub(model: Model) -> bool:
 
 
 def _find_base(folder: Path, record: dict[str, Any]) -> Path:
-    config = _read_json(folder / "model" / ADAPTER)
-    recorded = Path(str(config.get("base_model_name_or_path")))
-    cached = folder.resolve().parents[1] / ".cache" / "bases" / recorded.name
-    base = next((path for path in (recorded, cached) if path.is_dir()), None)
+    _read_json(folder / "model" / ADAPTER)  # whole, or an error
+    recorded, cached, *others = list_base_folders(folder)
+    base = next((path for path in (recorded, cached, *others) if path.is_dir()), None)
     if base is None:
         raise ConfigError(
             f"run={folder}: the model that its adapter was trained on is gone: neither {recorded} "
-            f"nor {cached} is a folder. Restore it, or train again."
+            f"nor {cached} is a folder. Restore it, or repeat the command that trained the run."
         )
     if digest_weights(model_in_folder(base)) != record.get("base_sha256"):
         raise ConfigError(

@@ -14,9 +14,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from crosstune.config.compose import to_dict
-from crosstune.config.schema import OPTIONS, select_result_options
+from crosstune.config.schema import OPTIONS
 from crosstune.inference.load_run import FinishedRun
 from crosstune.runs.record import PACKAGES, read_record
+from crosstune.runs.settings import collect_digests, have_digests, list_settings
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 PIPELINE_TAGS = {
@@ -78,13 +79,13 @@ def _find_other_seeds(folder: Path, record: dict[str, Any]) -> list[dict[str, An
     paths = sorted(path for path in folder.parent.glob("*/record.json") if path.parent != folder)
     records = [read_record(path) for path in paths]
     finished = [other for other in records if other.get("status") == "finished"]
-    return [other for other in finished if _arm(other) == _arm(record)]
+    digested = have_digests([record, *finished])
+    return [other for other in finished if _arm(other, digested) == _arm(record, digested)]
 
 
-def _arm(record: dict[str, Any]) -> tuple[Any, ...]:
-    config = select_result_options(record["config"]) | {"seed": None}
-    weights = record["model_sha256"], record.get("language_adapters_sha256")
-    return config, sorted(record["data_sha256"].values()), weights
+def _arm(record: dict[str, Any], digested: bool) -> tuple[Any, ...]:
+    names = [record[group] for group in (*GROUPS, "train_language")]
+    return names, list_settings(record, digested), collect_digests(record)
 
 
 def _title(record: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -125,6 +126,7 @@ def load_model(
         )
     if model.extend_vocab is not None:
         extend_embeddings(built, _load_checkpoint_tokenizer(model), tokenizer)
+    _check_vocabulary(built, tokenizer, model)
     _freeze_unused_pooler(built)
     missing = sorted(info["missing_keys"])
     head = _head_with_new_pooler(built, missing, model)
@@ -175,6 +177,18 @@ def _load_encoder_decoder(
     return LoadedModel(
         built.train(), [f"decoder.{name}" for name in head] + task.add_modules(built)
     )
+
+
+def _check_vocabulary(
+    built: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: Model
+) -> None:
+    rows = getattr(built.get_input_embeddings(), "num_embeddings", None)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if rows is not None and largest >= rows:
+        raise ConfigError(
+            f"model={model.name}: the tokenizer in {model.path or model.hub_id} has ids up to "
+            f"{largest}, but the weights have {rows} embeddings. They are not of one model."
+        )
 
 
 def _decoder_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -289,6 +303,11 @@ def _explained_errors(model: Model) -> Iterator[None]:
         message = one_line(error)
         if "SentencePiece" in message or "`tiktoken`" in message:
             raise ConfigError(f"model={model.name}: {_NOT_FAST} ({message})") from error
+        if isinstance(error, SafetensorError):
+            raise ConfigError(
+                f"model={model.name}: the weights in {model.path or model.hub_id} are damaged or "
+                f"cut off ({message}). Copy or fetch them again."
+            ) from error
         if not isinstance(error, OSError | ValueError):
             raise
         if message.startswith("Unrecognized configuration class"):

@@ -11,42 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from crosstune.config.schema import OPTIONS, RETIRED_OPTIONS
+from crosstune.runs.settings import collect_digests, have_digests, list_settings
 
-_ALL_OPTIONS = OPTIONS | RETIRED_OPTIONS
-# Runs that differ in these alone belong to one arm.
-_IRRELEVANT = tuple(f"{key}." for key, facts in _ALL_OPTIONS.items() if not facts.changes_result)
-_IRRELEVANT += ("seed.",)
 _PLANNED = {"data", "language", "model", "method", "seed"}  # of a planned run
-_SPLITS = ("data.train", "data.validation", "data.test")
-# compared by content, not by path
-_FILES = tuple(f"{key}." for key in OPTIONS if key.startswith("data.") and OPTIONS[key].is_path)
 _GROUP = ("model", "method", "data", "train_language")
-
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
-# at these values an option is the same as absent: records of other versions lack it
-_AS_ABSENT = {
-    key: _encode(getattr(facts.default, "name", facts.default))
-    for key, facts in _ALL_OPTIONS.items()
-    if key in RETIRED_OPTIONS or facts.added_later
-}
-
-
-def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
-    """Return the leaves as dotted key -> JSON text; a null leaf counts as absent.
-
-    >>> flatten({"data": {"limit": None, "metric": "f1"}, "seed": 3})
-    {'seed': '3', 'data.metric': '"f1"'}
-    """
-    flat = {}
-    stack: list[tuple[str, Any]] = [("", nested)]
-    while stack:
-        path, value = stack.pop()
-        if isinstance(value, dict):
-            stack += [(f"{path}.{key}" if path else key, child) for key, child in value.items()]
-        elif value is not None:
-            flat[path] = _encode(value)
-    return flat
 
 
 def name_datasets(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -56,7 +24,7 @@ def name_datasets(records: Sequence[Mapping[str, Any]]) -> list[str]:
     marks a run whose files are not known.
     """
     groups = defaultdict(list)
-    contents = [_collect_digests(record) for record in records]
+    contents = [collect_digests(record) for record in records]
     labels = [record["data"] for record in records]
     for i, record in enumerate(records):
         groups[record["data"], record["train_language"]].append(i)
@@ -85,23 +53,6 @@ def _name_contents(variants: Iterable[frozenset[Any]]) -> dict[frozenset[Any], s
     return {variant: f"#{digests[variant][:length]}" if variant else "#?" for variant in digests}
 
 
-def _collect_digests(record: Mapping[str, Any]) -> frozenset[Any]:
-    """Return the digests of a run's files, with the splits each was used for if that is known."""
-    roles = defaultdict(list)
-    for key, text in flatten({"data": record["config"].get("data")}).items():
-        if _starts_with(key, _FILES) and text.startswith('"'):
-            # one file for a split is short for {train_language: file}
-            role = f"{key}.{record['train_language']}" if key in _SPLITS else key
-            roles[json.loads(text)].append(role)
-    digests = record["data_sha256"].items()
-    pairs = Counter((*sorted(roles[path]), digest) for path, digest in digests)
-    return frozenset((pair, copy) for pair, count in pairs.items() for copy in range(count))
-
-
-def _starts_with(key: str, prefixes: tuple[str, ...]) -> bool:
-    return f"{key}.".startswith(prefixes)
-
-
 def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return each run's method, with `[key=value]` for every setting that varies in that method.
 
@@ -126,30 +77,6 @@ def name_arms(records: Sequence[Mapping[str, Any]]) -> list[str]:
         shown = ", ".join(f"{key}={render_setting(setting.get(key))}" for key in keys)
         labels.append(f"{record['method']} [{shown}]" if shown else record["method"])
     return labels
-
-
-def have_digests(records: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether every finished run recorded the digests of its files."""
-    return all(record["data_sha256"] for record in records if record["status"] == "finished")
-
-
-def list_settings(record: Mapping[str, Any], digested: bool) -> dict[str, str]:
-    """Return the settings that can change a run's result, flattened as by `flatten`.
-
-    The digest of the weights replaces their path. Paths of data files are left out if `digested`,
-    that is, if digests identify the files.
-    """
-    dropped = (*_IRRELEVANT, *_FILES) if digested else _IRRELEVANT
-    flat = flatten(record["config"])
-    settings = {
-        key: text
-        for key, text in flat.items()
-        if not _starts_with(key, dropped) and _AS_ABSENT.get(key) != text
-    }
-    if isinstance(record.get("model_sha256"), str):
-        settings.pop("model.path", None)
-        settings["model.weights"] = json.dumps(f"sha256:{record['model_sha256'][:12]}")
-    return settings
 
 
 def _group(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, suggest
 from crosstune.reporting.cells import NOT_MEASURED, Compared, Table
 from crosstune.reporting.statistics import (
     Estimate,
@@ -54,6 +54,15 @@ def read_comparison(baseline: str, to_print: str, to_claim: str) -> Comparison:
         if not (text.isascii() and text.isdigit()) or not 2 <= int(text) < 10**6:
             raise ConfigError(f"{name}={text}: must be a whole number of seeds, at least 2.")
     return Comparison(baseline, SignificanceRule(int(to_print), int(to_claim)))
+
+
+def check_baseline(name: str, runs: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ConfigError if no run of a study is of the method or arm that is to be the baseline."""
+    known = {run[key] for run in runs for key in ("method", "arm")}
+    if name not in known:
+        raise ConfigError(
+            f"baseline={name}: no method or arm of this study. {suggest(name, sorted(known))}"
+        )
 
 
 @dataclass(frozen=True)

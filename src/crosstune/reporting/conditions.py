@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from crosstune.reporting.arms import flatten, have_digests, list_settings, render_setting
+from crosstune.reporting.arms import render_setting
 from crosstune.reporting.records import Records, Run, list_runs
+from crosstune.runs.settings import flatten, have_digests, list_settings
 
 Row = tuple[str, str, str]  # model, method, arm
 DataKey = tuple[str, str]  # data set, train language: what one comparison is about

@@ -19,7 +19,7 @@ from rich.text import Text
 from crosstune.errors import RunError
 from crosstune.files import atomic_write
 from crosstune.reporting.cells import Table
-from crosstune.reporting.comparison import Comparison, build_differences
+from crosstune.reporting.comparison import Comparison, build_differences, check_baseline
 from crosstune.reporting.continual import build_stage_tables
 from crosstune.reporting.costs import build_costs, render_costs
 from crosstune.reporting.errors.gather import gather_errors, render_counts, render_items
@@ -65,10 +65,11 @@ class Report:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The comparison of a report, and the published table to fill, if any."""
+    """The comparison of a report, whether its baseline must exist, and a table to fill."""
 
     comparison: Comparison = field(default_factory=Comparison)
     target: ReplicationTable | None = None
+    baseline_required: bool = False
 
 
 def write_report(
@@ -85,12 +86,14 @@ def write_report(
     errors, differences and a published table have files only where there are any.
 
     Raises:
-        ConfigError: the study has no run.
+        ConfigError: the study has no run, or not the baseline that must exist.
         RunError: the folder cannot be written.
     """
     options = options or ReportOptions()
     records = replace(read_records(outputs, experiment), missing=missing)
     frame = to_frame(records)
+    if options.baseline_required:
+        check_baseline(options.comparison.baseline, list_runs(frame))
     table = build_table(experiment, frame, records, options.comparison)
     drawings = draw_all(table, list_runs(frame), records.folders)
     content = _gather_content(table, frame, records, options, outputs / experiment)

@@ -21,19 +21,27 @@ class RunLocked(RunError):
 
 
 @contextmanager
-def hold_run_lock(folder: Path) -> Iterator[int]:
-    """Hold the lock of a run's folder and yield its file descriptor.
+def hold_run_lock(folder: Path, lock: bool = True) -> Iterator[int]:
+    """Hold the lock of a run's folder and yield its file descriptor; `lock=False` only opens it.
 
     Processes that inherit the descriptor hold the lock as well, until the last of them ends.
 
     Raises:
         RunLocked: another process holds it.
+        RunError: the file system has no locks.
     """
     path = _lock_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        # `is_locked` of another process may hold it for a moment
-        if not any(_try_lock(file.fileno(), wait=0.02) for _ in range(10)):
+        try:
+            # `is_locked` of another process may hold it for a moment
+            locked = not lock or any(_try_lock(file.fileno(), wait=0.02) for _ in range(10))
+        except OSError as error:
+            raise RunError(
+                f"{path}: this file system has no locks ({error.strerror}). Give lock=false where "
+                "no other process works on the study, or outputs=DIR on another file system."
+            ) from error
+        if not locked:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise RunLocked(f"{folder} is being trained by {holder}: nothing to do here.")
@@ -48,8 +56,11 @@ def is_locked(folder: Path) -> bool:
     path = _lock_path(folder)
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return not _try_lock(file.fileno(), wait=0)
+    try:
+        with path.open("rb") as file:
+            return not _try_lock(file.fileno(), wait=0)
+    except OSError:  # without locks nobody knows
+        return False
 
 
 def _lock_path(folder: Path) -> Path:

@@ -45,6 +45,8 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         error = f"it holds a {type(record).__name__}, not an object"
         return {"status": "unreadable", "error": error}
+    if not isinstance(record.get("status"), str):
+        return record | {"status": "unreadable", "error": "it has no status"}
     return record
 
 

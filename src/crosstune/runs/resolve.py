@@ -63,7 +63,7 @@ def resolve_model(model: Model) -> Model:
             f"model.path={folders[0]}: no *.safetensors in it. Pickled weights are never loaded; "
             "save the model with save_pretrained of a recent transformers first."
         )
-    return replace(model, path=folders[0].as_posix())
+    return replace(model, path=folders[0].resolve().as_posix())
 
 
 def resolve_language_adapters(method: Method) -> Method:
@@ -90,7 +90,7 @@ def resolve_language_adapters(method: Method) -> Method:
                 "there. Give the folder of a finished run of method=madx_language, or of a study "
                 "with one such run on that language."
             )
-        folders[language] = adapters[0].as_posix()
+        folders[language] = adapters[0].resolve().as_posix()
     return replace(method, language_adapters=folders)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crosstune.config.paths import find_conf
+from crosstune.config.paths import find_config_files
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -51,11 +51,11 @@ def find_missing_weights(weights: str, name: str) -> str | None:
 
 def explain_data_fault(name: str, fault: str) -> str:
     """Return why a data set cannot be read, with the files and licence that its YAML names."""
-    path = find_conf() / "data" / f"{name}.yaml"
+    path = find_config_files("data").get(name)
     unreachable = re.match(r"(\S+) \(.*cannot be loaded: Couldn't reach", fault)
     if unreachable:
         fault = f"{unreachable[1]} is not in the hub's cache: the first run fetches it."
-    return " ".join([*fault.split(), read_origin(path) if path.is_file() else ""]).rstrip()
+    return " ".join([*fault.split(), read_origin(path) if path else ""]).rstrip()
 
 
 def read_origin(path: Path) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -21,10 +20,11 @@ from crosstune.config.compose import (
     compose_run,
     explain_compose_error,
 )
+from crosstune.config.overrides import parse_override
 from crosstune.config.schema import ModelOrigin, Run
 from crosstune.data.splits import Splits
 from crosstune.data.synthetic.stand_in import read_data
-from crosstune.errors import CrosstuneError
+from crosstune.errors import ConfigError, CrosstuneError
 from crosstune.runs.fingerprint import compute_run_id
 from crosstune.runs.resolve import resolve_defaults
 from crosstune.runs.tuned import apply_tuned
@@ -41,12 +41,15 @@ class WritePlan(Callback):
         self.total = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Add the sweep's jobs to the study's plan."""
+        """Add the sweep's jobs to the study's plan, but for those that will be refused."""
         if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
             return  # a search chooses its jobs while it runs
         jobs = expand_sweep(config)
         self.total = len(jobs)
-        write_plan(Path(config.outputs) / config.hydra.runtime.choices.experiment, plan_runs(jobs))
+        runs = plan_runs(jobs)
+        accepted = [run for run in runs if "run_id" in run]
+        if accepted and not any("refused" in run for run in runs):
+            write_plan(Path(config.outputs) / config.hydra.runtime.choices.experiment, accepted)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Log which run of the sweep starts."""
@@ -75,7 +78,7 @@ def expand_overrides(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def _split(overrides: Sequence[str]) -> list[list[str]]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [parse_override(text) for text in overrides]
     return BasicSweeper.split_arguments(parsed, None)[0]
 
 
@@ -88,7 +91,10 @@ def plan_recipe(experiment: str) -> list[PlannedRun]:
 
 
 def plan_runs(jobs: Sequence[Sequence[str]]) -> list[PlannedRun]:
-    """Return for each job its overrides, names and run id, or the error in it."""
+    """Return for each job its overrides, names and run id, or the error in it.
+
+    `refused` marks a job that Hydra cannot compose: it refuses the whole sweep then.
+    """
     runs: list[PlannedRun] = []
     cache: dict[str, Splits | CrosstuneError] = {}
     for overrides in jobs:
@@ -110,6 +116,8 @@ def plan_runs(jobs: Sequence[Sequence[str]]) -> list[PlannedRun]:
             planned["run_id"] = compute_run_id(apply_tuned(run, splits)[0], splits)
         except CrosstuneError as error:
             planned["error"] = str(error)
+            if isinstance(error, ConfigError) and error.is_composition:
+                planned["refused"] = True
         runs.append(planned)
     return runs
 

@@ -5,11 +5,12 @@
 
 import fcntl
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from crosstune.config.paths import find_conf
+from crosstune.config.paths import find_config_files
 from crosstune.errors import ConfigError, suggest
 from crosstune.files import atomic_write
 from crosstune.runs.locks import is_locked
@@ -21,12 +22,24 @@ PlannedRun = dict[str, Any]  # overrides, and names, run_id and error as far as 
 def write_plan(folder: Path, runs: Sequence[PlannedRun]) -> None:
     """Add runs to the plan of a study; one with the same overrides is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".plan.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two halves of a study may start at the same time
+    with _hold_plan_lock(folder):
         plan = {json.dumps(run["overrides"]): run for run in (*read_plan(folder), *runs)}
-        text = "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in plan.values())
-        with atomic_write(folder / PLAN) as partial:
-            partial.write_text(text, "utf-8")
+        _write(folder, plan.values())
+
+
+@contextmanager
+def _hold_plan_lock(folder: Path) -> Iterator[None]:
+    """Two halves of a study may start at the same time; without locks they should not."""
+    with (folder / ".plan.lock").open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(folder: Path, runs: Iterable[PlannedRun]) -> None:
+    text = "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in runs)
+    with atomic_write(folder / PLAN) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def read_plan(folder: Path) -> list[PlannedRun]:
@@ -37,15 +50,32 @@ def read_plan(folder: Path) -> list[PlannedRun]:
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
+def forget_missing(outputs: Path, experiment: str) -> list[PlannedRun]:
+    """Drop the planned runs of a study without a record that are not at work; return them.
+
+    Raises:
+        ConfigError: the study has no plan.
+    """
+    folder = outputs / experiment
+    if not (folder / PLAN).is_file():
+        raise unknown_study(outputs, experiment)
+    with _hold_plan_lock(folder):
+        plan = read_plan(folder)
+        missing = find_missing(plan, folder)
+        ids = {run.get("run_id") for run in missing}
+        _write(folder, [run for run in plan if run.get("run_id") not in ids])
+    return missing
+
+
 def is_recipe(experiment: str) -> bool:
     """Return whether a file in conf/experiment defines the study."""
-    return (find_conf() / "experiment" / f"{experiment}.yaml").is_file()
+    return experiment in find_config_files("experiment")
 
 
 def unknown_study(outputs: Path, experiment: str) -> ConfigError:
     """Return the error about a study with neither runs nor a plan; it names the known studies."""
     known = {path.parent.name for path in outputs.glob(f"*/{PLAN}")}
-    known |= {path.stem for path in (find_conf() / "experiment").glob("*.yaml")}
+    known |= set(find_config_files("experiment"))
     return ConfigError(
         f"experiment={experiment}: no such study. {suggest(experiment, sorted(known))}"
     )

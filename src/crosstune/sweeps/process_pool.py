@@ -181,7 +181,13 @@ def start_forkserver() -> Any:
     """Return the context whose processes are forked; its server imports in the background."""
     context = get_context("forkserver")
     context.set_forkserver_preload([PRELOAD_MODULE, JOB_MODULE, *LATE_IMPORTS])
-    forkserver.ensure_running()
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"  # a random.py in the working folder must not hide Python's
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
     return context
 
 

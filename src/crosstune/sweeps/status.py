@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf.errors import OmegaConfBaseException
+
+from crosstune.config.compose import read_config
+from crosstune.errors import ConfigError
 from crosstune.runs.fingerprint import find_stale_reasons
 from crosstune.runs.locks import is_locked
 from crosstune.runs.record import read_record
@@ -14,7 +18,7 @@ from crosstune.sweeps.plan_file import PlannedRun, read_plan, unknown_study
 
 
 class RunStatus(NamedTuple):
-    """A run and its status: missing, running, stale, or the status in its record."""
+    """A run and its status: missing, running, unfinished, stale, or the status in its record."""
 
     run: dict[str, Any]  # of the plan; the record of a run that is not planned
     status: str
@@ -34,7 +38,8 @@ def read_status(outputs: Path, experiment: str) -> list[RunStatus]:
     if all(run.get("stand_in") for run in planned):  # a rehearsal does not plan the study itself
         planned += plan_recipe(experiment)
     records = {path.parent.name: read_record(path) for path in sorted(folder.glob("*/record.json"))}
-    if not planned and not records:
+    unfinished = _find_unfinished(folder, {run.get("run_id") for run in planned})
+    if not planned and not records and not unfinished:
         raise unknown_study(outputs, experiment)
     statuses: list[RunStatus] = []
     seen: set[str] = set()
@@ -46,7 +51,29 @@ def read_status(outputs: Path, experiment: str) -> list[RunStatus]:
     planned_names = {_names(run) for run in planned if "run_id" in run}
     for record in records.values():
         run = {**record, "language": record.get("train_language")}
-        statuses.append(RunStatus(run, "stale" if _names(run) in planned_names else run["status"]))
+        if _names(run) in planned_names:
+            run |= {"status": "stale", "error": "the plan has this run under another id"}
+        statuses.append(RunStatus(run, run["status"]))
+    return statuses + unfinished
+
+
+def _find_unfinished(folder: Path, planned: set[str | None]) -> list[RunStatus]:
+    """Return the runs outside the plan that are at work or were killed, so have no record."""
+    statuses: list[RunStatus] = []
+    for path in sorted(folder.glob("*/config.yaml")):
+        run_id = path.parent.name
+        if run_id in planned or (path.parent / "record.json").exists():
+            continue
+        try:
+            run = read_config(path)
+        except (ConfigError, OmegaConfBaseException):
+            continue  # killed while it was written
+        names = {"data": run.data.name, "language": run.data.trained_on, "seed": run.seed}
+        names |= {"model": run.model.name, "method": run.method.name, "run_id": run_id}
+        is_running = is_locked(path.parent)
+        if not is_running:
+            names["error"] = "it was killed; the same command goes on from its last checkpoint"
+        statuses.append(RunStatus(names, "running" if is_running else "unfinished"))
     return statuses
 
 
@@ -88,7 +115,8 @@ def render_status(experiment: str, statuses: Sequence[RunStatus]) -> str:
         if status != "finished":
             *arm, seed = _names(run)
             # a run whose configuration is invalid has no names
-            reason = run.get("error", "") if {*arm, seed} == {"?"} else ""
+            explained = status in ("stale", "unfinished", "unreadable") or {*arm, seed} == {"?"}
+            reason = run.get("error") or "" if explained else ""
             arms.setdefault((status, *arm, reason), []).append(run)
     for (status, *arm, reason), runs in arms.items():
         seeds = ",".join(dict.fromkeys(str(run.get("seed", "?")) for run in runs))

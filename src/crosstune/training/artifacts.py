@@ -11,13 +11,14 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from crosstune.config.schema import Model, ModelOrigin, Run
-from crosstune.files import atomic_write
+from crosstune.files import apply_umask, atomic_write
 from crosstune.models.load import LoadedModel, save_base_model
 from crosstune.runs.fingerprint import digest_weights
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Prediction
 
 TASK = "task.json"
+ADAPTER = "adapter_config.json"
 
 
 def save_adapter_base(
@@ -32,6 +33,7 @@ def write_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) ->
     """Write the trained weights and the tokenizer to `folder/model`."""
     model.save_pretrained(str(folder / "model"))
     tokenizer.save_pretrained(folder / "model")
+    apply_umask(folder / "model")
 
 
 def write_task(task: Task, folder: Path) -> None:
@@ -69,6 +71,17 @@ def digest_base(model: Any) -> dict[str, str]:
         return {}
     base = Path(str(model.peft_config["default"].base_model_name_or_path))
     return {"base_sha256": digest_weights(model_in_folder(base))} if base.is_dir() else {}
+
+
+def list_base_folders(folder: Path) -> list[Path]:
+    """Return where the base of a run's adapter may be, as recorded and if the study was moved.
+
+    Older runs recorded a path relative to the working folder.
+    """
+    config = json.loads((folder / "model" / ADAPTER).read_text("utf-8"))
+    recorded = Path(str(config.get("base_model_name_or_path")))
+    above = folder.resolve().parents
+    return [recorded, above[1] / ".cache" / "bases" / recorded.name, *(p / recorded for p in above)]
 
 
 def model_in_folder(path: Path) -> Model:

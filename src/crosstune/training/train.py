@@ -29,7 +29,9 @@ from crosstune.runs.fingerprint import find_stale_reasons
 from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import read_record, utc_now, write_record
 from crosstune.training.artifacts import (
+    ADAPTER,
     digest_base,
+    list_base_folders,
     save_adapter_base,
     write_model,
     write_predictions,
@@ -59,7 +61,7 @@ def train(run: Run, loss_strategy: LossStrategy | None = None) -> Path:
         RunLocked: another process works on the run.
     """
     prepared = prepare(run)
-    with hold_run_lock(prepared.folder) as lock:
+    with hold_run_lock(prepared.folder, run.lock) as lock:
         if not _is_finished(prepared):
             _prepare_folder(prepared)
             _train_or_record_failure(prepared, lock, loss_strategy)
@@ -75,6 +77,9 @@ def _is_finished(prepared: Prepared) -> bool:
     folder, retry = prepared.folder, prepared.run.retry
     record = read_record(folder / "record.json")
     status = record["status"]
+    if status == "finished" and _is_base_gone(folder, record):
+        log.warning("%s is finished, but the base of its adapter is gone: trained again", folder)
+        return False
     if status == "finished":
         changes = find_stale_reasons(record)
         if changes and retry:
@@ -89,6 +94,13 @@ def _is_finished(prepared: Prepared) -> bool:
             f"{folder} {status} before: {record.get('error')} Give retry=true to try it again."
         )
     return False
+
+
+def _is_base_gone(folder: Path, record: dict[str, Any]) -> bool:
+    """Return whether a run's adapter was trained on a model of this machine that is not there."""
+    if "base_sha256" not in record or not (folder / "model" / ADAPTER).is_file():
+        return False
+    return not any(path.is_dir() for path in list_base_folders(folder))
 
 
 def _prepare_folder(prepared: Prepared) -> None:
@@ -114,7 +126,15 @@ def _train_or_record_failure(
                 launch_ranks(folder, run.trainer.devices, lock, prepared.checks)
             else:
                 fit_and_record(prepared, loss_strategy)
+        if not (folder / "config.yaml").is_file():
+            raise FileNotFoundError(folder)
     except Exception as error:
+        if not (folder / "config.yaml").is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # what was written since
+            raise RunError(
+                f"{folder}: it was deleted while the run was at work. The same command trains it "
+                "again."
+            ) from error
         explained = explain_failure(error, run)
         with suppress(OSError):  # no room for the record: the run resumes without it
             write_record(folder, {**run_facts(prepared, started), **failure_fields(explained)})

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from crosstune.reporting.arms import flatten
 from crosstune.reporting.cells import NOT_MEASURED, Compared, SeedScores, Table, render_scores
 from crosstune.reporting.comparison import (
     COMPARED_COLUMNS,
@@ -35,6 +34,7 @@ from crosstune.reporting.published.verdict import (
 )
 from crosstune.reporting.records import Records, list_runs, uses_stand_in
 from crosstune.reporting.render import drop_points, render_csv
+from crosstune.runs.settings import flatten
 
 _ARM = ("model", "method", "data", "train_language")
 _NUMBERS = ("mean", "std", "n", "planned", "seeds", "scores", "run_ids")
@@ -73,7 +73,7 @@ class _Fitting:
 
 @dataclass(frozen=True, kw_only=True)
 class OurScores(SeedScores, _Fitting):
-    """Our scores in a slot; without any where several arms fit."""
+    """Our scores in a slot; without any where several arms fit, or only rehearsals do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +184,14 @@ def _find_scores(slot: Slot, runs: _Runs) -> OurScores:
     planned = {run["seed"] for run in runs.find(runs.runs, arm, slot.settings)}
     arms = sorted({(row["dataset"], row["arm"]) for row in matches})
     counted = sorted(matches, key=lambda row: row["seed"]) if len(arms) == 1 else []
+    run_ids = tuple(row["run_id"] for row in counted)
+    if runs.stand_ins.intersection(run_ids):  # their scores say nothing about the paper's data
+        counted = []
     return OurScores(
         seeds=tuple(row["seed"] for row in counted),
         scores=tuple(row["value"] for row in counted),
         planned=len(planned),
-        run_ids=tuple(row["run_id"] for row in counted),
+        run_ids=run_ids,
         arms=arms,
     )
 
@@ -215,6 +218,8 @@ def _render_cell(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[
     """Return the texts of a row; `letters` has a letter for each set of protocol differences."""
     verdict, theirs = cell.verdict, cell.slot.theirs
     printed = f"{100 * (theirs.score or 0):.2f} ({_describe_aggregate(theirs)})"
+    if STAND_IN in verdict.differs:
+        return [NOT_MEASURED, NOT_MEASURED, printed, NOT_MEASURED, STAND_IN]
     if not cell.n:
         state = f"{len(cell.arms)} arms fit" if cell.arms else "not run"
         return [NOT_MEASURED, NOT_MEASURED, printed, NOT_MEASURED, state]
@@ -222,8 +227,6 @@ def _render_cell(cell: FilledSlot, letters: dict[tuple[str, ...], str]) -> list[
     if verdict.differs:
         judged += f" ({letters.setdefault(verdict.differs, _letter(len(letters)))})"
     ours = render_scores(cell) + (MARK if cell.claimed else "")
-    if STAND_IN in verdict.differs:
-        return [ours, NOT_MEASURED, printed, NOT_MEASURED, STAND_IN]
     if math.isnan(verdict.ours):
         return [ours, NOT_MEASURED, printed, NOT_MEASURED, judged]
     apart = format_signed(100 * verdict.difference, 2)

@@ -178,11 +178,11 @@ class RepositoryFile(BaseModel):
     commit: str
 
 
-class TextCopy(BaseModel):
-    """A source: an indexed text copy of a paper."""
+class Paper(StrictModel):
+    """A source: the page of a paper, and which of its tables."""
 
-    kind: Literal["indexed_text_copy"]
-    index_file_id: str
+    kind: Literal["paper"]
+    url: Annotated[str, Field(pattern=r"https://\S+")]
     what: str
 
 
@@ -198,7 +198,7 @@ class TableHeader(BaseModel):
     name: str
     paper: Mapping[str, Any]
     table: Mapping[str, Any]
-    sources: list[Annotated[RepositoryFile | TextCopy, Field(discriminator="kind")]] = Field(
+    sources: list[Annotated[RepositoryFile | Paper, Field(discriminator="kind")]] = Field(
         min_length=1
     )
     selection: str

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from crosstune.errors import ConfigError, DataError, one_line, suggest
+from crosstune.errors import ConfigError, DataError, suggest
+from crosstune.files import read_yaml
 from crosstune.reporting.published.model import (
     COLUMNS,
     PublishedNumber,
@@ -23,7 +23,6 @@ from crosstune.reporting.published.model import (
 )
 
 Model = TypeVar("Model", bound=BaseModel)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is five times as fast
 
 
 def read_published(folder: Path) -> dict[str, PublishedTable]:
@@ -64,13 +63,13 @@ def validate_yaml(path: Path, model: type[Model], *nested: type[BaseModel]) -> M
         DataError: the file is unreadable or malformed.
     """
     try:
-        content = yaml.load(path.read_text("utf-8"), _LOADER)  # noqa: S506 - a safe loader
+        content = read_yaml(path)
         validated = model.model_validate(content)
     except ValidationError as error:
         faults = [f"{path.name}: {fault}" for fault in list_faults(error, (model, *nested))]
         raise DataError(faults) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError([f"{path.name}: {type(error).__name__}: {one_line(error)}"]) from error
+    except ConfigError as error:
+        raise DataError([str(error)]) from error
     if content["name"] != path.stem:
         raise DataError([f"{path.name}: its name is {content['name']!r}, not {path.stem!r}"])
     return validated

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,27 +55,31 @@ def launch_ranks(folder: Path, ranks: int, lock: int, checks: Sequence[Any] = ()
         if name not in RANK_VARIABLES and not name.startswith(SCHEDULER_PREFIXES)
     }
     environment |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(ranks),
         "NODE_RANK": "0",
     }
     # ranks that each use all cores slow each other down
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     arguments = [str(folder), str(os.getpid()), json.dumps(checks)]
-    command = [sys.executable, "-m", WORKER, *arguments]
+    command = [sys.executable, "-P", "-m", WORKER, *arguments]
     for rank in range(ranks):
         error_file(folder, rank).unlink(missing_ok=True)
-    workers = [
-        subprocess.Popen(command, env={**environment, "LOCAL_RANK": str(rank)}, pass_fds=(lock,))
-        for rank in range(ranks)
-    ]
-    try:
-        _watch(folder, workers)
-    finally:
-        _stop(workers)
-        for rank in range(ranks):
-            stack_file(folder, rank).unlink(missing_ok=True)
+    with _reserve_port() as port:
+        environment["MASTER_PORT"] = str(port)
+        workers = [
+            subprocess.Popen(
+                command, env={**environment, "LOCAL_RANK": str(rank)}, pass_fds=(lock,)
+            )
+            for rank in range(ranks)
+        ]
+        try:
+            _watch(folder, workers)
+        finally:
+            _stop(workers)
+            for rank in range(ranks):
+                stack_file(folder, rank).unlink(missing_ok=True)
 
 
 def error_file(folder: Path, rank: int) -> Path:
@@ -205,7 +210,10 @@ def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
             worker.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def _reserve_port() -> Iterator[int]:
+    """Yield a free port that no other run gets; with SO_REUSEADDR, rank 0 can listen on it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
