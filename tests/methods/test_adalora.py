@@ -201,7 +201,7 @@ def test_the_saved_adapter_gives_the_scores_of_the_best_validation(folder):
     where = read(folder, "model/adapter_config.json")["base_model_name_or_path"]
     base = transformers.AutoModelForTokenClassification.from_pretrained(where)
     model = PeftModel.from_pretrained(base, folder / "model")
-    tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
+    tokenizer = load_tokenizer(run.model, *prepared.tokenizer_texts(), cache)
     data = FineTuningData(prepared.splits, prepared.task, tokenizer, run.data, 1, cache)
     learner = FineTuningModule(model, prepared.task, data, run)
     options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}

@@ -32,7 +32,9 @@ from crosstune.data.readers.tables import is_jsonl
 from crosstune.data.splits import SPLITS, ReaderArguments, Split, Splits, iterate_sources
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.models.load import load_tokenizer
-from crosstune.runs.resolve import resolve_model
+from crosstune.models.packaged_encoders import find_packaged
+from crosstune.models.resolve import resolve_model
+from crosstune.models.trim_vocabulary import trim_checkpoint
 from crosstune.tasks import TASKS, Task
 
 _MAX_PASSES = 20  # readings of a faulty file, each without the lines that the last one refused
@@ -251,10 +253,12 @@ def _examine_tokens(
             "that has one, model=local model.path=DIR."
         )
     train = list(splits.get("train", {}).values())
-    texts = (text for split in train for row in split.rows for text in task.row_texts(row))
+    texts = [text for split in train for row in split.rows for text in task.row_texts(row)]
     content = hashlib.sha256(repr([split.digests for split in train]).encode()).hexdigest()
     cache = Path(run.outputs) / ".cache"
-    tokenizer: Any = load_tokenizer(resolve_model(run.model), texts, content, cache)
+    model = resolve_model(find_packaged(run.model, cache))
+    source = trim_checkpoint(model, texts, content, cache)
+    tokenizer: Any = load_tokenizer(source, texts, content, cache)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     for name, languages in splits.items():
