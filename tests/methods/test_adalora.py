@@ -236,7 +236,7 @@ def test_gradients_of_several_batches_make_one_allocation(tmp_path):
 def test_languages_in_turn_share_the_ranks_of_the_first_stage(tmp_path):
     turns = ("data.in_turn=true", "data.further_languages=[es]")
     sources = [f"data.{split}={{zh: {split}, es: {split}}}" for split in ("train", "validation")]
-    more = (*turns, *sources, "data.test={zh: test, es: test}", "data.reader.language=zh")
+    more = (*turns, *sources, "data.test={zh: test, es: test}")
     folder = train(tiny_run(tmp_path, "tagging", *QUICK, *more))
     assert sum(ranks_of(folder)) == 8 * 6
     assert len(read(folder)["stages"]) == 2
