@@ -45,9 +45,10 @@ command line sets it):
 {options}"""
 
 _OTHER_VERBS = {
-    "status": """crosstune status experiment=NAME [outputs=outputs]
+    "status": """crosstune status experiment=NAME [outputs=outputs] [watch=true]
 
-Planned, finished, failed and missing runs of a study.""",
+Planned, finished, failed and missing runs of a study. watch=true shows how far the running ones
+are, until all have ended.""",
     "report": """crosstune report experiment=NAME [outputs=outputs] [table=NAME] [baseline=full]
                  [seeds_to_print=5] [seeds_to_claim=10] [wandb=online|offline]
 
