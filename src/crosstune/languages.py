@@ -5,6 +5,7 @@ set offers is in its YAML.
 """
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import product
 from string import ascii_lowercase
@@ -65,6 +66,19 @@ def script_of(code: str) -> str:
     return Language.get(code, normalize=False).maximize().script or ""
 
 
+def list_character_scripts(codes: Iterable[str]) -> list[str]:
+    """Return the Unicode scripts of the characters of languages, with those that all languages use.
+
+    >>> list_character_scripts(["zh", "es"])
+    ['Bopo', 'Hani', 'Latn', 'Zinh', 'Zyyy']
+    """
+    scripts = {"Zyyy", "Zinh"}  # punctuation, digits; marks that combine
+    for code in codes:
+        script = script_of(code)
+        scripts.update(_CHARACTER_SCRIPTS.get(script, [script]))
+    return sorted(scripts)
+
+
 def _is_code(code: str) -> bool:
     parts = _CODE.fullmatch(code)
     return parts is not None and (len(parts[1]) == 3 or _is_iso_639_1(parts[1]))
@@ -117,6 +131,14 @@ KANA = "\u3040-\u30ff"
 UNSPACED = KANA + HAN  # no space separates words of these
 ZERO_WIDTH = "\u00ad\u180e\u200b-\u200f\u2060-\u2064"
 BIDI_CONTROLS = "\u202a-\u202e\u2066-\u2069"
+
+# ISO 15924 codes of writing systems -> the scripts of their characters, where these differ.
+_CHARACTER_SCRIPTS = {
+    "Hans": ["Hani", "Bopo"],
+    "Hant": ["Hani", "Bopo"],
+    "Jpan": ["Hani", "Hira", "Kana"],
+    "Kore": ["Hang", "Hani"],
+}
 
 # ISO 15924 scripts whose words no space separates.
 SPACELESS_SCRIPTS = {"Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt", "Yiii"}

@@ -20,6 +20,7 @@ from crosstune.config.compose import write_config
 from crosstune.config.schema import Run
 from crosstune.errors import ConfigError
 from crosstune.sweeps.launcher import OnStart, Runs, Sweep
+from crosstune.sweeps.plan_file import read_plan
 from crosstune.sweeps.process_pool import (
     Job,
     JobResult,
@@ -71,7 +72,11 @@ class PoolLauncher(Launcher):
             gpus = find_gpus() if any(job.on_gpu for job in jobs.values()) else []
             cores = len(os.sched_getaffinity(0))
             resources = divide_resources(self.jobs, len(jobs), cores, gpus, os.environ)
-            return ProcessPool(resources, on_start).run(jobs)
+            from crosstune.sweeps.progress import show_progress  # imports rich
+
+            study = Path(self.sweep.config.outputs) / self.sweep.config.experiment
+            with show_progress(study, read_plan(study)) as write_line:
+                return ProcessPool(resources, on_start, write_line).run(jobs)
 
 
 def _write_job(run: Run, folder: Path, number: int) -> Job:

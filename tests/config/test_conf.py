@@ -12,7 +12,7 @@ from crosstune.config.instantiate import check_target
 from crosstune.config.paths import find_conf
 from crosstune.config.schema import ModelOrigin
 from crosstune.errors import ConfigError
-from crosstune.runs.resolve import resolve_model
+from crosstune.models.resolve import resolve_model
 from crosstune.sweeps.plan import expand_sweep
 from tests.config.test_recipes import LARGE, TABLES
 

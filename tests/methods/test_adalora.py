@@ -201,7 +201,7 @@ def test_the_saved_adapter_gives_the_scores_of_the_best_validation(folder):
     where = read(folder, "model/adapter_config.json")["base_model_name_or_path"]
     base = transformers.AutoModelForTokenClassification.from_pretrained(where)
     model = PeftModel.from_pretrained(base, folder / "model")
-    tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
+    tokenizer = load_tokenizer(run.model, *prepared.tokenizer_texts(), cache)
     data = FineTuningData(prepared.splits, prepared.task, tokenizer, run.data, 1, cache)
     learner = FineTuningModule(model, prepared.task, data, run)
     options = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
@@ -236,7 +236,7 @@ def test_gradients_of_several_batches_make_one_allocation(tmp_path):
 def test_languages_in_turn_share_the_ranks_of_the_first_stage(tmp_path):
     turns = ("data.in_turn=true", "data.further_languages=[es]")
     sources = [f"data.{split}={{zh: {split}, es: {split}}}" for split in ("train", "validation")]
-    more = (*turns, *sources, "data.test={zh: test, es: test}", "data.reader.language=zh")
+    more = (*turns, *sources, "data.test={zh: test, es: test}")
     folder = train(tiny_run(tmp_path, "tagging", *QUICK, *more))
     assert sum(ranks_of(folder)) == 8 * 6
     assert len(read(folder)["stages"]) == 2

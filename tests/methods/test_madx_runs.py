@@ -21,10 +21,7 @@ def outputs(tmp_path_factory):
     train(compose_run(tiny_overrides(root, "masked_lm", "experiment=base", *STEPS)))
     for language in ("es", "zh"):
         own = ("experiment=languages", "method=madx_language", f"data.language={language}")
-        # the demo's mixture of languages: what differs is the seed
-        seed = f"seed={1 if language == 'es' else 2}"
-        reader = "data.reader.language=mul"
-        overrides = tiny_overrides(root, "masked_lm", *own, seed, reader, *STEPS)
+        overrides = tiny_overrides(root, "masked_lm", *own, *STEPS)
         train(compose_run(on_base(root, overrides)))
     for language, text in (("es", "La casa"), ("zh", "房子很")):
         lines = [f"{text} {n}\t{'good' if n % 2 else 'bad'}" for n in range(8)]

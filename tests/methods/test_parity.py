@@ -41,7 +41,7 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> tuple[list[float],
     """Train in twenty lines of plain PyTorch, with the model's own loss; return its model, too."""
     run, task, cache = prepared.run, prepared.task, Path(prepared.run.outputs) / ".cache"
     pl.seed_everything(run.seed, verbose=False)
-    texts, content = prepared.training_texts()
+    texts, content = prepared.tokenizer_texts()
     tokenizer = load_tokenizer(run.model, texts, content, cache)
     model, head = load_model(run.model, task, tokenizer, [])
     configs: dict[str, Any] = {

@@ -22,8 +22,8 @@ from transformers import (
 from crosstune.config.schema import Model, ModelOrigin, TaskType
 from crosstune.errors import ConfigError
 from crosstune.models.load import check_length, find_head, load_model, load_tokenizer
+from crosstune.models.resolve import resolve_model
 from crosstune.models.tokenizers import train_tokenizer
-from crosstune.runs.resolve import resolve_model
 from crosstune.tasks import TASKS, Task
 from tests.tiny import tiny_run
 

@@ -9,10 +9,10 @@ import pytest
 from crosstune.config.compose import compose_config, compose_run, write_config
 from crosstune.data.splits import read_splits
 from crosstune.errors import ConfigError
+from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.fingerprint import RESULT_FORMAT, compute_run_id
 from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import describe_environment
-from crosstune.runs.resolve import resolve_defaults
 from crosstune.sweeps.plan import expand_sweep, plan_runs
 from crosstune.sweeps.plan_file import find_missing, forget_missing, read_plan, write_plan
 from crosstune.sweeps.status import RunStatus, read_status, render_status

@@ -28,7 +28,7 @@ TOGETHER = 10**9
 def loaded(tmp_path: Path, kind: str, *more: str) -> Any:
     run = tiny_run(tmp_path, kind, *WITHOUT_DROPOUT, *more)
     prepared = prepare(run)
-    texts, content = prepared.training_texts()
+    texts, content = prepared.tokenizer_texts()
     tokenizer = load_tokenizer(run.model, texts, content, tmp_path)
     torch.manual_seed(0)
     model = load_model(run.model, prepared.task, tokenizer, []).model.train()

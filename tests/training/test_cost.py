@@ -163,7 +163,7 @@ def weights_after(tmp_path, meter, *more):
     run, task = prepared.run, prepared.task
     prepared.folder.mkdir(parents=True)
     pl.seed_everything(run.seed, verbose=False)
-    tokenizer = load_tokenizer(run.model, *prepared.training_texts(), tmp_path)
+    tokenizer = load_tokenizer(run.model, *prepared.tokenizer_texts(), tmp_path)
     loaded = load_model(run.model, task, tokenizer, run.allow)
     with silence_libraries():
         model = adapt(loaded, run.method, task.peft_type, run.allow)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Data, ModelOrigin, Run, UnseenLabels
 from crosstune.data.quality import checks
 from crosstune.data.quality.duplicates import count_leakage, find_duplicates
@@ -29,10 +28,19 @@ from crosstune.data.quality.rules import (
     render_text,
 )
 from crosstune.data.readers.tables import is_jsonl
-from crosstune.data.splits import SPLITS, ReaderArguments, Split, Splits, iterate_sources
+from crosstune.data.splits import (
+    SPLITS,
+    ReaderArguments,
+    Split,
+    Splits,
+    iterate_sources,
+    read_source,
+)
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.models.load import load_tokenizer
-from crosstune.runs.resolve import resolve_model
+from crosstune.models.packaged_encoders import find_packaged
+from crosstune.models.resolve import resolve_model
+from crosstune.models.trim_vocabulary import trim_checkpoint
 from crosstune.tasks import TASKS, Task
 
 _MAX_PASSES = 20  # readings of a faulty file, each without the lines that the last one refused
@@ -88,7 +96,7 @@ def examine(run: Run, tokenize: bool = False) -> CheckReport:
     findings: list[Finding] = []
     for name, language, arguments in iterate_sources(data, _list_splits(data)):
         source = sources[f"{name}/{language}"] = arguments["source"]
-        split, faults, complete = _read_split(data, run.allow, arguments)
+        split, faults, complete = _read_split(run, language, arguments)
         findings += faults
         rows = [{**row, "language": language} for row in split.rows]
         splits.setdefault(name, {})[language] = Split(rows, split.digests)
@@ -132,18 +140,18 @@ def _list_splits(data: Data) -> list[str]:
 
 
 def _read_split(
-    data: Data, allow: Sequence[str], arguments: ReaderArguments
+    run: Run, language: str, arguments: ReaderArguments
 ) -> tuple[Split, list[Finding], bool]:
     """Return the rows of a source, what is wrong with its text, and whether all of it was read."""
-    encoding, source = str(data.reader.get("encoding", "utf-8")), arguments["source"]
+    encoding, source = str(run.data.reader.get("encoding", "utf-8")), arguments["source"]
     try:
-        split = instantiate(data.reader, "data.reader", allow, **arguments)
+        split = read_source(run.data, language, arguments, run.allow)
     except DataError as error:
         text, findings = _read_text(source, encoding)
         if text is None:
             faults = [checks.classify_reader_fault(source, fault) for fault in error.faults]
             return Split([], {}), faults, False
-        split, faults = _read_valid_lines(data, allow, source, text)
+        split, faults = _read_valid_lines(run, language, source, text)
         return split, findings + faults, False
     files = [file for file in split.digests if Path(file).is_file() and not _is_json(file)]
     if not files:  # JSON escapes characters, and data from a hub has no file
@@ -163,7 +171,7 @@ def _read_text(file: str, encoding: str) -> tuple[str | None, list[Finding]]:
 
 
 def _read_valid_lines(
-    data: Data, allow: Sequence[str], source: str, text: str
+    run: Run, language: str, source: str, text: str
 ) -> tuple[Split, list[Finding]]:
     """Return the rows of a faulty file without its faulty lines, and the reader's faults.
 
@@ -176,7 +184,7 @@ def _read_valid_lines(
     is_reported = True
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(source).name.removesuffix(".gz")
-        encoding = str(data.reader.get("encoding", "utf-8"))
+        encoding = str(run.data.reader.get("encoding", "utf-8"))
 
         def restore_location(message: str) -> str:
             location = re.escape(str(path)) + r":(\d+)"
@@ -187,7 +195,7 @@ def _read_valid_lines(
             content = "\n".join(lines[number - 1] for number in numbers).encode(encoding)
             path.write_bytes(content)
             try:
-                split = instantiate(data.reader, "data.reader", allow, source=str(path))
+                split = read_source(run.data, language, {"source": str(path)}, run.allow)
             except DataError as error:
                 faults = [
                     checks.classify_reader_fault(source, restore_location(f)) for f in error.faults
@@ -251,10 +259,12 @@ def _examine_tokens(
             "that has one, model=local model.path=DIR."
         )
     train = list(splits.get("train", {}).values())
-    texts = (text for split in train for row in split.rows for text in task.row_texts(row))
+    texts = [text for split in train for row in split.rows for text in task.row_texts(row)]
     content = hashlib.sha256(repr([split.digests for split in train]).encode()).hexdigest()
     cache = Path(run.outputs) / ".cache"
-    tokenizer: Any = load_tokenizer(resolve_model(run.model), texts, content, cache)
+    model = resolve_model(find_packaged(run.model, cache))
+    source = trim_checkpoint(model, texts, content, cache)
+    tokenizer: Any = load_tokenizer(source, texts, content, cache)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     for name, languages in splits.items():

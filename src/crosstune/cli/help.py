@@ -49,9 +49,10 @@ command line sets it):
 {options}"""
 
 _OTHER_VERBS = {
-    "status": """crosstune status experiment=NAME [outputs=outputs]
+    "status": """crosstune status experiment=NAME [outputs=outputs] [watch=true]
 
-Planned, finished, failed and missing runs of a study, and why a run is stale.""",
+Planned, finished, failed and missing runs of a study, and why a run is stale. watch=true shows how
+far the running ones are, until all have ended.""",
     "forget": """crosstune forget experiment=NAME [outputs=outputs]
 
 Drops from the plan of a study the runs that have no record and are not at work, and prints their

@@ -81,7 +81,14 @@ def train(arguments: list[str]) -> int:
 
 def status(arguments: list[str]) -> int:
     """Print the state of a study."""
-    options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
+    allowed = {"experiment": None, "outputs": "outputs", "watch": "false"}
+    options = parse_options(arguments, allowed)
+    if options["watch"] not in ("true", "false"):
+        raise ConfigError(f"watch={options['watch']}: must be true or false.")
+    if options["watch"] == "true":
+        from crosstune.sweeps.progress import watch
+
+        watch(Path(options["outputs"]), options["experiment"])
     from crosstune.sweeps.status import read_status, render_status
 
     state = read_status(Path(options["outputs"]), options["experiment"])

@@ -38,6 +38,12 @@ def instantiate(
         raise ConfigError(message) from error
 
 
+def takes_argument(node: dict[str, Any], name: str, where: str, allow: Sequence[str]) -> bool:
+    """Return whether the target of the node has a parameter of that name."""
+    target, _ = _locate_and_split(node, where, allow)
+    return name in inspect.signature(target).parameters
+
+
 def check_target(node: Any, where: str, allow: Sequence[str] = ()) -> None:
     """Raise ConfigError if a `_target_` at or below the node cannot be built."""
     if isinstance(node, dict):

@@ -199,6 +199,14 @@ class Model:
     extend_vocab: int | None = option(
         None, "add the subwords that a vocabulary of this size would have", minimum=300
     )
+    languages: list[str] | None = option(
+        None, "keep only the subwords that these languages and the texts need", added_later=True
+    )
+    package: str | None = option(
+        None,
+        "origin=hub: Python package with the weights, used if installed and the hub cache has none",
+        added_later=True,
+    )
     learning_rate_scale: float = option(
         1.0, "factor on a method's default learning rate: small models need larger steps", minimum=0
     )

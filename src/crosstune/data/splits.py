@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crosstune.config.instantiate import instantiate
+from crosstune.config.instantiate import instantiate, takes_argument
 from crosstune.config.schema import Data
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.languages import check_language
@@ -39,7 +39,7 @@ def read_splits(data: Data, allow: Sequence[str]) -> Splits:
     faults: list[str] = []
     for name, language, arguments in iterate_sources(data):
         try:
-            split = instantiate(data.reader, "data.reader", allow, **arguments)
+            split = read_source(data, language, arguments, allow)
         except DataError as error:
             faults += error.faults
             continue
@@ -50,6 +50,15 @@ def read_splits(data: Data, allow: Sequence[str]) -> Splits:
     if faults:
         raise DataError(faults)
     return splits
+
+
+def read_source(
+    data: Data, language: str, arguments: ReaderArguments, allow: Sequence[str]
+) -> Split:
+    """Read one source; a reader with a parameter `language` gets the language of the source."""
+    if takes_argument(data.reader, "language", "data.reader", allow):
+        arguments = {**arguments, "language": language}
+    return instantiate(data.reader, "data.reader", allow, **arguments)
 
 
 def iterate_sources(

@@ -26,9 +26,9 @@ from crosstune.logs import silence_libraries
 from crosstune.methods.madx import list_language_adapters, load_language_adapters
 from crosstune.methods.prompts import install_prompt_hooks
 from crosstune.models.load import digest_tokenizer, load_model, load_tokenizer
+from crosstune.models.resolve import resolve_model
 from crosstune.runs.fingerprint import digest_weights
 from crosstune.runs.record import read_record
-from crosstune.runs.resolve import resolve_model
 from crosstune.tasks import TASK_CLASSES, Task
 from crosstune.training.artifacts import ADAPTER, TASK, list_base_folders, model_in_folder
 
@@ -119,7 +119,8 @@ def load_base(saved: FinishedRun) -> PreTrainedModel:
 
 def is_on_hub(model: Model) -> bool:
     """Return whether the base model of an adapter is on a model hub, unchanged."""
-    return model.origin is ModelOrigin.hub and not model.extend_vocab and not model.decoder
+    is_changed = model.extend_vocab or model.languages or model.decoder
+    return model.origin is ModelOrigin.hub and not is_changed
 
 
 def _find_base(folder: Path, record: dict[str, Any]) -> Path:

@@ -6,13 +6,14 @@ Also finds the modules of the task head, which every method trains and saves.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
@@ -48,7 +49,7 @@ class LoadedModel(NamedTuple):
 
 
 def load_tokenizer(
-    model: Model, texts: Iterator[str], content: str, cache: Path
+    model: Model, texts: Iterable[str], content: str, cache: Path
 ) -> PreTrainedTokenizerBase:
     """Load the checkpoint's tokenizer, or train one on `texts`; `content` is their digest."""
     if model.origin is ModelOrigin.scratch:
@@ -58,13 +59,23 @@ def load_tokenizer(
             with atomic_write(path) as partial:
                 trained.backend_tokenizer.save(str(partial))
         return make_literal(wrap_tokenizer(Tokenizer.from_file(str(path))))
-    tokenizer = _load_checkpoint_tokenizer(model)
+    tokenizer = load_checkpoint_tokenizer(model)
     if model.extend_vocab is not None:
         tokenizer = extend_tokenizer(tokenizer, texts, model.extend_vocab)
     return make_literal(tokenizer)
 
 
-def _load_checkpoint_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+def find_folder(model: Model) -> Path:
+    """Return the folder of a checkpoint, downloaded if it is the hub's."""
+    if model.origin is ModelOrigin.local:
+        return Path(str(model.path))
+    files = {"allow_patterns": ["*.safetensors", "*.json"], "ignore_patterns": ["*/*"]}
+    with _explained_errors(model):
+        return Path(snapshot_download(str(model.hub_id), revision=model.revision, **files))
+
+
+def load_checkpoint_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a checkpoint, as it is."""
     options = _checkpoint_options(model)
     if model.do_lower_case is not None:
         options["do_lower_case"] = model.do_lower_case
@@ -125,7 +136,7 @@ def load_model(
             output_loading_info=True,
         )
     if model.extend_vocab is not None:
-        extend_embeddings(built, _load_checkpoint_tokenizer(model), tokenizer)
+        extend_embeddings(built, load_checkpoint_tokenizer(model), tokenizer)
     _check_vocabulary(built, tokenizer, model)
     _freeze_unused_pooler(built)
     missing = sorted(info["missing_keys"])

@@ -14,8 +14,8 @@ from typing import Any
 from crosstune.config.compose import to_dict
 from crosstune.config.schema import Method, Model, ModelOrigin, Run, select_result_options
 from crosstune.data.splits import Splits
-from crosstune.runs.resolve import ADAPTER
 
+ADAPTER = "adapter_model.safetensors"
 RESULT_FORMAT = 7  # raise it when a change of the code changes results
 # packages whose version can change results
 STALENESS_PACKAGES = (

@@ -75,10 +75,19 @@ def divide_resources(
 
 
 class ProcessPool:
-    """Runs jobs in parallel; `on_start` is called with the number of each job that starts."""
+    """Runs jobs in parallel.
 
-    def __init__(self, resources: Resources, on_start: Callable[[int], None]):
-        self.resources = resources
+    `on_start` is called with the number of each job that starts, `write_line` with each line that a
+    job prints.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        on_start: Callable[[int], None],
+        write_line: Callable[[str], object] | None = None,
+    ):
+        self.resources, self.write_line = resources, write_line or print_line
         self.on_start = on_start
         self.free_gpus = Counter(resources.gpu_slots)  # GPU -> free slots
         self.changed = threading.Condition()
@@ -147,9 +156,8 @@ class ProcessPool:
                 process = self.context.Process(target=_run_child, args=child)
                 process.start()
                 self.running.add(process)
-            forwarder = threading.Thread(
-                target=_forward_output, args=(output_reader.fileno(), f"[{number + 1}] ")
-            )
+            forwarded = (output_reader.fileno(), f"[{number + 1}] ", self.write_line)
+            forwarder = threading.Thread(target=_forward_output, args=forwarded)
             forwarder.start()
             connection.wait([process.sentinel])
             with self.changed:  # starting a process polls all others, so join under the lock
@@ -206,6 +214,11 @@ def kill_when_pool_exits() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def print_line(line: str) -> None:
+    """Print a line to stderr at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def print_result(number: int, result: JobResult) -> None:
     """Print the folder of a run to stdout, or why it failed to stderr."""
     if result.error:
@@ -246,12 +259,11 @@ def _count_gpus() -> int:
     return import_module("torch.cuda").device_count()
 
 
-def _forward_output(source: int, prefix: str) -> None:
-    """Print a child's output by whole lines, so that lines of several children never mix."""
+def _forward_output(source: int, prefix: str, write_line: Callable[[str], object]) -> None:
+    """Pass on a child's output by whole lines, so that lines of several children never mix."""
     with open(source, errors="replace", closefd=False) as lines:
         for line in lines:
-            sys.stderr.write(f"{prefix}{line.rstrip()}\n")
-            sys.stderr.flush()
+            write_line(f"{prefix}{line.rstrip()}")
 
 
 def _kill_group(process: Any) -> None:

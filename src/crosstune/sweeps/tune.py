@@ -14,7 +14,7 @@ from crosstune.config.compose import compose_run
 from crosstune.config.schema import Run
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, CrosstuneError
-from crosstune.runs.resolve import resolve_defaults
+from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.tuned import (
     Choice,
     arm_key,

@@ -6,7 +6,7 @@ The process of a run does it once; the ranks of a run on several devices get its
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,8 @@ from crosstune.data.splits import Split, Splits, find_faults, find_unseen, merge
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.methods.madx import check_language_adapters
+from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.fingerprint import compute_run_id
-from crosstune.runs.resolve import resolve_defaults
 from crosstune.runs.tuned import apply_tuned
 from crosstune.tasks import TASKS, Task
 
@@ -54,11 +54,15 @@ class Prepared(NamedTuple):
         """The folder of all files of the run."""
         return Path(self.run.outputs) / self.run.experiment / self.run_id
 
-    def training_texts(self) -> tuple[Iterator[str], str]:
-        """Return the texts for training a tokenizer, and the digest of their content."""
-        split = merge_languages(self.splits["train"])
-        texts = [text for row in split.rows for text in self.task.row_texts(row)]
-        return iter(texts), hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+    def tokenizer_texts(self) -> tuple[list[str], str]:
+        """Return the texts that decide a tokenizer's vocabulary, and the digest of their content.
+
+        A new tokenizer is trained on train; with `model.languages`, no text may lose a subword.
+        """
+        names = ("train",) if self.run.model.languages is None else self.splits
+        rows = [row for name in names for row in merge_languages(self.splits[name]).rows]
+        texts = [text for row in rows for text in self.task.row_texts(row)]
+        return texts, hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def prepare(run: Run) -> Prepared:

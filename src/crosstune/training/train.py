@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
+from transformers import PreTrainedTokenizerBase
 
 from crosstune.config.compose import write_config
 from crosstune.config.schema import Precision, Run
@@ -24,7 +25,14 @@ from crosstune.errors import ConfigError, RunError, one_line
 from crosstune.logs import log_to_file, silence_libraries
 from crosstune.methods import adapt, find_tuning_method
 from crosstune.models.frozen_prefix import describe_frozen_prefix
-from crosstune.models.load import check_length, digest_tokenizer, load_model, load_tokenizer
+from crosstune.models.load import (
+    LoadedModel,
+    check_length,
+    digest_tokenizer,
+    load_model,
+    load_tokenizer,
+)
+from crosstune.models.trim_vocabulary import trim_checkpoint
 from crosstune.runs.fingerprint import find_stale_reasons
 from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import read_record, utc_now, write_record
@@ -147,9 +155,7 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
     cache = Path(run.outputs) / ".cache"
     with silence_libraries(), open_loggers(run, prepared.run_id, folder) as loggers:
         pl.seed_everything(run.seed, verbose=False)
-        tokenizer = load_tokenizer(run.model, *prepared.training_texts(), cache)
-        loaded = load_model(run.model, task, tokenizer, run.allow)
-        save_adapter_base(loaded, run, tokenizer, cache)
+        tokenizer, loaded = load_checkpoint(prepared, cache)
         model = adapt(loaded, run.method, task.peft_type, run.allow)
         method = find_tuning_method(model)
         check_length(loaded.model, run.data.max_tokens, method.virtual_tokens)
@@ -183,6 +189,17 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
     write_record(folder, record)
     remove_checkpoint(folder)
     log.info("%s: finished, %s", folder, format_scores(record))
+
+
+def load_checkpoint(prepared: Prepared, cache: Path) -> tuple[PreTrainedTokenizerBase, LoadedModel]:
+    """Load the tokenizer, and the model with the task's head."""
+    run = prepared.run
+    texts, content = prepared.tokenizer_texts()
+    source = trim_checkpoint(run.model, texts, content, cache)
+    tokenizer = load_tokenizer(source, texts, content, cache)
+    loaded = load_model(source, prepared.task, tokenizer, run.allow)
+    save_adapter_base(loaded, run, tokenizer, cache)
+    return tokenizer, loaded
 
 
 def fit_stage(

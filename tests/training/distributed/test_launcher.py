@@ -55,7 +55,7 @@ def test_two_ranks_give_the_scores_of_one_process_with_the_same_weights(
     run, folder = trained
     record = json.loads((folder / "record.json").read_text())
     prepared = prepare(run)
-    texts, content = prepared.training_texts()
+    texts, content = prepared.tokenizer_texts()
     tokenizer = load_tokenizer(run.model, texts, content, tmp_path / ".cache")
     loaded = load_model(run.model, prepared.task, tokenizer, [])
     loaded.model.load_state_dict(load_file(folder / "model" / "model.safetensors"))

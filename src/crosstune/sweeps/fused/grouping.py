@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from crosstune.config.compose import to_dict
 from crosstune.config.schema import ModelOrigin, Run, TaskType
 from crosstune.errors import CrosstuneError
+from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.fingerprint import result_config
-from crosstune.runs.resolve import resolve_defaults
 
 KINDS = (TaskType.classification, TaskType.tagging)
 TASK_OPTIONS = ("crf", "separator")  # they change the loss

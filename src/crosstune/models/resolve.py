@@ -9,9 +9,9 @@ from pathlib import Path
 
 from crosstune.config.schema import Method, Model, ModelOrigin, Precision, Run
 from crosstune.errors import ConfigError
+from crosstune.models.packaged_encoders import find_packaged
+from crosstune.runs.fingerprint import ADAPTER
 from crosstune.runs.record import read_record
-
-ADAPTER = "adapter_model.safetensors"
 
 
 def resolve_defaults(run: Run) -> Run:
@@ -28,7 +28,8 @@ def resolve_defaults(run: Run) -> Run:
         precision = Precision.bf16 if has_bf16 else Precision.fp32
     trainer = replace(run.trainer, precision=precision)
     method = resolve_language_adapters(run.method)
-    return replace(run, model=resolve_model(run.model), method=method, trainer=trainer)
+    model = resolve_model(find_packaged(run.model, Path(run.outputs) / ".cache"))
+    return replace(run, model=model, method=method, trainer=trainer)
 
 
 def resolve_model(model: Model) -> Model:
