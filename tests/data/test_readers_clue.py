@@ -100,3 +100,11 @@ def test_entities_of_words_are_found_in_the_text(write):
 def test_a_file_or_sentence_that_is_malformed_is_told(write, content, fault):
     with pytest.raises(DataError, match=fault):
         read_tacred(write("train.json", content))
+
+
+@pytest.mark.parametrize("undecided", [None, "-"])
+def test_a_row_without_a_label_is_a_fault_and_not_left_out(lines, undecided):
+    path = lines({"sentence1": "你好", "sentence2": "您好", "label": None})
+    with pytest.raises(DataError) as error:
+        read_clue(path, **PAIR, undecided=undecided)
+    assert error.value.faults == [f"{path}:1: a value is empty"]

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -181,3 +182,63 @@ def test_a_text_may_never_be_empty(write):
     path = write("a.tsv", "text\tlabel\n\ta\n")
     with pytest.raises(DataError, match=r"column 'text' \(data\.text\) is empty"):
         read_label_sets(path, text="text", label="label")
+
+
+# ---- what a cell may not hold --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["['viajes', 'precio']", '["viajes"]', "[ 'a' ]", "['a' 'b']"])
+@pytest.mark.parametrize("name", ["a.tsv", "a.jsonl"])
+def test_a_printed_list_is_no_label(write, name, cell):
+    row = f"text\tlabel\nuno\t{cell}\n"
+    text = row if name == "a.tsv" else json.dumps({"text": "uno", "label": cell})
+    (fault,) = faults(write(name, text))
+    assert "holds a printed list" in fault
+    assert "data=files_multilabel" in fault
+
+
+@pytest.mark.parametrize("cell", ["[a]", "['a']b", "[1, 2]", "it's"])
+def test_a_label_in_brackets_is_a_label(write, cell):
+    assert table(write("a.tsv", f"text\tlabel\nuno\t{cell}\n")).rows[0]["label"] == cell
+
+
+@pytest.mark.parametrize("tab", ["\t", ","])
+def test_a_header_that_is_repeated_is_no_row(write, tab):
+    path = write(
+        "a.tsv" if tab == "\t" else "a.csv", f"text{tab}label\nuno{tab}a\ntext{tab}label\n"
+    )
+    assert faults(path) == ["FILE:3: the header is repeated; a file has one, in its first line"]
+
+
+# ---- quoted TSV ----------------------------------------------------------------------------------
+
+
+def test_tsv_that_pandas_quoted_is_read_without_its_quotes(tmp_path):
+    texts = ['dijo "hola"', "sin comillas", 'con\ttabulador y "comillas"', "dos\nlíneas"]
+    path = tmp_path / "a.tsv"
+    pd.DataFrame({"text": texts, "label": ["a", "b", "a", "b"]}).to_csv(path, sep="\t", index=False)
+    with pytest.raises(DataError):  # a cell with a tab is no cell without it
+        table(str(path))
+    kept = [texts[0], texts[1], texts[3]]
+    pd.DataFrame({"text": kept[:2], "label": ["a", "b"]}).to_csv(path, sep="\t", index=False)
+    assert [row["text"] for row in table(str(path)).rows] == kept[:2]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [['"hola"', "x"], ['a "" b', "x"], ['"a" b', 'c "d"'], ['"', "x"], ['"a ""b""', '5" c']],
+)
+def test_quotes_of_tsv_that_is_not_quoted_are_characters(write, texts):
+    path = write("a.tsv", "text\tlabel\n" + "".join(f"{text}\ta\n" for text in texts))
+    assert [row["text"] for row in table(path).rows] == texts
+
+
+@pytest.mark.parametrize("mark", [";", "|"])
+def test_another_separator_is_named(write, mark):
+    (fault,) = faults(write("a.csv", f"text{mark}label\nuno{mark}a\n"))
+    assert f"and {mark!r} may be what separates several" in fault
+
+
+def test_a_json_array_is_named_as_such(write):
+    (fault,) = faults(write("a.jsonl", json.dumps([{"text": "a", "label": "b"}])))
+    assert "a JSON array, where each line holds one object" in fault

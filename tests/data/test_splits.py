@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from crosstune.config.schema import Data, TaskType
-from crosstune.data.splits import Split, collect_digests, find_unseen, merge_languages, read_splits
+from crosstune.data.splits import (
+    Split,
+    collect_digests,
+    find_label_variants,
+    find_unseen,
+    merge_languages,
+    read_splits,
+)
 from crosstune.errors import ConfigError, DataError
 
 READER = {"_target_": "crosstune.data.readers.read_table", "text": "text", "label": "label"}
@@ -150,3 +157,26 @@ def test_a_language_without_a_part_is_refused(data):
     named = replace(data, reader=PART, languages={"zh": "chinese"})
     with pytest.raises(ConfigError, match=r"data\.train: es\."):
         read_splits(named, [__name__])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("política", "poli\u0301tica"),
+        ("pos", "pos "),
+        ("pos", "pos\u200b"),
+        ("muy bueno", "muy\u00a0bueno"),
+        ("Ａ", "A"),
+    ],
+)
+def test_labels_that_look_alike_are_faults_with_both_spelled_out(one, other):
+    rows = [{"label": label, "where": f"a.tsv:{n}"} for n, label in enumerate((one, "x", other))]
+    splits = {"train": {"es": Split(rows[:2], {})}, "test": {"es": Split(rows[2:], {})}}
+    (fault,) = find_label_variants(splits, labels_of)
+    assert fault.startswith(f"a.tsv:2: label {other!a} differs from {one!a} only in")
+
+
+@pytest.mark.parametrize(("one", "other"), [("pos", "Pos"), ("a", "á"), ("1", "1.0")])
+def test_labels_that_differ_to_the_eye_are_two(one, other):
+    rows = [{"label": label, "where": "a.tsv:1"} for label in (one, other)]
+    assert find_label_variants({"train": {"es": Split(rows, {})}}, labels_of) == []

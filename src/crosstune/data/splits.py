@@ -4,14 +4,17 @@ Also finds rows that do not fit the task and labels that never occur in train. L
 splits is found by `data/quality/duplicates.py`. Imports nothing heavy.
 """
 
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from crosstune.config.instantiate import instantiate, takes_argument
 from crosstune.config.schema import Data
 from crosstune.errors import ConfigError, DataError, suggest
-from crosstune.languages import check_language
+from crosstune.languages import BIDI_CONTROLS, ZERO_WIDTH, check_language
 
 SPLITS = ("train", "validation", "test")
 
@@ -121,6 +124,33 @@ def find_unseen(
                 fault = f"{row['where']}: label {label!r} never occurs in train"
                 unseen.setdefault(f"{name}/{language}", []).append(fault)
     return unseen
+
+
+def find_label_variants(
+    splits: Splits, labels_of: Callable[[dict[str, Any]], list[str]]
+) -> list[str]:
+    """Return a fault for each label that looks like another: other spaces, or another Unicode form.
+
+    The spelling that comes first in the data is taken as the right one.
+    """
+    first: dict[str, str] = {}
+    faults: dict[str, str] = {}
+    for _, _, row in iterate_rows(splits):
+        for label in labels_of(row):
+            spelled = first.setdefault(_fold_label(label), label)
+            if spelled != label and label not in faults:
+                faults[label] = (
+                    f"{row['where']}: label {label!a} differs from {spelled!a} only in "
+                    "spaces, invisible characters or the Unicode form of its characters: spell "
+                    "both alike"
+                )
+    return list(faults.values())
+
+
+@lru_cache(maxsize=4096)
+def _fold_label(label: str) -> str:
+    visible = re.sub(f"[{ZERO_WIDTH}{BIDI_CONTROLS}\ufeff]", "", label)
+    return " ".join(unicodedata.normalize("NFKC", visible).split())
 
 
 def _resolve_sources(name: str, value: Any, data: Data) -> dict[str, str]:

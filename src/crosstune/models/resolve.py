@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosstune.config.schema import Method, Model, ModelOrigin, Precision, Run
+from crosstune.data.readers.file_kind import LFS
 from crosstune.errors import ConfigError
 from crosstune.models.packaged_encoders import find_packaged
 from crosstune.runs.fingerprint import ADAPTER
@@ -64,7 +65,18 @@ def resolve_model(model: Model) -> Model:
             f"model.path={folders[0]}: no *.safetensors in it. Pickled weights are never loaded; "
             "save the model with save_pretrained of a recent transformers first."
         )
+    for file in sorted(folders[0].iterdir()):
+        if file.is_file() and _is_lfs_pointer(file):
+            raise ConfigError(
+                f"model.path={folders[0]}: {file.name} is a Git LFS pointer and not the file "
+                "itself. Fetch it with git lfs pull."
+            )
     return replace(model, path=folders[0].resolve().as_posix())
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LFS)) == LFS
 
 
 def resolve_language_adapters(method: Method) -> Method:

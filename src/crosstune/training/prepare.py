@@ -15,7 +15,14 @@ import numpy as np
 from crosstune.config.instantiate import check_target
 from crosstune.config.schema import Data, Run, UnseenLabels
 from crosstune.data.quality.duplicates import count_leakage
-from crosstune.data.splits import Split, Splits, find_faults, find_unseen, merge_languages
+from crosstune.data.splits import (
+    Split,
+    Splits,
+    find_faults,
+    find_label_variants,
+    find_unseen,
+    merge_languages,
+)
 from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, DataError, suggest
 from crosstune.methods.madx import check_language_adapters
@@ -85,6 +92,8 @@ def prepare(run: Run) -> Prepared:
     run, tuning = apply_tuned(run, splits)
     task = _build_task(run.data, splits)
     if faults := find_faults(splits, task.find_row_faults):
+        raise DataError(faults)
+    if faults := find_label_variants(splits, task.row_labels):
         raise DataError(faults)
     unseen = find_unseen(splits, task.labels, task.row_labels)
     if unseen and run.data.unseen_labels is UnseenLabels.error:

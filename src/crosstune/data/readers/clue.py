@@ -39,7 +39,7 @@ def read_clue(
             faults.append(f"{where}: {record}")
             continue
         with collect_faults(faults, where):
-            if record[label] == undecided:
+            if undecided is not None and record[label] == undecided:
                 continue
             values = {ours: _read_value(record[key]) for ours, key in columns.items() if key}
             if spans:
@@ -70,7 +70,7 @@ def insert_span_markers(text: str, spans: dict[str, Any]) -> str:
 
 
 def _read_value(value: Any) -> str:
-    text = " ".join(value) if isinstance(value, list) else str(value)
+    text = " ".join(value) if isinstance(value, list) else "" if value is None else str(value)
     if not text.strip():
         raise ValueError("a value is empty")
     if has_lone_surrogate(text):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from crosstune.data.readers.file_kind import check_is_text, check_no_json
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
@@ -26,6 +27,7 @@ def read_text(source: str, *, encoding: str = "utf-8") -> Split:
         DataError: the file is missing or not UTF-8.
     """
     content, digest = read_file(source, encoding)
+    check_no_json(source, content)
     rows = [
         {"id": str(number), "text": line.strip(), "where": f"{source}:{number}"}
         for number, line in iterate_lines(content)
@@ -54,6 +56,7 @@ def read_file(source: str, encoding: str = "utf-8") -> tuple[str, str]:
     except (OSError, EOFError, zlib.error) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise DataError([f"{source}: {reason}"]) from error
+    check_is_text(source, raw, encoding)
     try:
         text = raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:

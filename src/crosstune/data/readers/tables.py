@@ -6,17 +6,21 @@ Readers with columns of their own build on `parse_table` and `read_columns`.
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from crosstune.data.readers.file_kind import check_no_json
 from crosstune.data.readers.files import has_lone_surrogate, iterate_lines, make_split, read_file
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
 csv.field_size_limit(2**31 - 1)  # one field may hold a whole article
 
+_QUOTED = re.compile('"(?:[^"]|"")*"')
+_PRINTED_LIST = re.compile(r"""\[\s*(?:(?:"[^"]*"|'[^']*')\s*,?\s*)+\]""")
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 Values = dict[str, Any]  # by column
 TableRecord = tuple[int, Values | str]  # line, and its values or its fault
@@ -33,8 +37,9 @@ def read_table(
 ) -> Split:
     """Read a TSV, CSV, JSONL (gzip allowed) or Parquet file: one labelled text a row.
 
-    TSV has no quoting, so a double quote is a character like any other; CSV is quoted as in
-    RFC 4180; JSONL has one object a line; rows of Parquet are numbered from 1.
+    CSV is quoted as in RFC 4180, and so is TSV if every cell with a double quote is; in other TSV a
+    double quote is a character like any other. JSONL has one object a line; rows of Parquet are
+    numbered from 1.
     `header` names the columns of a TSV (then also .txt) or CSV file without a header of its own.
 
     Raises:
@@ -109,6 +114,11 @@ def _find_cell_fault(value: Any, column: str, key: str, is_set: bool) -> str | N
             return f"column {column!r} holds a {type(item).__name__}, not one value"
         if _is_empty(item) and (is_list or not is_set):
             return f"column {column!r} ({key}) is empty"
+        if key.endswith(".label") and _PRINTED_LIST.fullmatch(str(item).strip()):
+            return (
+                f"column {column!r} ({key}) holds a printed list, {item}: data=files_multilabel "
+                "reads sets of labels, written label,label or as JSON lists"
+            )
         if has_lone_surrogate(str(item)):
             return f"column {column!r} holds half of a character (a lone surrogate)"
     return None
@@ -149,12 +159,14 @@ def parse_table(
             if record.startswith("the header"):
                 break
             continue
+        if len(record) > 1 and all(value == name for name, value in record.items()):
+            faults.append(f"{where}: the header is repeated; a file has one, in its first line")
+            continue
         missing = next((ours for ours, theirs in columns.items() if theirs not in record), None)
         if missing:
-            available = ", ".join(record)
             faults.append(
                 f"{where}: no column {columns[missing]!r} ({option}.{missing}). "
-                f"The columns are: {available}"
+                f"{_describe_header(list(record))}"
             )
             if not is_jsonl(source):
                 break  # the header lacks it: every row would report the same
@@ -163,6 +175,18 @@ def parse_table(
         faults += [f"{where}: {fault}" for fault in row_faults]
         rows.append({"id": str(len(rows)), **values, "where": where})
     return make_split(rows, faults, {source: digest})
+
+
+def _describe_header(header: list[str]) -> str:
+    """Return which columns there are, and what else may separate them if there is only one."""
+    separator = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), "")
+    if separator:
+        name = "a tab" if separator == "\t" else repr(separator)
+        return (
+            f"The header is one column, {header[0]!r}, and {name} may be what separates several: "
+            "columns are separated by commas in .csv and by tabs in .tsv"
+        )
+    return f"The columns are: {', '.join(header)}"
 
 
 def read_table_records(
@@ -190,6 +214,7 @@ def read_table_records(
     content, digest = read_file(source, encoding)
     if suffix == ".jsonl":
         return parse_json_lines(content), digest
+    check_no_json(source, content)
     parse = _parse_tsv if suffix == ".tsv" else _parse_csv
     return parse(content, list(header or [])), digest
 
@@ -215,6 +240,9 @@ def _read_parquet(source: str) -> tuple[Iterator[TableRecord], str]:
 
 
 def _parse_tsv(content: str, header: list[str]) -> Iterator[TableRecord]:
+    if _is_quoted(content):
+        yield from _parse_csv(content, header, "\t")
+        return
     lines = list(iterate_lines(content))
     rest = lines if header else lines[1:]
     header = header or lines[0][1].split("\t")
@@ -225,8 +253,20 @@ def _parse_tsv(content: str, header: list[str]) -> Iterator[TableRecord]:
             yield number, "an empty line"
 
 
-def _parse_csv(content: str, header: list[str]) -> Iterator[TableRecord]:
-    reader = csv.reader([line + "\n" for _, line in iterate_lines(content)], strict=True)
+def _is_quoted(content: str) -> bool:
+    """Return whether a TSV is quoted as CSV is, the way pandas writes it.
+
+    Every cell with a quote must be well-formed, and one must have a doubled quote inside: a text
+    that is all in quotes is no evidence.
+    """
+    lines = (line for _, line in iterate_lines(content) if '"' in line)
+    cells = [cell for line in lines for cell in line.split("\t") if '"' in cell]
+    return all(map(_QUOTED.fullmatch, cells)) and any('""' in cell[1:-1] for cell in cells)
+
+
+def _parse_csv(content: str, header: list[str], delimiter: str = ",") -> Iterator[TableRecord]:
+    lines = [line + "\n" for _, line in iterate_lines(content)]
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     while True:
         line = reader.line_num + 1  # where the row starts: a quoted field may hold line feeds
         try:
@@ -254,7 +294,13 @@ def parse_json_lines(content: str) -> Iterator[TableRecord]:
         except (ValueError, RecursionError) as error:  # an integer too long, or nested too deep
             yield number, f"malformed JSON ({error})"
         else:
-            yield number, value if isinstance(value, dict) else "not a JSON object"
+            yield number, value if isinstance(value, dict) else _explain_json(value)
+
+
+def _explain_json(value: Any) -> str:
+    if isinstance(value, list):
+        return "a JSON array, where each line holds one object (jq -c '.[]' FILE writes it so)"
+    return "not a JSON object"
 
 
 def _make_record(header: list[str], cells: list[str]) -> dict[str, str] | str:
