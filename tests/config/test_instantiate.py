@@ -261,10 +261,6 @@ def test_arguments_of_the_run_join_the_options(own):
     assert instantiate({KEY: f"{own}.Thing"}, "model.config", [own], size=7).options["size"] == 7
 
 
-def test_an_option_of_the_file_goes_before_an_argument_of_the_run(own):
-    assert instantiate(thing(own, size=3), "model.config", [own], size=7).options["size"] == 3
-
-
 def test_a_missing_option_is_an_error_of_the_configuration(own):
     with pytest.raises(ConfigError, match=r"own_package\.Thing refuses .*'size'"):
         instantiate({KEY: f"{own}.Thing"}, "model.config", [own])
@@ -273,3 +269,27 @@ def test_a_missing_option_is_an_error_of_the_configuration(own):
 def test_a_value_that_the_target_refuses_is_an_error_of_the_configuration(own):
     with pytest.raises(ConfigError, match="size must not be negative"):
         instantiate(thing(own, size=-1), "model.config", [own])
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value", "remedy"),
+    [
+        ("optimizer.algorithm", "lr", 1.0, r"give optimizer\.learning_rate"),
+        ("optimizer.algorithm", "weight_decay", 0.5, r"give optimizer\.weight_decay"),
+        ("model.config", "vocab_size", 99, r"give model\.vocab_size"),
+        ("model.config", "num_labels", 9, "leave it out"),
+        ("method.peft", "modules_to_save", ["classifier"], "leave it out"),
+        ("data.reader", "source", "a.tsv", r"give data\.train"),
+    ],
+)
+def test_an_argument_of_run_time_is_refused_before_anything_is_loaded(where, key, value, remedy):
+    node = {"_target_": "torch.optim.AdamW", key: value}
+    message = rf"{where}\.{key}: crosstune sets this argument.*{remedy}"
+    with pytest.raises(ConfigError, match=message):
+        check_target(node, where)
+
+
+def test_an_argument_that_the_caller_gives_is_refused_in_yaml():
+    node = {"_target_": "crosstune.data.readers.read_text", "encoding": "latin-1"}
+    with pytest.raises(ConfigError, match=r"a\.encoding: crosstune sets this argument itself"):
+        instantiate(node, "a", encoding="utf-8")

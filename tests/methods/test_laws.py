@@ -491,6 +491,31 @@ def test_a_weight_that_no_optimizer_holds_would_show(shop):
     assert not holds_what_is_trainable(trainer, model)
 
 
+@pytest.mark.parametrize("method", sorted({"ia3", "adalora", "lora", "dora", "vera", "full"}))
+def test_what_scales_is_not_decayed(shop, method):
+    model = shop.adapted("classification", method)
+    assert decayed_scales(shop.fit("classification", model), model) == []
+
+
+def test_a_scale_that_is_decayed_would_show(shop):
+    model = shop.adapted("classification", "ia3")
+    trainer = shop.fit("classification", model)
+    for group in trainer.optimizers[0].param_groups:
+        group["weight_decay"] = 0.01
+    assert decayed_scales(trainer, model)
+
+
+def decayed_scales(trainer: pl.Trainer, model: nn.Module) -> list[str]:
+    """Return the parameters that weight decay pulls to 0 and that are vectors, whatever shape."""
+    groups = trainer.optimizers[0].param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if id(parameter) in decayed and parameter.squeeze().ndim < 2
+    ]
+
+
 def holds_what_is_trainable(trainer: pl.Trainer, model: nn.Module) -> bool:
     """Say whether the optimizer holds all that is trainable and nothing else."""
     trainable = {id(p) for p in model.parameters() if p.requires_grad}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     CTRLConfig,
     MarianConfig,
@@ -32,7 +35,7 @@ SIZES = {
     "hidden_size": 16,
     "num_attention_heads": 2,
     "intermediate_size": 16,
-    "vocab_size": 300,
+    "vocab_size": 400,
 }
 TASK: Task = TASKS[TaskType.classification].from_rows(
     [{"label": "a", "where": "f:1"}, {"label": "b", "where": "f:2"}]
@@ -226,3 +229,62 @@ def test_a_study_with_one_finished_model_is_a_path(tmp_path: Path) -> None:
     )
     assert found.path == (tmp_path / "study" / "good" / "model").as_posix()
     assert run.model.path is None
+
+
+def trained_head(folder: Path, kind: type, labels: list[str], tokenizer: Any) -> Model:
+    """Save a model whose head was trained for `labels`: all its weights are 7."""
+    names = dict(enumerate(labels))
+    built = kind(BertConfig(**SIZES, id2label=names, label2id={v: k for k, v in names.items()}))
+    for parameter in built.classifier.parameters():
+        torch.nn.init.constant_(parameter, 7.0)
+    return save(folder, built, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "keep", "kept"),
+    [
+        (BertForSequenceClassification, ["a", "b"], False, True),
+        (BertForSequenceClassification, ["neg", "pos"], False, False),
+        (BertForSequenceClassification, ["b", "a"], False, False),
+        (BertForTokenClassification, ["a", "b"], False, False),
+        (BertForSequenceClassification, ["neg", "pos"], True, True),
+        (BertForTokenClassification, ["a", "b"], True, True),
+        (BertForSequenceClassification, ["x", "y", "z"], False, False),
+        (BertForTokenClassification, ["x"], False, False),
+    ],
+)
+@pytest.mark.parametrize("task", ["sequence", "tags"])
+def test_a_head_for_other_labels_or_another_task_is_new(
+    kind: type,
+    labels: list[str],
+    keep: bool,
+    kept: bool,
+    task: str,
+    tmp_path: Path,
+    byte_bpe: PreTrainedTokenizerBase,
+) -> None:
+    tagging = TASKS[TaskType.tagging].from_rows([{"tags": ["a", "b"], "where": "f:1"}])
+    if task == "tags":  # the mirror image
+        other = {
+            BertForSequenceClassification: BertForTokenClassification,
+            BertForTokenClassification: BertForSequenceClassification,
+        }
+        kind = other[kind]
+    model = replace(trained_head(tmp_path, kind, labels, byte_bpe), keep_head=keep)
+    heads = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        loaded = load_model(model, tagging if task == "tags" else TASK, byte_bpe, [])
+        heads.append(loaded.model.classifier.weight.detach().clone())
+        assert loaded.kept_head is kept
+        assert loaded.model.config.num_labels == 2
+    assert bool((heads[0] == 7).all()) is kept
+    assert torch.equal(*heads) is kept  # a new head depends on the seed
+
+
+def test_a_head_that_is_to_be_kept_must_fit(
+    tmp_path: Path, byte_bpe: PreTrainedTokenizerBase
+) -> None:
+    model = trained_head(tmp_path, BertForSequenceClassification, ["x", "y", "z"], byte_bpe)
+    with pytest.raises(ConfigError, match="its head is for 3 labels, the data has 2"):
+        load_model(replace(model, keep_head=True), TASK, byte_bpe, [])

@@ -32,14 +32,14 @@ def change(run, group, **changes):
 @pytest.mark.parametrize(
     ("overrides", "run_id"),
     [
-        (["data=demo_sentiment", "data.language=es"], "f63e1e0d4905"),
+        (["data=demo_sentiment", "data.language=es"], "a86de680dfa5"),
         (
             [
                 *("data=demo_entities", "data.language=zh", "data.batch_tokens=512"),
                 *("data.root=/x", "method=lora", "optimizer=sgd", "seed=3", "experiment=x"),
                 *("trainer=gpu", "trainer.precision=bf16", "trainer.patience=2", "logger=none"),
             ],
-            "05321ec0db1e",
+            "12db164ecc75",
         ),
     ],
 )

@@ -22,13 +22,36 @@ ALLOWED_PACKAGES = (
     "transformers",
 )
 KEY = "_target_"
+# arguments that crosstune sets at run time -> the option to use in their place
+RUN_TIME_ARGUMENTS = {
+    "optimizer.algorithm": {
+        "lr": "optimizer.learning_rate",
+        "weight_decay": "optimizer.weight_decay",
+        "params": "",
+    },
+    "model.config": {
+        "vocab_size": "model.vocab_size",
+        "pad_token_id": "",
+        "id2label": "",
+        "label2id": "",
+        "num_labels": "",
+    },
+    "method.peft": {"task_type": "", "modules_to_save": "", "inference_mode": ""},
+    "data.reader": {"source": "data.train, data.validation and data.test"},
+}
 
 
 def instantiate(
     node: dict[str, Any], where: str, allow: Sequence[str] = (), **arguments: Any
 ) -> Any:
-    """Return the object that the node describes; its options take precedence over `arguments`."""
+    """Return the object that the node describes.
+
+    Raises:
+        ConfigError: the node does not fit its target, or names one of `arguments`.
+    """
     target, options = _locate_and_split(node, where, allow)
+    for key in options.keys() & arguments.keys():
+        raise ConfigError(f"{where}.{key}: crosstune sets this argument itself: leave it out.")
     options = {**arguments, **options}
     _check_options(target, options, where)
     try:
@@ -101,6 +124,10 @@ def _locate_and_split(
     private = [key for key in options if str(key).startswith("_")]
     if private:
         raise ConfigError(f"{where}.{private[0]}: only {KEY} may start with an underscore.")
+    for key, use in RUN_TIME_ARGUMENTS.get(where, {}).items():
+        if key in options:
+            hint = f"give {use}" if use else "leave it out"
+            raise ConfigError(f"{where}.{key}: crosstune sets this argument itself: {hint}.")
     return locate_target(node[KEY], where, allow), options
 
 

@@ -199,6 +199,11 @@ class Model:
     extend_vocab: int | None = option(
         None, "add the subwords that a vocabulary of this size would have", minimum=300
     )
+    keep_head: bool = option(
+        False,
+        "keep the checkpoint's head although its labels or its task differ; else it is new",
+        added_later=True,
+    )
     languages: list[str] | None = option(
         None, "keep only the subwords that these languages and the texts need", added_later=True
     )
@@ -244,7 +249,9 @@ class Optimizer:
     algorithm: dict[str, Any] = option(MISSING, "_target_ of a torch optimizer and its options")
     learning_rate: float = option(MISSING, "peak learning rate", minimum=0)
     weight_decay: float = option(
-        0.01, "weight decay of matrices; biases and norms have none", minimum=0
+        0.01,
+        "weight decay of matrices; biases, norms and scales (as of ia3 and adalora) have none",
+        minimum=0,
     )
     schedule: str = option("linear", "learning rate schedule: a transformers.SchedulerType")
     warmup_ratio: float = option(0.1, "share of all steps spent on warm-up", minimum=0, maximum=1)

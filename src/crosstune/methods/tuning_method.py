@@ -4,6 +4,7 @@
 `register` makes peft save, load and merge a method that it lacks.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ from pytorch_lightning import Callback
 from torch import Tensor
 
 from crosstune.errors import ConfigError
+
+# parameters of peft's (IA)³ and AdaLoRA that scale others: matrices by their shape, scales in use
+SCALES = re.compile(r"\.(ia3_l|lora_E)(\.|$)")
 
 
 class BestScore(Protocol):
@@ -43,6 +47,10 @@ class TuningMethod:
     def fits(cls, model: Any) -> bool:
         """Return whether a model was adapted by this method."""
         return False
+
+    def is_scale(self, name: str) -> bool:
+        """Return whether a parameter scales others, so that weight decay would pull it to 0."""
+        return SCALES.search(name) is not None
 
     def penalty(self) -> Tensor | float:
         """Return the term that the method adds to the training loss."""

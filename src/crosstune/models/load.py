@@ -6,6 +6,7 @@ Also finds the modules of the task head, which every method trains and saves.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ from crosstune.models.tokenizers import (
 )
 from crosstune.tasks import Task
 
+log = logging.getLogger(__name__)
+# model classes whose head has an output for each label of the task
+_LABEL_HEADS = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
 _NOT_FAST = (
     "its tokenizer has no fast version here. Marian checkpoints have none at all: use mT5, mBART, "
     "T5 or BART instead. Where one of those has a SentencePiece model and no tokenizer.json, "
@@ -42,10 +46,11 @@ transformers.utils.logging.disable_progress_bar()  # it has one step for a check
 
 
 class LoadedModel(NamedTuple):
-    """A model with a task head, and the names of the head's modules."""
+    """A model with a task head, the names of the head's modules, and whether it was trained."""
 
     model: PreTrainedModel
     head: list[str]
+    kept_head: bool = False  # the head is the checkpoint's
 
 
 def load_tokenizer(
@@ -103,11 +108,12 @@ def load_model(
     """Load or build the model with the task's head, in float32 and training mode.
 
     New weights (the head; a pooler that the checkpoint lacks) are drawn from torch's global
-    generator, which must be seeded first.
+    generator, which must be seeded first. The head of a checkpoint that was trained for other
+    labels or another task is replaced by a new one, unless `model.keep_head` is set.
 
     Raises:
         ConfigError: the checkpoint lacks weights of the encoder, or of a head that the task needs
-            pretrained, or is not available.
+            pretrained, or is not available; or its head cannot be kept.
     """
     auto: Any = getattr(transformers, task.auto_class)
     labels: dict[str, Any] = {}
@@ -134,7 +140,10 @@ def load_model(
             **labels,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
+        trained_for = transformers.AutoConfig.from_pretrained(**_checkpoint_options(model))
+    kept_head = _renew_head(built, info, trained_for, task, model)
     if model.extend_vocab is not None:
         extend_embeddings(built, load_checkpoint_tokenizer(model), tokenizer)
     _check_vocabulary(built, tokenizer, model)
@@ -145,7 +154,46 @@ def load_model(
     if missing_head := [key for key in missing if not key.startswith(prefix)]:
         source = f"model={model.name}: {model.path or model.hub_id}"
         task.on_missing_head_weights(source, missing_head)
-    return LoadedModel(built.train(), head + task.add_modules(built))
+    return LoadedModel(built.train(), head + task.add_modules(built), kept_head)
+
+
+def _renew_head(
+    built: PreTrainedModel,
+    info: dict[str, Any],
+    trained_for: transformers.PretrainedConfig,
+    task: Task,
+    model: Model,
+) -> bool:
+    """Replace a head that was trained for something else; return whether the head is trained.
+
+    `trained_for` is the configuration in the checkpoint's folder.
+
+    Raises:
+        ConfigError: weights of the encoder, or of a head that is to be kept, have another shape.
+    """
+    prefix = f"{built.base_model_prefix}."
+    mismatched = {key for key, *_ in info["mismatched_keys"]}
+    head = {name for name, _ in built.named_parameters() if not name.startswith(prefix)}
+    present = head - mismatched - set(info["missing_keys"])
+    if wrong := sorted(mismatched - head) or (sorted(mismatched) if model.keep_head else []):
+        raise ConfigError(
+            f"model={model.name}: the checkpoint's {wrong[0]} has another shape than the model; "
+            f"its head is for {trained_for.num_labels} labels, the data has {len(task.labels)}."
+        )
+    if task.auto_class not in _LABEL_HEADS or not task.labels or model.keep_head:
+        return bool(present)
+    labels = [trained_for.id2label[index] for index in range(trained_for.num_labels)]
+    same_task = type(built).__name__ in (trained_for.architectures or [])
+    if same_task and labels == task.labels:
+        return bool(present)
+    for name in sorted({key.rpartition(".")[0] for key in present}):
+        module = built.get_submodule(name)
+        for parameter in module.parameters(recurse=False):
+            vars(parameter).pop("_is_hf_initialized", None)
+        built._init_weights(module)
+    if present:
+        log.info("model=%s: its head is for other labels or another task: a new one", model.name)
+    return False
 
 
 def _load_encoder_decoder(

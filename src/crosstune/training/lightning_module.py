@@ -125,11 +125,13 @@ class FineTuningModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer of the trainable parameters, and its schedule by step."""
         options = self.run.optimizer
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        decay = options.weight_decay
+        trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in trainable if p.ndim > 1 and not self.method.is_scale(name)]
+        decayed = set(map(id, matrices))
+        others = [p for _, p in trainable if id(p) not in decayed]
         groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": options.weight_decay},
+            {"params": others, "weight_decay": 0.0},
         ]
         optimizer = instantiate(
             options.algorithm,

@@ -183,6 +183,7 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
             **result_fields(stages, data),
             **({"fused_with": fused_with} if fused_with else {}),
             **describe_frozen_prefix(model),
+            **({"kept_head": True} if loaded.kept_head else {}),
             "cost": {**counts, **measured, "checkpoint_bytes": size},
         }
     record["environment"]["device"] = meter.device_name
