@@ -15,9 +15,9 @@ from crosstune.config.schema import (
     Precision,
     Tracker,
 )
-from crosstune.data.splits import read_splits
+from crosstune.data.splits import Split, read_splits
 from crosstune.models.resolve import resolve_defaults
-from crosstune.runs.fingerprint import compute_run_id, digest_weights
+from crosstune.runs.fingerprint import compute_run_id, digest_weights, list_result_changes
 from tests.conftest import ROWS
 
 
@@ -32,14 +32,14 @@ def change(run, group, **changes):
 @pytest.mark.parametrize(
     ("overrides", "run_id"),
     [
-        (["data=demo_sentiment", "data.language=es"], "a86de680dfa5"),
+        (["data=demo_sentiment", "data.language=es"], "f63e1e0d4905"),
         (
             [
                 *("data=demo_entities", "data.language=zh", "data.batch_tokens=512"),
                 *("data.root=/x", "method=lora", "optimizer=sgd", "seed=3", "experiment=x"),
                 *("trainer=gpu", "trainer.precision=bf16", "trainer.patience=2", "logger=none"),
             ],
-            "12db164ecc75",
+            "05321ec0db1e",
         ),
     ],
 )
@@ -179,3 +179,43 @@ def test_a_file_that_is_compressed_keeps_the_name(make_local_run, write):
 
 def test_random_weights_are_a_matter_of_the_seed_alone():
     assert digest_weights(Model("mini", ModelOrigin.scratch)) == "random"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changes"),
+    [
+        (["method=ia3"], ["scales are not decayed"]),
+        (["method=adalora"], ["scales are not decayed"]),
+        (["method=adalora", "optimizer.weight_decay=0"], []),
+        (["method=lora"], []),
+    ],
+)
+def test_a_correction_changes_the_ids_of_the_runs_it_concerns(overrides, changes):
+    run = compose_run(["data=demo_sentiment", "data.language=es", "logger=none", *overrides])
+    assert list_result_changes(run, {}) == changes
+
+
+@pytest.mark.parametrize("column", ["label", "tags"])
+def test_a_corrected_mean_concerns_runs_with_labels_that_train_never_shows(make_local_run, column):
+    run = make_local_run("a")
+    rows = [{column: value if column == "label" else [value]} for value in "ab"]
+    for tested, changes in ((rows[:1], []), (rows, ["a class for each unseen label"])):
+        splits = {"train": {"es": Split(rows[:1], {})}, "test": {"es": Split(tested, {})}}
+        assert list_result_changes(run, splits) == changes
+
+
+@pytest.mark.parametrize(
+    ("code", "concerned"), [("zh", False), ("es", False), ("zh-Hant", True), ("ja", True)]
+)
+def test_corrected_words_of_bleu_concern_other_scripts(code, concerned):
+    files = ("data.train=a.tsv", "data.validation=a.tsv", "data.text=a", "data.target=b")
+    words = ["data=files_generation", "model=mini_seq2seq", f"data.language={code}", *files]
+    run = compose_run([*words, "data.test=null", "logger=none"])
+    assert bool(list_result_changes(run, {})) is concerned
+
+
+@pytest.mark.parametrize("kind", ["BertForTokenClassification", "BertForMaskedLM"])
+def test_a_corrected_head_concerns_checkpoints_that_have_one(make_local_run, kind, tmp_path):
+    run = make_local_run("a")
+    (Path(run.model.path) / "config.json").write_text(json.dumps({"architectures": [kind]}))
+    assert bool(list_result_changes(run, {})) is (kind == "BertForTokenClassification")

@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from crosstune.config.compose import to_dict
-from crosstune.config.schema import Method, Model, ModelOrigin, Run, select_result_options
-from crosstune.data.splits import Splits
+from crosstune.config.schema import (
+    Method,
+    Model,
+    ModelOrigin,
+    Run,
+    TaskType,
+    select_result_options,
+)
+from crosstune.data.splits import Splits, iterate_rows
+from crosstune.languages import SPACELESS_SCRIPTS, script_of
 
 ADAPTER = "adapter_model.safetensors"
-RESULT_FORMAT = 8  # raise it when a change of the code changes results
+RESULT_FORMAT = 7  # raise it when a change of the code changes results
+_LABEL_HEADS = ("ForSequenceClassification", "ForTokenClassification")
 # packages whose version can change results
 STALENESS_PACKAGES = (
     "torch",
@@ -33,7 +42,49 @@ def compute_run_id(run: Run, splits: Splits) -> str:
     model = digest_weights(run.model)
     parts = [RESULT_FORMAT, result_config(run), digest_splits(splits), model]
     parts += [adapters] if (adapters := digest_language_adapters(run.method)) else []
+    parts += [changes] if (changes := list_result_changes(run, splits)) else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def list_result_changes(run: Run, splits: Splits) -> list[str]:
+    """Return the corrections of crosstune's own code that change the result of this run.
+
+    They are part of its id, so that runs which they do not concern keep the id they have.
+    """
+    target = str((run.method.peft or {}).get("_target_"))
+    scales = target.endswith((".IA3Config", ".AdaLoraConfig")) and run.optimizer.weight_decay > 0
+    code = str(run.data.task.get("target_language") or run.data.language)
+    script = script_of(code) if run.data.kind is TaskType.generation else ""
+    unspaced = script in SPACELESS_SCRIPTS or script == "Kore"
+    changes = {
+        "scales are not decayed": scales,
+        "a class for each unseen label": _has_unseen_labels(splits),
+        "answers of no word by each script": run.data.kind is TaskType.extraction,
+        "words of BLEU by script": unspaced and code != "zh",
+        "a new head for new labels": _has_label_head(run.model),
+    }
+    return [name for name, concerns in changes.items() if concerns]
+
+
+def _has_unseen_labels(splits: Splits) -> bool:
+    """Return whether a label or tag occurs in validation or test alone."""
+    labels: dict[bool, set[str]] = {True: set(), False: set()}  # of train, of the others
+    for name, _, row in iterate_rows(splits):
+        label = row.get("label")
+        labels[name == "train"].update(row.get("tags") or [label] * isinstance(label, str))
+    return not labels[False] <= labels[True]
+
+
+def _has_label_head(model: Model) -> bool:
+    """Return whether a folder has a model with a head for labels."""
+    path = Path(str(model.path)) / "config.json"
+    if model.origin is not ModelOrigin.local or not path.is_file():
+        return False
+    try:
+        names = json.loads(path.read_text("utf-8")).get("architectures") or []
+    except (ValueError, AttributeError):
+        return False  # the loader reports it
+    return any(str(name).endswith(_LABEL_HEADS) for name in names)
 
 
 def result_config(run: Run) -> dict[str, Any]:
