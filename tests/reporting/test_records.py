@@ -74,7 +74,7 @@ def test_a_study_outside_the_outputs_folder_is_refused(study, name):
         ('{"run_id": "a", "sta', "JSONDecodeError"),
         ("", "JSONDecodeError"),
         ("[1, 2]", "holds a list"),
-        ("{}", "missing or of the wrong type"),
+        ("{}", "it has no status"),
         ('{"schema": 2}', "schema 2"),
         ("[" * 100_000, "nested too deeply"),
     ],

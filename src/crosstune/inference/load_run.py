@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-import yaml
 from omegaconf.errors import OmegaConfBaseException
 from peft import PeftModel
 from safetensors import SafetensorError
@@ -200,7 +199,7 @@ def _read_config(folder: Path) -> Run:
         if "${" in path.read_text("utf-8"):  # a run writes resolved values only
             raise RunError(f"{path}: it holds a reference (${{…}}), which no run writes.")
         run = read_config(path)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, ConfigError, OmegaConfBaseException) as error:
         raise RunError(f"{path}: unreadable: {_shorten(error)}") from error
     if run.model.attention not in ("sdpa", "eager"):  # other names may load code from a hub
         raise RunError(f"{path}: model.attention={run.model.attention}. Allowed: sdpa, eager.")

@@ -111,10 +111,10 @@ def _validate(record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: the record is unreadable or malformed.
     """
-    if record.get("status") == "unreadable":
-        raise DataError([str(record.get("error"))])
     if record.get("schema", 1) != 1:
         raise DataError([f"schema {record['schema']!r} is not known; this version reads 1"])
+    if record.get("status") == "unreadable":
+        raise DataError([str(record.get("error"))])
     parts = ("scores", "headline", "cost", "data_sha256", "environment", "config", "report")
     record = record | {part: {} if record.get(part) is None else record[part] for part in parts}
     texts = [key for key in _RUN if key not in ("status", "seed")]

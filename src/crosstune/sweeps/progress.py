@@ -156,7 +156,7 @@ def show_progress(folder: Path, planned: Sequence[PlannedRun]) -> Iterator[Calla
         Live(get_renderable=progress.render, console=console, refresh_per_second=2, **redirect),
     ):
         yield lambda line: print(line, file=log, flush=True)
-    console.print(f"The log of all runs: {folder / LOG}", highlight=False)
+    console.print(f"The log of all runs: {folder / LOG}", highlight=False, soft_wrap=True)
 
 
 def watch(outputs: Path, experiment: str) -> None:

@@ -205,7 +205,7 @@ def test_a_middle_tag_acts_as_an_inside_tag():
         assert read_spans(sequence) == read_spans(["I" if tag == "M" else tag for tag in sequence])
 
 
-@pytest.mark.parametrize("tag", ["PER", "", "U-PER", "O-PER", "b-per", "BPER"])
+@pytest.mark.parametrize("tag", ["PER", "", "X-PER", "O-PER", "b-per", "BPER"])
 def test_a_tag_of_another_scheme_is_refused_by_name(tag):
     with pytest.raises(DataError, match=f"{tag!r} is not a tag"):
         read_spans(["O", tag])

@@ -125,7 +125,7 @@ def test_a_rank_that_fails_ends_the_run_and_is_named(
         "sys.exit(7) if rank == '1' else time.sleep(600)\n"
     )
     launcher = tmp_path / "python"
-    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$3"\n')
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$4"\n')
     launcher.chmod(0o755)
     monkeypatch.setattr(ranks.sys, "executable", str(launcher))
     with (
@@ -160,7 +160,7 @@ def two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     waiting.mkdir(parents=True)
     (waiting / "wait.py").write_text("import time\ntime.sleep(600)\n")
     launcher = tmp_path / "python"
-    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$3" "$4"\n')
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$4" "$5"\n')
     launcher.chmod(0o755)
     monkeypatch.setattr(ranks.sys, "executable", str(launcher))
     return tmp_path
