@@ -20,7 +20,7 @@ from crosstune.sweeps import process_pool as pool
 from crosstune.sweeps.process_pool import Job, JobResult, ProcessPool, Resources, divide_resources
 
 NUMBERS = itertools.count()
-WATCHING = "threading.Thread(target=pool.exit_with_pool, daemon=True).start()"
+WATCHING = "threading.Thread(target=pool.kill_when_pool_exits, daemon=True).start()"
 
 
 @pytest.fixture
