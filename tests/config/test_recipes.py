@@ -175,9 +175,7 @@ def unfilled(cells):
 
 
 @pytest.mark.parametrize("name", ["xlmr_table2_conll", "spanbert_table4_tacred"])
-def test_a_rehearsal_reaches_every_published_cell_without_a_score(
-    crosstune, name
-):
+def test_a_rehearsal_reaches_every_published_cell_without_a_score(crosstune, name):
     cells = rehearse(crosstune, name, *TINY)
     assert len(cells) == len(read_target(CONF, name).slots)
     assert unfilled(cells) == []
