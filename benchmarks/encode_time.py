@@ -18,7 +18,7 @@ def main() -> None:
     """Encode what the command line names, twice."""
     prepared = prepare(compose_run(sys.argv[1:]))
     run, cache = prepared.run, Path(prepared.run.outputs) / ".cache"
-    texts, content = prepared.training_texts()
+    texts, content = prepared.tokenizer_texts()
     tokenizer = load_tokenizer(run.model, texts, content, cache)
     tokenizer("a")  # what it sets up at its first text does not grow with the rows
 

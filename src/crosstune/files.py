@@ -64,6 +64,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: it is unreadable, not UTF-8 or malformed, or gives a key twice.
     """
+    raw = b""
     try:
         raw = path.read_bytes()
         loader = _YAML_LOADER(raw.decode("utf-8-sig"))

@@ -241,13 +241,14 @@ class _StrictParser(overrides_parser.OverridesParser):
 
     @override
     def parse_rule(self, s: str, rule_name: str) -> Any:
-        listener = overrides_parser.HydraErrorListener()
-        lexer = overrides_parser.OverrideLexer(overrides_parser.InputStream(s))
-        parser = overrides_parser.OverrideParser(overrides_parser.CommonTokenStream(lexer))
+        module: Any = overrides_parser
+        listener = module.HydraErrorListener()
+        lexer = module.OverrideLexer(module.InputStream(s))
+        parser = module.OverrideParser(module.CommonTokenStream(lexer))
         for part in (lexer, parser):
             part.removeErrorListeners()
             part.addErrorListener(listener)
-        parsed = _StrictVisitor(self.functions).visit(getattr(parser, rule_name)())
+        parsed: Any = _StrictVisitor(self.functions).visit(getattr(parser, rule_name)())
         parsed.input_line = s
         parsed.validate()
         return parsed

@@ -74,9 +74,14 @@ def find_folder(model: Model) -> Path:
     """Return the folder of a checkpoint, downloaded if it is the hub's."""
     if model.origin is ModelOrigin.local:
         return Path(str(model.path))
-    files = {"allow_patterns": ["*.safetensors", "*.json"], "ignore_patterns": ["*/*"]}
     with _explained_errors(model):
-        return Path(snapshot_download(str(model.hub_id), revision=model.revision, **files))
+        folder = snapshot_download(
+            str(model.hub_id),
+            revision=model.revision,
+            allow_patterns=["*.safetensors", "*.json"],
+            ignore_patterns=["*/*"],
+        )
+    return Path(folder)
 
 
 def load_checkpoint_tokenizer(model: Model) -> PreTrainedTokenizerBase:
@@ -182,7 +187,8 @@ def _renew_head(
         )
     if task.auto_class not in _LABEL_HEADS or not task.labels or model.keep_head:
         return bool(present)
-    labels = [trained_for.id2label[index] for index in range(trained_for.num_labels)]
+    names: Any = trained_for.id2label
+    labels = [names[index] for index in sorted(names)]
     same_task = type(built).__name__ in (trained_for.architectures or [])
     if same_task and labels == task.labels:
         return bool(present)

@@ -86,7 +86,8 @@ def trim_tokenizer(
         )
     encodings = (backend.encode(text, add_special_tokens=False) for text in texts)
     needed = {index for encoding in encodings for index in encoding.ids}
-    needed.update(range(int(tokenizer.pad_token_id or 0) + 1))  # models read positions from its id
+    pad_id: Any = tokenizer.pad_token_id
+    needed.update(range((pad_id or 0) + 1))  # some models count positions from its id
     needed.update(token["id"] for token in state["added_tokens"])
     scripts = "".join(rf"\p{{Script={name}}}" for name in list_character_scripts(languages))
     is_written_in = regex.compile(f"[{scripts}]*")

@@ -70,8 +70,8 @@ def _has_unseen_labels(splits: Splits) -> bool:
     """Return whether a label or tag occurs in validation or test alone."""
     labels: dict[bool, set[str]] = {True: set(), False: set()}  # of train, of the others
     for name, _, row in iterate_rows(splits):
-        label = row.get("label")
-        labels[name == "train"].update(row.get("tags") or [label] * isinstance(label, str))
+        tags, label = row.get("tags") or [], row.get("label")
+        labels[name == "train"].update([*tags, label] if isinstance(label, str) else tags)
     return not labels[False] <= labels[True]
 
 

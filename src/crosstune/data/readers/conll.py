@@ -99,8 +99,9 @@ def _detect_layout(lines: list[str], tag: int | None) -> Layout:
     tabs = "\t" in rows[0]
     split = [_split_columns(row, tabs) for row in rows]
     width = len(split[0])
-    fits = tag is not None and -width <= tag < width
-    return Layout(tabs, width, {row[tag] for row in split if fits and len(row) == width})
+    if tag is None or not -width <= tag < width:
+        return Layout(tabs, width, set())
+    return Layout(tabs, width, {row[tag] for row in split if len(row) == width})
 
 
 def _split_columns(line: str, tabs: bool) -> list[str]:
