@@ -67,6 +67,8 @@ class PoolLauncher(Launcher):
 
     def run_jobs(self, runs: Runs, on_start: OnStart) -> dict[int, JobResult]:
         """Train all runs and return their results."""
+        if not runs:
+            return {}
         with tempfile.TemporaryDirectory(prefix="crosstune-") as folder:
             jobs = {number: _write_job(run, Path(folder), number) for number, run in runs.items()}
             gpus = find_gpus() if any(job.on_gpu for job in jobs.values()) else []
@@ -74,7 +76,8 @@ class PoolLauncher(Launcher):
             resources = divide_resources(self.jobs, len(jobs), cores, gpus, os.environ)
             from crosstune.sweeps.progress import show_progress  # imports rich
 
-            study = Path(self.sweep.config.outputs) / self.sweep.config.experiment
+            first = next(iter(runs.values()))
+            study = Path(first.outputs) / first.experiment
             with show_progress(study, read_plan(study)) as write_line:
                 return ProcessPool(resources, on_start, write_line).run(jobs)
 

@@ -59,6 +59,12 @@ def sweep(outputs: Path, *words: str, kind: str = "classification") -> "subproce
     return driver
 
 
+def test_a_sweep_in_a_pool_leaves_its_records(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "hydra/launcher=pool", "seed=1,2", "trainer.max_steps=2")
+    assert done.returncode == 0, done.args
+    assert [record["status"] for record in records(tmp_path).values()] == ["finished"] * 2
+
+
 def records(outputs: Path) -> dict[str, dict]:
     """Return the records of the study by run id."""
     found = [json.loads(path.read_text()) for path in (outputs / "s").glob("*/record.json")]

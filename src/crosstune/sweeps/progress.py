@@ -96,7 +96,8 @@ class StudyProgress:
         for run_id in running:
             progress = read_progress(self.folder / run_id)
             table.add_row(Text(describe_run(self.runs[run_id])), *map(Text, progress))
-        bar = ProgressBar(total=max(1, self.total), completed=self.done, width=40)
+        bar = Table.grid()  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=40))
         head = Text(f"{self.folder.name}: {self.summarise(len(running))}")
         return Group(head, bar, table) if running else Group(head, bar)
 
