@@ -27,6 +27,8 @@ def main() -> None:
         data = FineTuningData(prepared.splits, prepared.task, tokenizer, run.data, run.seed, cache)
         return data, time.process_time() - began
 
+    if list((cache / "encoded").glob("*")):
+        raise SystemExit(f"{cache}: rows are encoded already, so nothing would be measured")
     data, seconds = encode()
     _, cached = encode()
     found = [encoded for splits in data.encoded.values() for encoded in splits.values()]

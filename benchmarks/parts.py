@@ -252,8 +252,9 @@ def measure_encoding(plan: Plan, folder: Path) -> dict[str, Any]:
             place = folder / f"{name}-{count}".replace(" ", "-")
             case = {**lay_out(name, count, plan.sizes, place), "base": base}
             said = raw[f"{name}, {count}"] = [
-                run_script("encode_time.py", *overrides(case, place / "out")).said
-                for _ in range(plan.pairs)
+                # a folder for each round: another's cache would be read in place of encoding
+                run_script("encode_time.py", *overrides(case, place / f"out-{turn}")).said
+                for turn in range(plan.pairs)
             ]
             rows.append(
                 {
