@@ -142,3 +142,27 @@ _CHARACTER_SCRIPTS = {
 
 # ISO 15924 scripts whose words no space separates.
 SPACELESS_SCRIPTS = {"Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt", "Yiii"}
+
+# First words of the Unicode names of a script's letters, by ISO 15924 code; others are not known.
+LETTERS = {
+    "Arab": {"ARABIC"},
+    "Armn": {"ARMENIAN"},
+    "Beng": {"BENGALI"},
+    "Cyrl": {"CYRILLIC"},
+    "Deva": {"DEVANAGARI"},
+    "Ethi": {"ETHIOPIC"},
+    "Geor": {"GEORGIAN"},
+    "Grek": {"GREEK"},
+    "Hans": {"CJK"},
+    "Hant": {"CJK", "BOPOMOFO"},
+    "Hebr": {"HEBREW"},
+    "Jpan": {"CJK", "HIRAGANA", "KATAKANA"},
+    "Khmr": {"KHMER"},
+    "Kore": {"HANGUL", "CJK"},
+    "Laoo": {"LAO"},
+    "Latn": {"LATIN"},
+    "Mymr": {"MYANMAR"},
+    "Taml": {"TAMIL"},
+    "Telu": {"TELUGU"},
+    "Thai": {"THAI"},
+}

@@ -19,6 +19,7 @@ import numpy as np
 from crosstune.config.schema import Data, ModelOrigin, Run, UnseenLabels
 from crosstune.data.quality import checks
 from crosstune.data.quality.duplicates import count_leakage, find_duplicates
+from crosstune.data.quality.encodings import find_text_faults
 from crosstune.data.quality.rules import (
     RULES,
     Finding,
@@ -241,6 +242,7 @@ def _examine_rows(
 ) -> Iterator[Finding]:
     texts_of, labels_of = task.row_texts, task.row_labels
     yield from checks.find_row_faults(splits, task.find_row_faults, texts_of)
+    yield from find_text_faults(splits, texts_of)
     yield from checks.find_repeated_ids(splits)
     yield from checks.find_label_faults(splits, labels_of, data.unseen_labels is UnseenLabels.miss)
     yield from checks.find_label_conflicts(splits, texts_of, labels_of)

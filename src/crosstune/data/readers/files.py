@@ -45,7 +45,7 @@ def read_file(source: str, encoding: str = "utf-8") -> tuple[str, str]:
     """
     try:
         "".encode(encoding)
-    except LookupError as error:
+    except (LookupError, ValueError) as error:  # UnicodeError: the codec "undefined"
         raise ConfigError(
             f"data.reader.encoding={encoding}: no such encoding. Examples: utf-8, gb18030, latin-1."
         ) from error
