@@ -298,7 +298,7 @@ def parse_json_lines(content: str) -> Iterator[TableRecord]:
 
 
 def _explain_json(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list) and value and isinstance(value[0], dict):
         return "a JSON array, where each line holds one object (jq -c '.[]' FILE writes it so)"
     return "not a JSON object"
 
