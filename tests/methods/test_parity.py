@@ -43,7 +43,7 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> tuple[list[float],
     pl.seed_everything(run.seed, verbose=False)
     texts, content = prepared.tokenizer_texts()
     tokenizer = load_tokenizer(run.model, texts, content, cache)
-    model, head = load_model(run.model, task, tokenizer, [])
+    model, head, _ = load_model(run.model, task, tokenizer, [])
     configs: dict[str, Any] = {
         "head_only": lambda: head_only(task.peft_type, head),
         "bitfit": lambda: BitFitConfig(task_type=task.peft_type, modules_to_save=head),
@@ -82,10 +82,12 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> tuple[list[float],
     (encoded,) = data.encoded["train"].values()
     order = TrainingSampler(len(encoded), run.data.batch_size, run.seed)
     batches = BatchDataset(encoded, task, tokenizer, run.seed)
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    # vectors are not decayed, nor are those that (IA)3 and AdaLoRA write as matrices
+    vectors = {name for name, p in trainable if p.ndim == 1 or "ia3_l" in name or "lora_E" in name}
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": 0.01},
-        {"params": [p for p in trainable if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for name, p in trainable if name not in vectors], "weight_decay": 0.01},
+        {"params": [p for name, p in trainable if name in vectors], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate)
     total = len(order) * run.trainer.max_epochs
@@ -97,7 +99,7 @@ def plain_losses(prepared: Prepared, learning_rate: float) -> tuple[list[float],
             batch = batches[share]
             output = model(**batch["inputs"], labels=batch["labels"])
             output.loss.backward()  # AdaLoRA's penalty in it
-            torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+            torch.nn.utils.clip_grad_norm_([p for _, p in trainable], 1.0)
             optimizer.step()
             schedule.step()
             if run.method.name == "adalora":
