@@ -6,6 +6,7 @@ from crosstune.config.compose import compose_run
 from crosstune.config.overrides import parse_override, prepare_overrides
 from crosstune.errors import ConfigError
 from crosstune.sweeps.plan import expand_overrides
+from crosstune.training.prepare import prepare
 from tests.tiny import tiny_overrides
 
 
@@ -114,3 +115,34 @@ def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch) -> None:
     words = prepare_overrides(["data.test={es: ~/t.tsv}", "outputs=~/runs"])
     run = compose_run([*tiny_overrides("o"), *words])
     assert (run.data.test, run.outputs) == ({"es": "/home/ana/t.tsv"}, "/home/ana/runs")
+
+
+@pytest.mark.parametrize(
+    ("word", "close"),
+    [
+        ("data.reader.txt=a", "text"),
+        ("method.peft.lora_alhpa=4", "lora_alpha"),
+        ("optimizer.algorithm.bates=[0.9, 0.99]", "betas"),
+        ("model.config.hidden_sise=8", "hidden_size"),
+    ],
+)
+def test_a_misspelt_option_of_a_target_gets_the_name_that_is_close(word: str, close: str) -> None:
+    texts = ("data=files_classification", "data.text=a", "data.label=b", "data.language=es")
+    files = ("data.train=a.tsv", "data.validation=a.tsv", "data.test=null", "method=lora")
+    with pytest.raises(ConfigError, match=f"unknown option. Did you mean {close}"):
+        prepare(compose_run(prepare_overrides([*texts, *files, word])))
+
+
+def test_an_option_of_a_target_needs_no_plus() -> None:
+    words = prepare_overrides([*tiny_overrides("o"), "method=lora", "method.peft.use_dora=true"])
+    assert compose_run(words).method.peft["use_dora"] is True
+
+
+def test_an_option_below_a_list_is_an_error_of_ours() -> None:
+    with pytest.raises(ConfigError, match="below a key that holds no options here"):
+        compose_run(prepare_overrides([*tiny_overrides("o"), "allow.x=1"]))
+
+
+def test_an_option_below_null_is_an_error_of_ours() -> None:
+    with pytest.raises(ConfigError, match="below a key that holds no options here"):
+        compose_run(prepare_overrides([*tiny_overrides("o"), "method=full", "method.peft.r=4"]))

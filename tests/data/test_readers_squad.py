@@ -114,6 +114,42 @@ def test_a_question_that_cannot_be_answered_has_no_answers(write, questions):
     assert row["answers"] == []
 
 
+FLAT = [
+    {**question(), "context": CONTEXT},
+    {
+        "id": "q2",
+        "question": "¿Quién?",
+        "context": CONTEXT,
+        "answers": {"text": ["Ana", "Ana"], "answer_start": [0, 0]},
+    },
+    {"id": "q3", "question": "¿Y?", "context": "x", "answers": {"text": [], "answer_start": []}},
+]
+
+
+def test_json_lines_of_questions_with_their_own_context_are_read(write):
+    path = write("a.json", "".join(json.dumps(row) + "\n" for row in FLAT))
+    rows = read_squad(path).rows
+    expected = [("q1", CONTEXT), ("q2", CONTEXT), ("q3", "x")]
+    assert [(row["id"], row["context"]) for row in rows] == expected
+    assert [len(row["answers"]) for row in rows] == [1, 2, 0]
+    assert rows[1]["answers"][0] == {"text": "Ana", "start": 0}
+    assert rows[2]["where"] == f"{path}:3"
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"id": "q1", "context": "c", "answers": []}, "no 'question'."),
+        ({**FLAT[1], "context": None}, "$: 'context' holds null, not a string"),
+        ({**FLAT[1], "answers": {"text": ["a"]}}, "'answers' holds an object, not a list"),
+        ({**FLAT[1], "answers": {"text": ["a"], "answer_start": [0, 1]}}, "not a list"),
+    ],
+)
+def test_a_fault_of_a_question_in_json_lines_names_its_line(write, row, fault):
+    content = "".join(json.dumps(one) + "\n" for one in (FLAT[0], row, FLAT[2]))
+    assert any(fault in found and ":2" in found for found in faults_of(write, content))
+
+
 def test_several_answers_keep_their_order(write):
     answers = (("Málaga", 12), ("en Málaga", 9))
     (row,) = read_squad(write("a.json", json.dumps(squad(question(answers=answers))))).rows

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from crosstune.config.instantiate import instantiate
 from crosstune.data.readers import read_label_sets, read_table
 from crosstune.errors import ConfigError, DataError
 
@@ -99,6 +100,21 @@ def test_every_fault_of_parquet_is_told_with_its_row(tmp_path):
 def test_bytes_are_no_text(tmp_path):
     path = save(tmp_path, text=[b"uno"], label=["a"])
     assert faults(path) == ["FILE:1: column 'text' holds a bytes, not one value"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pa.StringArray.from_buffers(
+            2, pa.array([0, 3, 4], pa.int32()).buffers()[1], pa.py_buffer(b"uno\xff")
+        ),
+        pa.array([0, 2**40], pa.timestamp("s")),
+    ],
+    ids=["UTF-8", "date"],
+)
+def test_a_value_of_parquet_that_has_no_python_value_is_a_fault_of_its_row(tmp_path, odd):
+    (fault,) = faults(save(tmp_path, text=["a", "b"], label=odd))
+    assert fault.startswith("FILE:2: column 'label' holds a value that cannot be read (")
 
 
 def test_a_missing_column_of_parquet_is_told_once(tmp_path):
@@ -233,10 +249,60 @@ def test_quotes_of_tsv_that_is_not_quoted_are_characters(write, texts):
     assert [row["text"] for row in table(path).rows] == texts
 
 
-@pytest.mark.parametrize("mark", [";", "|"])
-def test_another_separator_is_named(write, mark):
-    (fault,) = faults(write("a.csv", f"text{mark}label\nuno{mark}a\n"))
-    assert f"and {mark!r} may be what separates several" in fault
+# ---- separators ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+@pytest.mark.parametrize("separator", [";", "|", "\t", ","])
+def test_another_separator_is_recognised_and_read_by_its_option(write, name, separator):
+    rows = [["text", "label"], ["uno", "a"], ["dos", "b"]]
+    path = write(name, "".join(separator.join(row) + "\n" for row in rows))
+    spelt = "\\t" if separator == "\t" else separator
+    assert [row["text"] for row in table(path, separator=spelt).rows] == ["uno", "dos"]
+    if separator != {"a.csv": ",", "a.tsv": "\t"}[name]:
+        (fault,) = faults(path)
+        assert "may be what separates several" in fault
+        assert fault.endswith(f"\"data.reader.separator='{spelt}'\" reads it so")
+
+
+def test_another_separator_is_recognised_where_texts_hold_commas(write):
+    path = write("a.csv", "text;label\nuno, dos;a\n")
+    assert "';' may be what separates several" in faults(path)[0]
+    assert table(path, separator=";").rows[0]["text"] == "uno, dos"
+
+
+@pytest.mark.parametrize("separator", [";;", '"', "\n", "\r"])
+def test_a_separator_is_one_character(write, separator):
+    with pytest.raises(ConfigError, match="give one character"):
+        table(write("a.csv", "text,label\n"), separator=separator)
+
+
+def test_jsonl_takes_no_separator(write):
+    with pytest.raises(ConfigError, match="names its own columns"):
+        table(write("a.jsonl", json.dumps({"text": "a", "label": "b"})), separator=";")
+
+
+def test_the_options_of_a_table_are_checked_like_any_other(write):
+    node = {"_target_": "crosstune.data.readers.read_table", "text": "text", "label": "label"}
+    path = write("a.csv", "text;label\nuno;a\n")
+    read = instantiate({**node, "separator": ";"}, "data.reader", source=path)
+    assert read.rows[0]["label"] == "a"
+    with pytest.raises(ConfigError, match=r"data\.reader\.seperator: unknown .* mean separator\?"):
+        instantiate({**node, "seperator": ";"}, "data.reader", source=path)
+    with pytest.raises(ConfigError, match=r"data\.reader\.separator=1 is a int, but must be"):
+        instantiate({**node, "separator": 1}, "data.reader", source=path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_line_ends_of_carriage_returns_alone_are_named(write, name):
+    (fault,) = faults(write(name, b"text,label\runo,a\rdos,b\r"))
+    assert "3 line ends are carriage returns alone" in fault
+    assert "tr '\\r' '\\n'" in fault
+
+
+def test_a_column_inside_an_object_is_located(write):
+    path = write("a.jsonl", '{"data": {"text": "a"}, "label": "b"}\n')
+    assert "The object 'data' holds 'text': columns are read from the top" in faults(path)[0]
 
 
 def test_a_json_array_is_named_as_such(write):

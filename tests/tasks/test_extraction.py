@@ -464,6 +464,11 @@ def test_scores_follow_the_rule(byte_bpe):
     [
         (row(SPANISH, ("Málaga", 27)), "'Málaga' is not at 27, where ' Málag' stands; it is at 28"),
         (row(SPANISH, ("Madrid", 28)), "where 'Málaga' stands; it is nowhere in the context"),
+        (
+            row(SPANISH, ("Ma\u0301laga", 28)),
+            "the context writes it in NFC, another form of Unicode",
+        ),
+        (row("Ａｎａ", ("Ana", 0)), "it is nowhere in the context"),
         (row(SPANISH, ("agua", 999)), "'agua' is not at 999, where '' stands; it is at 51"),
         (row(SPANISH, ("El", -1)), "'El' is not at -1, where 'El' stands; it is at 0"),
         (row(SPANISH, (" ", 2)), "the answer at 2 is empty"),

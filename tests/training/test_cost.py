@@ -85,6 +85,16 @@ def test_head_adapter_and_embeddings_are_apart(config):
     assert parts == counts["trainable_parameters"]
 
 
+def test_a_new_pooler_is_counted_in_the_head_and_alone():
+    model = tiny_bert()
+    with_pooler = count_parameters(model, ["classifier", "bert.pooler"])
+    without = count_parameters(model, ["classifier"])
+    pooler = sum(p.numel() for p in model.bert.pooler.parameters())
+    assert with_pooler["new_pooler_parameters"] == pooler
+    assert with_pooler["head_parameters"] == without["head_parameters"] + pooler
+    assert "new_pooler_parameters" not in without
+
+
 @pytest.mark.parametrize(("optimizer", "numbers"), [(torch.optim.AdamW, 2), (torch.optim.SGD, 0)])
 def test_optimizer_state_is_what_the_optimizer_holds(optimizer, numbers):
     layer = nn.Linear(10, 10)

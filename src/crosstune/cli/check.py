@@ -19,7 +19,7 @@ import numpy as np
 from crosstune.config.schema import Data, ModelOrigin, Run, UnseenLabels
 from crosstune.data.quality import checks
 from crosstune.data.quality.duplicates import count_leakage, find_duplicates
-from crosstune.data.quality.encodings import find_text_faults
+from crosstune.data.quality.encodings import find_spilled, find_text_faults
 from crosstune.data.quality.rules import (
     RULES,
     Finding,
@@ -28,7 +28,7 @@ from crosstune.data.quality.rules import (
     render_json,
     render_text,
 )
-from crosstune.data.readers.tables import is_jsonl
+from crosstune.data.readers.tables import TableLayout, is_jsonl, read_table_records
 from crosstune.data.splits import (
     SPLITS,
     ReaderArguments,
@@ -157,7 +157,15 @@ def _read_split(
     files = [file for file in split.digests if Path(file).is_file() and not _is_json(file)]
     if not files:  # JSON escapes characters, and data from a hub has no file
         return split, list(checks.find_odd_values(split.rows)), True
-    return split, [finding for file in files for finding in _read_text(file, encoding)[1]], True
+    odd = [finding for file in files for finding in _read_text(file, encoding)[1]]
+    return split, [*_find_spilled(run.data, source), *odd], True
+
+
+def _find_spilled(data: Data, source: str) -> Iterator[Finding]:
+    """Yield the rows of a TSV or CSV table with text in columns without a name."""
+    if Path(source.removesuffix(".gz")).suffix in (".tsv", ".csv") and "text" in data.reader:
+        options: Any = {k: data.reader[k] for k in TableLayout.__annotations__ if k in data.reader}
+        yield from find_spilled(source, read_table_records(source, **options)[0])
 
 
 def _read_text(file: str, encoding: str) -> tuple[str | None, list[Finding]]:

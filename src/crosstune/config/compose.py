@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, get_type_hints
 
 import yaml
@@ -36,7 +37,8 @@ from crosstune.config.validate import check_values
 from crosstune.errors import ConfigError, one_line, suggest
 from crosstune.files import read_yaml
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+_PLAIN_ERRORS = (AssertionError, AttributeError, TypeError, ValueError)  # of OmegaConf.update
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, *_PLAIN_ERRORS)
 EXTRAS = {"submitit": "slurm", "optuna": "optuna"}  # first word of a plugin -> our extra
 
 
@@ -202,7 +204,15 @@ def write_config(run: Run, path: Path) -> None:
 
 
 def explain_compose_error(error: Exception) -> ConfigError:
-    """Return an error of Hydra or OmegaConf as one clear paragraph."""
+    """Return an error of Hydra or OmegaConf as one clear paragraph; raise another as it is."""
+    if isinstance(error, _PLAIN_ERRORS) and not isinstance(error, OmegaConfBaseException):
+        frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+        if not frames[-1].startswith("omegaconf"):
+            raise error
+        return ConfigError(
+            "An option was given below a key that holds no options here: null, as method.peft of a "
+            f"method without a peft config, or a list ({one_line(error)})."
+        )
     if isinstance(error, MissingConfigException):
         return _explain_missing_config(error)
     if isinstance(error, MissingMandatoryValue):

@@ -133,20 +133,25 @@ def _locate_and_split(
 
 def _check_options(target: Callable[..., Any], options: dict[str, Any], where: str) -> None:
     signature = inspect.signature(target)
-    named = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    open_ended = len(named) < len(signature.parameters)
+    named = {name: p.annotation for name, p in signature.parameters.items()}
+    open_ended = False
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            (typed,) = typing.get_args(named.pop(name)) or (None,)
+            named |= typing.get_type_hints(typed) if typed else {}  # **options: Unpack[TypedDict]
+            open_ended = typed is None
     for key, value in options.items():
         if key not in named and not open_ended:
-            raise ConfigError(f"{where}.{key}: unknown option. {suggest(str(key), named)}")
-        if key in named and not _fits(value, _find_hint(target, key, signature)):
+            allowed = [name for name in named if name not in RUN_TIME_ARGUMENTS.get(where, {})]
+            raise ConfigError(f"{where}.{key}: unknown option. {suggest(str(key), allowed)}")
+        if key in named and not _fits(value, _find_hint(target, key, named[key])):
             raise ConfigError(
                 f"{where}.{key}={value!r} is a {type(value).__name__}, "
-                f"but must be {inspect.formatannotation(signature.parameters[key].annotation)}."
+                f"but must be {inspect.formatannotation(named[key])}."
             )
 
 
-def _find_hint(target: Callable[..., Any], key: str, signature: inspect.Signature) -> Any:
-    annotation = signature.parameters[key].annotation
+def _find_hint(target: Callable[..., Any], key: str, annotation: Any) -> Any:
     if not isinstance(annotation, str):
         return annotation
     # the annotation of an inherited dataclass field resolves only in the module of its own class

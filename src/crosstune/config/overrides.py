@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Swee
 from hydra.errors import HydraException
 from typing_extensions import override
 
+from crosstune.config.instantiate import RUN_TIME_ARGUMENTS
 from crosstune.config.schema import OPTIONS, Run
 from crosstune.errors import ConfigError
 
@@ -32,10 +33,14 @@ _MAX_LENGTH = 20_000  # the grammar takes time that grows faster than the text
 def prepare_overrides(words: Sequence[str]) -> list[str]:
     """Return the overrides as Hydra is to read them; of equal keys the last counts, as in Hydra.
 
+    An option of a `_target_` may be added without a plus: its signature says which there are.
+
     Raises:
         ConfigError: one is no override, or gives a key of a literal twice.
     """
-    return [_prepare(word) for word in words]
+    targets = tuple(f"{slot}." for slot in RUN_TIME_ARGUMENTS)
+    prepared = [_prepare(word) for word in words]
+    return [f"++{word}" if word.startswith(targets) else word for word in prepared]
 
 
 def parse_override(word: str) -> Override:

@@ -10,7 +10,7 @@ from crosstune.config.schema import Data, TaskType
 from crosstune.data.readers.conll import read_conll, read_conllu
 from crosstune.data.readers.files import read_text
 from crosstune.data.readers.squad import read_squad
-from crosstune.data.readers.tables import read_columns
+from crosstune.data.readers.tables import TableLayout, read_columns
 from crosstune.errors import ConfigError, DataError
 from crosstune.inference.complete_rows import check_kind, complete_rows
 from crosstune.languages import check_language
@@ -69,11 +69,16 @@ def _read_texts(source: Source) -> Rows:
         return read_text(source.path, encoding=encoding).rows
     _check_suffix(source, ".txt", ".tsv", ".csv", ".jsonl", ".parquet")
     columns = {"text": source.column("text") or "text", **({"text_pair": pair} if pair else {})}
-    return read_columns(source.path, columns, source.option("header", None), encoding).rows
+    layout = TableLayout(
+        header=source.option("header", None),
+        encoding=encoding,
+        separator=source.option("separator", None),
+    )
+    return read_columns(source.path, columns, **layout).rows
 
 
 def _read_questions(source: Source) -> Rows:
-    _check_suffix(source, ".json")
+    _check_suffix(source, ".json", ".jsonl")
     encoding = source.option("encoding", "utf-8")
     return read_squad(source.path, answered=False, encoding=encoding).rows
 

@@ -26,6 +26,7 @@ COSTS = (
     "trainable_parameters",
     "adapter_parameters",
     "head_parameters",
+    "new_pooler_parameters",
     "embedding_parameters",
     "optimizer_bytes",
     "checkpoint_bytes",

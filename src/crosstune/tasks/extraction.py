@@ -92,10 +92,8 @@ class Extraction(Task):
             elif len(text) > len(context):
                 faults.append(f"the answer {_shorten(text)} is longer than the context")
             elif start < 0 or at_start != text:
-                index = context.find(text)
-                hint = f"; it is at {index}" if index >= 0 else "; it is nowhere in the context"
                 where = f"is not at {start}, where {_shorten(at_start)} stands"
-                faults.append(f"the answer {_shorten(text)} {where}{hint}")
+                faults.append(f"the answer {_shorten(text)} {where}; {_locate(text, context)}")
         return faults
 
     @override
@@ -351,6 +349,17 @@ def slide_windows(length: int, room: int, stride: int) -> Iterator[tuple[int, in
 def contains(span: tuple[int, int], gold: tuple[int, int]) -> bool:
     """Return whether a window has every sub-word of an answer."""
     return span[0] <= gold[0] and gold[1] < span[1]
+
+
+def _locate(answer: str, context: str) -> str:
+    """Return where an answer is in a context, also if their Unicode forms differ."""
+    if answer in context:
+        return f"it is at {context.find(answer)}"
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        if unicodedata.normalize(form, answer) in context:
+            remedy = f"unicodedata.normalize({form!r}, answer) makes them equal"
+            return f"the context writes it in {form}, another form of Unicode: {remedy}"
+    return "it is nowhere in the context"
 
 
 def _shorten(text: str) -> str:

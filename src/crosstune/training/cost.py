@@ -44,7 +44,8 @@ def count_parameters(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
     In a peft model `trainable = head + adapter`. Embeddings are the tables of tokens, positions and
     segments, trained or not, which the size of a model often leaves out (Kaplan et al. 2020,
     https://arxiv.org/abs/2001.08361); a table in the head or the adapter counts there alone. Tied
-    weights count once; the frozen copy that peft keeps of a trained head does not count.
+    weights count once; the frozen copy that peft keeps of a trained head does not count. A trained
+    pooler that the checkpoint lacks is part of the head; `new_pooler_parameters` says how many.
     """
     parameters = {
         name: parameter
@@ -53,6 +54,8 @@ def count_parameters(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
     }
     trainable = {name: p.numel() for name, p in parameters.items() if p.requires_grad}
     in_head = {name for name in trainable if _is_within(name, head)}
+    poolers = [module for module in head if module.endswith("pooler")]
+    new_pooler = sum(n for name, n in trainable.items() if _is_within(name, poolers))
     new = trainable.keys() if isinstance(model, PeftModel) else in_head
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     counts = {
@@ -63,6 +66,8 @@ def count_parameters(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
             p.numel() for name, p in parameters.items() if id(p) in tables and name not in new
         ),
     }
+    if new_pooler:
+        counts["new_pooler_parameters"] = new_pooler
     if isinstance(model, PeftModel):
         counts["adapter_parameters"] = counts["trainable_parameters"] - counts["head_parameters"]
     return counts

@@ -104,3 +104,26 @@ def test_a_single_row_is_a_warning_at_its_line(write, rule):
     findings = check(write, [*repeat(TEXTS["es"]), ODD[rule]], "es")
     assert [(r, severity) for r, severity, _ in findings] == [(rule, "warning")]
     assert findings[0][2].endswith(":14")
+
+
+@pytest.mark.parametrize(("spilled", "severity"), [(1, "warning"), (12, "error")])
+@pytest.mark.parametrize("header", ["label,text,,", "label,text,,Unnamed: 3"])
+def test_text_in_a_column_without_a_name_is_found(write, spilled, severity, header):
+    rows = [f"a,uno dos {n},{' tres' * (n < spilled)},\nb,cuatro {n},," for n in range(12)]
+    rows = [row.split("\n")[0] for row in rows] if spilled == 12 else rows
+    path = write("a.csv", "\n".join([header, *rows]) + "\n")
+    run = compose_run(
+        [
+            *("data=files_classification", "data.text=text", "data.label=label"),
+            *(f"data.train={path}", "data.validation=null", "data.test=null", "data.language=es"),
+        ]
+    )
+    found = [f for f in examine(run).findings if f.rule == "S104"]
+    assert [f.severity for f in found] == [severity] * spilled
+    assert found[0].place == f"{path}:2"
+    assert found[0].message == "column 3 has no name, but holds text"
+
+
+def test_an_index_column_without_a_name_is_no_spilled_text(write):
+    path_header = "\ttext\tlabel"
+    assert check(write, [f"{n}\tuno dos {n}" for n in range(12)], "es", header=path_header) == []

@@ -6,7 +6,7 @@ Each rule is a warning at single rows, and an error where nearly all rows of a s
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 
 from crosstune.data.quality.duplicates import Row, RowToStrings
@@ -16,6 +16,7 @@ from crosstune.languages import LETTERS, script_of
 
 NEARLY_ALL = 0.9  # of the rows of a split
 MIN_LETTERS = 10  # of a text whose script is judged
+_UNNAMED = re.compile(r"Unnamed: [1-9][0-9]*")
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}[0-9]{0,2}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
 # a lead byte of UTF-8 and the bytes after it, each as the character that Latin-1 or cp1252 has
 _AFTER = bytes(range(0x80, 0xC0))
@@ -105,3 +106,19 @@ def describe_entity(text: str) -> str | None:
     entities = (m[0] for m in _ENTITY.finditer(text) if html.unescape(m[0]) != m[0])
     first = next(entities, None)
     return f"{first!r} stands for {html.unescape(first)!r}" if first else None
+
+
+def find_spilled(source: str, records: Iterable[tuple[int, object]]) -> Iterator[Finding]:
+    """Yield rows of a table with text in a column without a name, behind those with one."""
+    rows = [(line, record) for line, record in records if isinstance(record, dict)]
+    spilled = [
+        (line, column, value)
+        for line, record in rows
+        for column, value in record.items()
+        if _UNNAMED.fullmatch(column) and str(value).strip()
+    ]
+    few = len({line for line, _, _ in spilled}) < NEARLY_ALL * len(rows)
+    for line, column, value in spilled:
+        number = int(column.split()[1]) + 1
+        message = f"column {number} has no name, but holds text"
+        yield make_finding("S104", f"{source}:{line}", message, str(value), lenient=few)

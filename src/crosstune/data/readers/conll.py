@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import dropwhile
 from typing import Any, NamedTuple
 
-from crosstune.data.readers.file_kind import check_no_json
+from crosstune.data.readers.file_kind import check_is_lines
 from crosstune.data.readers.files import iterate_blocks, iterate_lines, make_split, read_file
 from crosstune.data.splits import Split
 from crosstune.data.tag_schemes import SPAN_TAG
@@ -44,7 +44,7 @@ def read_conll(
             digit to strip is missing, or no blank line separates a thousand words.
     """
     content, digest = read_file(source, encoding)
-    check_no_json(source, content)
+    check_is_lines(source, content)
     lines = [
         (number, "" if line.startswith("-DOCSTART-") else line)
         for number, line in iterate_lines(content)
@@ -170,7 +170,7 @@ def read_conllu(
     if column not in CONLLU_COLUMNS:
         raise ConfigError(f"data.reader.column={column}. Allowed: {', '.join(CONLLU_COLUMNS)}.")
     content, digest = read_file(source, encoding)
-    check_no_json(source, content)
+    check_is_lines(source, content)
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     for block in iterate_blocks(iterate_lines(content)):
@@ -226,7 +226,7 @@ def read_segmented(source: str, *, encoding: str = "utf-8") -> Split:
         DataError: the file is missing or not UTF-8.
     """
     content, digest = read_file(source, encoding)
-    check_no_json(source, content)
+    check_is_lines(source, content)
     rows: list[dict[str, Any]] = []
     for number, line in iterate_lines(content):
         if words := [word for word in BLANKS.split(line) if word]:

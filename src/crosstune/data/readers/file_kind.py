@@ -63,8 +63,16 @@ def check_is_text(source: str, raw: bytes, encoding: str) -> None:
         raise DataError([f"{source}:1: this is {kind[0]}: {kind[1]}"])
 
 
-def check_no_json(source: str, content: str) -> None:
-    """Raise DataError if text is JSON in a file that is read as a table, words or plain text."""
+def check_is_lines(source: str, content: str) -> None:
+    """Raise DataError if text is JSON, or has no line feeds, where lines of text are read."""
+    if "\r" in content and "\n" not in content:
+        lines = content.count("\r")
+        raise DataError(
+            [
+                f"{source}:1: its {lines} line ends are carriage returns alone, as old programs "
+                "wrote them: tr '\\r' '\\n' < IN > OUT makes them line feeds"
+            ]
+        )
     first = content[:1_000_000].lstrip().partition("\n")[0]
     if not first.startswith(("{", "[")):
         return

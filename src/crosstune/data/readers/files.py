@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from crosstune.data.readers.file_kind import check_is_text, check_no_json
+from crosstune.data.readers.file_kind import check_is_lines, check_is_text
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
@@ -27,7 +27,7 @@ def read_text(source: str, *, encoding: str = "utf-8") -> Split:
         DataError: the file is missing or not UTF-8.
     """
     content, digest = read_file(source, encoding)
-    check_no_json(source, content)
+    check_is_lines(source, content)
     rows = [
         {"id": str(number), "text": line.strip(), "where": f"{source}:{number}"}
         for number, line in iterate_lines(content)

@@ -6,10 +6,10 @@ sentences is joined by spaces; a list of targets becomes several references.
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Unpack
 
 from crosstune.data.readers.files import has_lone_surrogate, iterate_lines, make_split, read_file
-from crosstune.data.readers.tables import Values, parse_table
+from crosstune.data.readers.tables import TableLayout, Values, parse_table
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError
 
@@ -20,12 +20,11 @@ def read_parallel(
     text: str | None = None,
     target: str | None = None,
     suffixes: Sequence[str] | None = None,
-    header: Sequence[str] | None = None,
-    encoding: str = "utf-8",
+    **layout: Unpack[TableLayout],
 ) -> Split:
     """Read parallel text: rows with `text`, `target` and all `references`, `target` the first.
 
-    Either `text` and `target` name columns of a table, with `header` as in `read_table`; or
+    Either `text` and `target` name columns of a table, with `layout` as in `read_table`; or
     `source` is the stem of two files with equally many lines: data/train with `suffixes` [en, es]
     is data/train.en, whose lines are the texts, and data/train.es.
 
@@ -39,7 +38,8 @@ def read_parallel(
                 f"data.reader.suffixes={suffixes}: give two, that of the texts and that of the "
                 "targets, as in [en, es]."
             )
-        return _read_line_pairs([f"{source}.{suffix}" for suffix in suffixes], encoding)
+        files = [f"{source}.{suffix}" for suffix in suffixes]
+        return _read_line_pairs(files, layout.get("encoding", "utf-8"))
     if text is None or target is None or suffixes is not None:
         raise ConfigError(
             f"data.reader: text={text}, target={target}, suffixes={suffixes}. Give the columns "
@@ -57,7 +57,7 @@ def read_parallel(
         ]
         return {} if faults else _make_pair(" ".join(sides["text"]), sides["target"]), faults
 
-    return parse_table(source, columns, parse, header, encoding)
+    return parse_table(source, columns, parse, **layout)
 
 
 def _read_line_pairs(files: list[str], encoding: str) -> Split:

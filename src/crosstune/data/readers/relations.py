@@ -7,7 +7,7 @@ Rows carry `text` without markers, `head` (e1, the subject) and `tail` (e2, the 
 import re
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from crosstune.data.readers.files import (
     collect_faults,
@@ -17,7 +17,7 @@ from crosstune.data.readers.files import (
     parse_json,
     read_file,
 )
-from crosstune.data.readers.tables import read_columns
+from crosstune.data.readers.tables import TableLayout, read_columns
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
 
@@ -63,8 +63,7 @@ def read_marked(
     *,
     text: str,
     label: str,
-    header: list[str] | None = None,
-    encoding: str = "utf-8",
+    **layout: Unpack[TableLayout],
 ) -> Split:
     """Read a TSV, CSV, JSONL or Parquet table with <e1>, </e1>, <e2> and </e2> in its texts.
 
@@ -72,7 +71,7 @@ def read_marked(
         DataError: as `read_table`; or a text lacks a marker, or has an empty entity.
         ConfigError: as `read_table`.
     """
-    split = read_columns(source, {"text": text, "label": label}, header, encoding)
+    split = read_columns(source, {"text": text, "label": label}, **layout)
     faults: list[str] = []
     for row in split.rows:
         with collect_faults(faults, row["where"]):
@@ -84,8 +83,7 @@ def read_relation_table(
     source: str,
     *,
     columns: dict[str, str],
-    header: list[str] | None = None,
-    encoding: str = "utf-8",
+    **layout: Unpack[TableLayout],
 ) -> Split:
     """Read a table that names the two entities of a text by their surface forms alone.
 
@@ -101,7 +99,7 @@ def read_relation_table(
         received = ", ".join(sorted(columns)) or "none"
         raise ConfigError(f"data.reader.columns: name text, head, tail and label, not {received}.")
     option = "data.reader.columns"
-    split = read_columns(source, columns, header, encoding, option=option)
+    split = read_columns(source, columns, option=option, **layout)
     faults: list[str] = []
     for row in split.rows:
         heads, tails = (_find_occurrences(row[name], row["text"]) for name in ("head", "tail"))

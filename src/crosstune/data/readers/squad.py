@@ -1,5 +1,6 @@
 """SQuAD's JSON: articles, paragraphs and questions, one row a question.
 
+The file is one object, or JSON lines with a question each, as the datasets library writes them.
 SQuAD 1.1 and 2.0, and data sets in their format: XQuAD, MLQA, DRCD, CMRC 2018 in SQuAD style.
 Whether an answer is at its offset is checked by the task.
 """
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crosstune.data.readers.files import has_lone_surrogate, make_split, parse_json, read_file
+from crosstune.data.readers.tables import parse_json_lines
 from crosstune.data.splits import Split
 
 TYPE_NAMES = {
@@ -31,6 +33,9 @@ ID_OR_STRING = re.compile(
 def read_squad(source: str, *, answered: bool = True, encoding: str = "utf-8") -> Split:
     """Read SQuAD 1.1 or 2.0 JSON (gzip allowed), one row a question.
 
+    In JSON lines each object is a question with its `context`; `answers` is a list as in SQuAD, or
+    holds the lists `text` and `answer_start`.
+
     Rows carry `question`, `context` and `answers`, a list of {"text", "start"}, where start counts
     characters of the context from 0. The list is empty if the context does not answer the
     question (`is_impossible: true`), and for every row if `answered` is false. `where` is the line
@@ -46,7 +51,11 @@ def read_squad(source: str, *, answered: bool = True, encoding: str = "utf-8") -
     locator = _IdLocator(source, content)
     rows: list[dict[str, Any]] = []
     first: dict[str, str] = {}
-    for path, context, value in _iterate_questions(parse_json(source, content), source, faults):
+    if is_json_lines(content):
+        questions = _iterate_lines(content, source, faults)
+    else:
+        questions = _iterate_questions(parse_json(source, content), source, faults)
+    for path, context, value in questions:
         node = _Node(value, path, source, faults)
         name = node.take_id()
         where = locator.locate(name) if name is not None else source
@@ -114,6 +123,41 @@ def _iterate_questions(
             context = paragraph.take("context", str)
             for number, value in enumerate(paragraph.take("qas", list) or ()):
                 yield f"{paragraph.path}.qas[{number}]", context, value
+
+
+def is_json_lines(content: str) -> bool:
+    """Return whether a text has one JSON object a line, and more than one line."""
+    first, _, rest = content.strip().partition("\n")
+    if not (first.startswith("{") and rest.lstrip().startswith("{")):
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _iterate_lines(
+    content: str, source: str, faults: list[str]
+) -> Iterator[tuple[str, str | None, Any]]:
+    """Yield the path, context and content of the question of each line."""
+    for number, record in parse_json_lines(content):
+        where = f"{source}:{number}"
+        if isinstance(record, str):
+            faults.append(f"{where}: {record}")
+            continue
+        context = _Node(record, "$", where, faults).take("context", str)
+        yield "$", context, {**record, "answers": _zip_answers(record.get("answers"))}
+
+
+def _zip_answers(answers: Any) -> Any:
+    """Return answers as SQuAD's list where they are lists of texts and of starts."""
+    lists = [answers.get(key) for key in ("text", "answer_start")] if type(answers) is dict else []
+    if not lists or not all(type(items) is list for items in lists):
+        return answers
+    texts, starts = lists
+    if len(texts) != len(starts):
+        return answers
+    return [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
 
 
 def _take_answers(question: _Node) -> list[dict[str, Any]]:

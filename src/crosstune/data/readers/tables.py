@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from crosstune.data.readers.file_kind import check_no_json
+from crosstune.data.readers.file_kind import check_is_lines
 from crosstune.data.readers.files import has_lone_surrogate, iterate_lines, make_split, read_file
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
@@ -22,8 +22,22 @@ csv.field_size_limit(2**31 - 1)  # one field may hold a whole article
 _QUOTED = re.compile('"(?:[^"]|"")*"')
 _PRINTED_LIST = re.compile(r"""\[\s*(?:(?:"[^"]*"|'[^']*')\s*,?\s*)+\]""")
 SUFFIXES = (".tsv", ".csv", ".jsonl")
+_SEPARATORS = ";\t|,"  # looked for in a header of one column
 Values = dict[str, Any]  # by column
 TableRecord = tuple[int, Values | str]  # line, and its values or its fault
+
+
+class TableLayout(TypedDict, total=False):
+    r"""How a table is written; what is left out follows from the suffix of its name.
+
+    `header` names the columns of a TSV (then also .txt) or CSV file without a header of its own.
+    `separator` is the character between columns: by default a tab in TSV (also written `\t`) and a
+    comma in CSV.
+    """
+
+    header: Sequence[str] | None
+    encoding: str
+    separator: str | None
 
 
 def read_table(
@@ -32,22 +46,20 @@ def read_table(
     text: str,
     label: str,
     text_pair: str | None = None,
-    header: list[str] | None = None,
-    encoding: str = "utf-8",
+    **layout: Unpack[TableLayout],
 ) -> Split:
     """Read a TSV, CSV, JSONL (gzip allowed) or Parquet file: one labelled text a row.
 
     CSV is quoted as in RFC 4180, and so is TSV if every cell with a double quote is; in other TSV a
     double quote is a character like any other. JSONL has one object a line; rows of Parquet are
-    numbered from 1.
-    `header` names the columns of a TSV (then also .txt) or CSV file without a header of its own.
+    numbered from 1. `layout` describes TSV and CSV, see `TableLayout`.
 
     Raises:
         DataError: the file is missing or not UTF-8, a column is missing, a row is ragged, or a
             text or label is empty.
-        ConfigError: the file's suffix is none of the four, or its rows name their own columns.
+        ConfigError: the file's suffix is none of the four, or `layout` does not fit it.
     """
-    return read_columns(source, _name_columns(text, text_pair, label), header, encoding)
+    return read_columns(source, _name_columns(text, text_pair, label), **layout)
 
 
 def read_label_sets(
@@ -56,8 +68,7 @@ def read_label_sets(
     text: str,
     label: str,
     text_pair: str | None = None,
-    header: list[str] | None = None,
-    encoding: str = "utf-8",
+    **layout: Unpack[TableLayout],
 ) -> Split:
     """Read a table as `read_table` does, where an empty label cell means that there is no label.
 
@@ -68,7 +79,7 @@ def read_label_sets(
         ConfigError: as `read_table`.
     """
     columns = _name_columns(text, text_pair, label)
-    return read_columns(source, columns, header, encoding, sets=("label",))
+    return read_columns(source, columns, sets=("label",), **layout)
 
 
 def _name_columns(text: str, text_pair: str | None, label: str) -> dict[str, str]:
@@ -79,10 +90,9 @@ def _name_columns(text: str, text_pair: str | None, label: str) -> dict[str, str
 def read_columns(
     source: str,
     columns: Mapping[str, str],
-    header: Sequence[str] | None = None,
-    encoding: str = "utf-8",
     sets: Collection[str] = (),
     option: str = "data",
+    **layout: Unpack[TableLayout],
 ) -> Split:
     """Read some columns of a table as rows of texts, with `id` and `where`.
 
@@ -104,7 +114,7 @@ def read_columns(
         texts = {ours: _convert_to_text(value) for ours, value in values.items()}
         return texts, [fault] if fault else []
 
-    return parse_table(source, columns, parse, header, encoding, option)
+    return parse_table(source, columns, parse, option, **layout)
 
 
 def _find_cell_fault(value: Any, column: str, key: str, is_set: bool) -> str | None:
@@ -138,9 +148,8 @@ def parse_table(
     source: str,
     columns: Mapping[str, str],
     parse: Callable[[Values], tuple[Values, list[str]]],
-    header: Sequence[str] | None = None,
-    encoding: str = "utf-8",
     option: str = "data",
+    **layout: Unpack[TableLayout],
 ) -> Split:
     """Read a table with a function that turns the values of `columns` into a row and its faults.
 
@@ -149,7 +158,7 @@ def parse_table(
             ragged, or `parse` returns faults.
         ConfigError: as `read_table_records`.
     """
-    records, digest = read_table_records(source, encoding, header)
+    records, digest = read_table_records(source, **layout)
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     for line, record in records:
@@ -166,7 +175,7 @@ def parse_table(
         if missing:
             faults.append(
                 f"{where}: no column {columns[missing]!r} ({option}.{missing}). "
-                f"{_describe_header(list(record))}"
+                f"{_describe_columns(record)}"
             )
             if not is_jsonl(source):
                 break  # the header lacks it: every row would report the same
@@ -177,46 +186,74 @@ def parse_table(
     return make_split(rows, faults, {source: digest})
 
 
-def _describe_header(header: list[str]) -> str:
-    """Return which columns there are, and what else may separate them if there is only one."""
-    separator = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), "")
-    if separator:
-        name = "a tab" if separator == "\t" else repr(separator)
-        return (
-            f"The header is one column, {header[0]!r}, and {name} may be what separates several: "
-            "columns are separated by commas in .csv and by tabs in .tsv"
-        )
-    return f"The columns are: {', '.join(header)}"
+def _describe_columns(record: Values) -> str:
+    """Return which columns a row has, and where a missing one may be."""
+    objects = [key for key, value in record.items() if isinstance(value, dict)]
+    inside = (
+        f". The object {objects[0]!r} holds {', '.join(map(repr, record[objects[0]]))}: columns "
+        "are read from the top of each line's object"
+        if objects
+        else ""
+    )
+    shown = ", ".join(record) or "none"
+    return f"The columns are: {shown}{inside}{_suggest_separator(list(record))}"
+
+
+def _suggest_separator(header: Sequence[str]) -> str:
+    """Return a hint for a header of one column that another character seems to separate."""
+    separator = next((mark for mark in _SEPARATORS if len(header) == 1 and mark in header[0]), "")
+    if not separator:
+        return ""
+    name, spelt = ("a tab", "\\t") if separator == "\t" else (repr(separator), separator)
+    return (
+        f". The header is one column, {header[0]!r}, and {name} may be what separates several: "
+        f"\"data.reader.separator='{spelt}'\" reads it so"
+    )
 
 
 def read_table_records(
-    source: str, encoding: str = "utf-8", header: Sequence[str] | None = None
+    source: str, **layout: Unpack[TableLayout]
 ) -> tuple[Iterator[TableRecord], str]:
     """Return the rows of a TSV, CSV, JSONL (gzip allowed) or Parquet file, and its sha256.
 
-    A malformed row is a message about its fault in place of its values. `header` names the columns
-    of a TSV or CSV file that has no header of its own; with it, a file that ends in .txt is TSV.
+    A malformed row is a message about its fault in place of its values. With a header in `layout`,
+    a file that ends in .txt is TSV.
 
     Raises:
-        ConfigError: the file's suffix is none of the four, or its rows name their own columns.
+        ConfigError: the file's suffix is none of the four, or `layout` does not fit it.
         DataError: the file cannot be read.
     """
+    header, separator = layout.get("header"), layout.get("separator")
     suffix = Path(source.removesuffix(".gz")).suffix
     suffix = ".tsv" if suffix == ".txt" and header is not None else suffix
     parquet = suffix == ".parquet" and not source.endswith(".gz")
     if suffix not in SUFFIXES and not parquet:
         allowed = ", ".join(SUFFIXES)
         raise ConfigError(f"{source}: a table ends in one of {allowed} (or .gz), or in .parquet.")
-    if header is not None and suffix in (".jsonl", ".parquet"):
-        raise ConfigError(f"data.reader.header={list(header)}: {source} names its own columns.")
+    for name, value in (("header", header and list(header)), ("separator", separator)):
+        if value is not None and suffix in (".jsonl", ".parquet"):
+            raise ConfigError(f"data.reader.{name}={value}: {source} names its own columns.")
     if parquet:
         return _read_parquet(source)
-    content, digest = read_file(source, encoding)
+    content, digest = read_file(source, layout.get("encoding", "utf-8"))
     if suffix == ".jsonl":
         return parse_json_lines(content), digest
-    check_no_json(source, content)
-    parse = _parse_tsv if suffix == ".tsv" else _parse_csv
-    return parse(content, list(header or [])), digest
+    check_is_lines(source, content)
+    separator = _check_separator(separator or ("\t" if suffix == ".tsv" else ","))
+    quoted = suffix == ".csv" or _is_quoted(content, separator)
+    parse = _parse_quoted if quoted else _parse_plain
+    return parse(content, list(header or []), separator), digest
+
+
+def _check_separator(separator: str) -> str:
+    """Return the separator, a tab where it is spelt as backslash and t."""
+    separator = "\t" if separator == "\\t" else separator
+    if len(separator) != 1 or separator in '"\r\n\ufeff':
+        raise ConfigError(
+            f"data.reader.separator={separator!r}: give one character that is no quote and no "
+            "line end."
+        )
+    return separator
 
 
 def is_jsonl(source: str) -> bool:
@@ -235,38 +272,56 @@ def _read_parquet(source: str) -> tuple[Iterator[TableRecord], str]:
         missing = isinstance(error, FileNotFoundError)
         reason = "no such file" if missing else f"no readable Parquet ({error})"
         raise DataError([f"{source}: {reason}"]) from error
-    rows = (row for batch in table.to_batches() for row in batch.to_pylist())
+    rows = (row for batch in table.to_batches() for row in _convert_batch(batch))
     return enumerate(rows, start=1), hashlib.sha256(raw).hexdigest()
 
 
-def _parse_tsv(content: str, header: list[str]) -> Iterator[TableRecord]:
-    if _is_quoted(content):
-        yield from _parse_csv(content, header, "\t")
-        return
-    lines = list(iterate_lines(content))
-    rest = lines if header else lines[1:]
-    header = header or lines[0][1].split("\t")
-    for number, line in rest:
-        if line:
-            yield number, _make_record(header, line.split("\t"))
-        elif number < len(lines):
-            yield number, "an empty line"
+def _convert_batch(batch: Any) -> Iterator[Values | str]:
+    """Yield the rows of an Arrow record batch, or the fault of a row that has no Python value."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):  # invalid UTF-8, a date beyond the year 9999
+        for index in range(len(batch)):
+            yield _convert_row(batch.slice(index, 1))
 
 
-def _is_quoted(content: str) -> bool:
+def _convert_row(row: Any) -> Values | str:
+    values: Values = {}
+    for name in row.schema.names:
+        try:
+            values[name] = row.column(name).to_pylist()[0]
+        except (ValueError, OverflowError) as error:
+            return f"column {name!r} holds a value that cannot be read ({error})"
+    return values
+
+
+def _is_quoted(content: str, separator: str) -> bool:
     """Return whether a TSV is quoted as CSV is, the way pandas writes it.
 
     Every cell with a quote must be well-formed, and one must have a doubled quote inside: a text
     that is all in quotes is no evidence.
     """
     lines = (line for _, line in iterate_lines(content) if '"' in line)
-    cells = [cell for line in lines for cell in line.split("\t") if '"' in cell]
+    cells = [cell for line in lines for cell in line.split(separator) if '"' in cell]
     return all(map(_QUOTED.fullmatch, cells)) and any('""' in cell[1:-1] for cell in cells)
 
 
-def _parse_csv(content: str, header: list[str], delimiter: str = ",") -> Iterator[TableRecord]:
+def _parse_plain(content: str, header: list[str], separator: str) -> Iterator[TableRecord]:
+    """Yield the rows of a table in which a double quote is a character like any other."""
+    lines = list(iterate_lines(content))
+    rest = lines if header else lines[1:]
+    header = header or _name_header(lines[0][1].split(separator))
+    for number, line in rest:
+        if line:
+            yield number, _make_record(header, line.split(separator))
+        elif number < len(lines):
+            yield number, "an empty line"
+
+
+def _parse_quoted(content: str, header: list[str], separator: str) -> Iterator[TableRecord]:
+    """Yield the rows of a table that is quoted as in RFC 4180."""
     lines = [line + "\n" for _, line in iterate_lines(content)]
-    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    reader = csv.reader(lines, strict=True, delimiter=separator)
     while True:
         line = reader.line_num + 1  # where the row starts: a quoted field may hold line feeds
         try:
@@ -277,9 +332,14 @@ def _parse_csv(content: str, header: list[str], delimiter: str = ",") -> Iterato
         if cells is None:
             return
         if not header:
-            header = cells
+            header = _name_header(cells)
         elif cells:
             yield line, _make_record(header, cells)
+
+
+def _name_header(cells: Sequence[str]) -> list[str]:
+    """Return the names of the columns; one without a name gets the one that pandas would give."""
+    return [name or f"Unnamed: {index}" for index, name in enumerate(cells)]
 
 
 def parse_json_lines(content: str) -> Iterator[TableRecord]:
@@ -305,10 +365,10 @@ def _explain_json(value: Any) -> str:
 
 def _make_record(header: list[str], cells: list[str]) -> dict[str, str] | str:
     if len(cells) != len(header):
-        return f"{len(cells)} columns where the header has {len(header)}"
+        hint = _suggest_separator(header)
+        return f"{len(cells)} columns where the header has {len(header)}{hint}"
     record = dict(zip(header, cells, strict=True))
     if len(record) < len(header):
-        repeated = [name for name in record if name and header.count(name) > 1]
-        if repeated:
-            return f"the header names the column {repeated[0]!r} twice"
+        repeated = next(name for name in record if header.count(name) > 1)
+        return f"the header names the column {repeated!r} twice"
     return record
