@@ -12,6 +12,7 @@ import yaml
 
 from crosstune.errors import ConfigError, one_line
 
+MAX_VALUES = 100_000  # of a configuration file
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is five times as fast
 
 
@@ -72,6 +73,8 @@ def read_yaml(path: Path) -> Any:
         if node is None:
             return None
         _check_repeated_keys(loader, node, path, set())
+        if _count_values(node, {}) > MAX_VALUES:
+            raise ConfigError(f"{path}: over {MAX_VALUES:,} values, counted where aliases repeat.")
         return loader.construct_document(node)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
@@ -106,6 +109,18 @@ def _check_repeated_keys(loader: Any, node: Any, path: Path, seen: set[int]) -> 
                 )
             lines[name] = line
         _check_repeated_keys(loader, value, path, seen)
+
+
+def _count_values(node: Any, counts: dict[int, int]) -> int:
+    """Return how many values a node has once its aliases are written out."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counts:
+        counts[id(node)] = MAX_VALUES + 1  # of a node that holds itself
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        counts[id(node)] = 1 + sum(_count_values(part, counts) for part in parts)
+    return counts[id(node)]
 
 
 def _read_umask() -> int:

@@ -197,6 +197,20 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("quantization_config", {"quant_method": "fp8"}), ("_attn_implementation", "a/kernels")],
+)
+def test_a_checkpoint_that_names_kernels_or_a_quantization_is_refused(
+    byte_bpe: PreTrainedTokenizerBase, tmp_path: Path, key: str, value: Any
+) -> None:
+    source = save(tmp_path, BertModel(BertConfig(**SIZES)), byte_bpe)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ConfigError, match=f"config.json: {key} names kernels"):
+        load_model(source, TASK, byte_bpe, ())
+
+
 def test_a_hub_model_without_a_commit_is_refused() -> None:
     with pytest.raises(ConfigError, match="40-digit commit"):
         resolve_model(Model(name="x", origin=ModelOrigin.hub, hub_id="a/b", revision="main"))

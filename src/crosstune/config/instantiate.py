@@ -1,6 +1,7 @@
-"""Builds the objects that `_target_` nodes describe, from allowed packages only.
+"""Builds the objects that `_target_` nodes describe, of the kinds that each key admits.
 
-Both the written path of a target and the module that defines it must be in an allowed package.
+Configuration files come from others, so a target must be of the class that its key takes, and both
+its written path and the module that defines it must be in a package that has such classes.
 `check_target` checks options against signatures before any data or weights load.
 """
 
@@ -10,17 +11,37 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from crosstune.errors import ConfigError, suggest
 
-ALLOWED_PACKAGES = (
-    "crosstune.data",
-    "crosstune.methods",
-    "peft",
-    "torch.optim",
-    "transformers",
+
+class Slot(NamedTuple):
+    """What a key admits: a class with this base, or a function of ours that returns one."""
+
+    packages: tuple[str, ...]  # where targets are
+    base: str
+
+
+SLOTS = {
+    "data.reader": Slot(("crosstune.data",), "crosstune.data.splits.Split"),
+    "model.config": Slot(("transformers",), "transformers.configuration_utils.PreTrainedConfig"),
+    "method.peft": Slot(("peft", "crosstune.methods"), "peft.config.PeftConfig"),
+    "optimizer.algorithm": Slot(("torch.optim", "transformers"), "torch.optim.optimizer.Optimizer"),
+}
+# options through which libraries load code that an option or a checkpoint names
+CODE_OPTIONS = (
+    "trust_remote_code",
+    "auto_map",
+    "auto_mapping",
+    "custom_pipelines",
+    "attn_implementation",
+    "quantization_config",
+    "megatron_config",
+    "megatron_core",
+    "target_",  # KEY: nothing is built below a target
 )
+_KERNELS = ("eager", "sdpa", "flash_attention_2", "flex_attention")  # of the libraries themselves
 KEY = "_target_"
 # arguments that crosstune sets at run time -> the option to use in their place
 RUN_TIME_ARGUMENTS = {
@@ -68,21 +89,19 @@ def takes_argument(node: dict[str, Any], name: str, where: str, allow: Sequence[
 
 
 def check_target(node: Any, where: str, allow: Sequence[str] = ()) -> None:
-    """Raise ConfigError if a `_target_` at or below the node cannot be built."""
-    if isinstance(node, dict):
-        if KEY in node:
-            target, options = _locate_and_split(node, where, allow)
-            _check_options(target, options, where)
-        for key, value in node.items():
-            check_target(value, f"{where}.{key}", allow)
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            check_target(value, f"{where}[{index}]", allow)
+    """Raise ConfigError if a node with a `_target_` cannot be built."""
+    if isinstance(node, dict) and KEY in node:
+        target, options = _locate_and_split(node, where, allow)
+        _check_options(target, options, where)
 
 
 def locate_target(path: str, where: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
-    """Import the class or function at a dotted path in an allowed package."""
-    allowed = (*ALLOWED_PACKAGES, *allow)
+    """Import the class or function at a dotted path that the key `where` admits.
+
+    Classes and functions of the packages in `allow` are the user's own, and not looked at.
+    """
+    slot = SLOTS[where]
+    allowed = (*slot.packages, *allow)
     if not _is_in(path, allowed):
         raise ConfigError(
             f"{where}.{KEY}={path} is outside the allowed packages. {suggest(path, allowed)} Allow "
@@ -97,18 +116,49 @@ def locate_target(path: str, where: str, allow: Sequence[str] = ()) -> Callable[
         ) from error
     target = getattr(module, name, None)
     if not isinstance(target, type | types.FunctionType):
-        public = [n for n in dir(module) if not n.startswith("_") and n[0].isupper()]
-        public += [n for n in dir(module) if n.startswith("read_")]
+        public = [n for n in dir(module) if _is_admitted(getattr(module, n, None), slot)]
         hint = suggest(name, public)
         if len(public) >= 40:
             hint = hint.partition("Allowed:")[0].rstrip()
         raise ConfigError(f"{where}.{KEY}={path}: no class or function of that name. {hint}")
-    if not _is_in(target.__module__ + ".", allowed):
+    home = target.__module__ + "."
+    if not _is_in(home, allowed):
         raise ConfigError(
             f"{where}.{KEY}={path} is defined in {target.__module__}, outside the allowed "
             f"packages: {', '.join(allowed)}."
         )
+    if not _is_in(home, allow) and not _is_admitted(target, slot):
+        kind = slot.base.rpartition(".")[2]
+        raise ConfigError(
+            f"{where}.{KEY}={path} is no {kind}: this key takes a class of that kind, or a "
+            "function of crosstune that returns one."
+        )
     return target
+
+
+def _is_admitted(target: Any, slot: Slot) -> bool:
+    if isinstance(target, types.FunctionType):
+        if not target.__module__.startswith("crosstune."):
+            return False
+        target = target.__annotations__.get("return")
+    classes = target.__mro__ if isinstance(target, type) else ()
+    return any(f"{c.__module__}.{c.__qualname__}" == slot.base for c in classes)
+
+
+def find_code_option(value: Any, path: str = "", ignored: Sequence[str] = ()) -> str | None:
+    """Return the path of the first key, at any depth, that names something to build or to load."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            where, name = f"{path}.{key}" if path else str(key), str(key).lstrip("_")
+            harmless = item in (None, False) or name in ignored
+            if name in CODE_OPTIONS and not harmless and item not in _KERNELS:
+                return where
+            if inner := find_code_option(item, where, ignored):
+                return inner
+    if isinstance(value, list):
+        items = (find_code_option(item, f"{path}[{n}]", ignored) for n, item in enumerate(value))
+        return next(filter(None, items), None)
+    return None
 
 
 def _is_in(path: str, packages: Sequence[str]) -> bool:
@@ -121,6 +171,11 @@ def _locate_and_split(
     if not isinstance(node, dict) or not isinstance(node.get(KEY), str):
         raise ConfigError(f"{where} needs a {KEY}: a dotted path to a class or function.")
     options = {key: value for key, value in node.items() if key != KEY}
+    if code := find_code_option(options):
+        raise ConfigError(
+            f"{where}.{code}: this option names something to build, or code that a library would "
+            "load. Leave it out: crosstune runs no code from data, configurations or checkpoints."
+        )
     private = [key for key in options if str(key).startswith("_")]
     if private:
         raise ConfigError(f"{where}.{private[0]}: only {KEY} may start with an underscore.")

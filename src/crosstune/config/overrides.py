@@ -109,7 +109,7 @@ def _holds_numbers(parsed: Override) -> bool:
 def _find_hint(key: str) -> Any:
     """Return the type of an option: as in the schema, and texts for groups and for paths."""
     groups = {field.name for field in fields(Run) if is_dataclass(field.type)} | {"experiment"}
-    if "/" in key or key in groups:
+    if "/" in key or key.partition("@")[0] in groups:
         return _GROUP
     if any(facts.is_path and f"{key}.".startswith(f"{path}.") for path, facts in OPTIONS.items()):
         return str | dict[str, str]

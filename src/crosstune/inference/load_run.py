@@ -24,6 +24,7 @@ from crosstune.errors import ConfigError, RunError, one_line
 from crosstune.logs import silence_libraries
 from crosstune.methods.madx import list_language_adapters, load_language_adapters
 from crosstune.methods.prompts import install_prompt_hooks
+from crosstune.models.checkpoint_config import check_checkpoint_config, read_adapter_config
 from crosstune.models.load import digest_tokenizer, load_model, load_tokenizer
 from crosstune.models.resolve import resolve_model
 from crosstune.runs.fingerprint import digest_weights
@@ -153,6 +154,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
         ConfigError: neither peft nor crosstune has its method.
         RunError: it does not fit the base.
     """
+    read_adapter_config(folder / "model")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
@@ -169,6 +171,10 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
 def _load_whole_model(source: Model, trained: Model, task: Task) -> PreTrainedModel:
     auto: Any = getattr(transformers, task.auto_class)
     try:
+        config, _ = transformers.PreTrainedConfig.get_config_dict(
+            source.path, local_files_only=True
+        )
+        check_checkpoint_config(config, f"{source.path}/config.json")
         model, info = auto.from_pretrained(
             source.path,
             dtype=torch.float32,

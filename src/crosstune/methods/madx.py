@@ -5,7 +5,6 @@ Pfeiffer et al. 2020, https://aclanthology.org/2020.emnlp-main.617. The adapters
 and activates one per language.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from crosstune.config.schema import Run
 from crosstune.errors import ConfigError, one_line
 from crosstune.methods.bottleneck import BottleneckConfig, BottleneckLayer, BottleneckModel
 from crosstune.methods.tuning_method import TuningMethod
+from crosstune.models.checkpoint_config import read_adapter_config
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _read_adapter_config(where: str, folder: Path) -> BottleneckConfig:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise ConfigError(f"{where}: no adapter_config.json in it; is it a peft method's run?")
-    peft_type = json.loads(path.read_text("utf-8")).get("peft_type")
+    peft_type = read_adapter_config(folder).get("peft_type")
     if peft_type == "BOTTLENECK":
         config: Any = BottleneckConfig.from_pretrained(folder.as_posix())
         if config.style == "pfeiffer":

@@ -25,6 +25,7 @@ from crosstune.config.schema import Model, ModelOrigin
 from crosstune.errors import ConfigError, one_line
 from crosstune.files import atomic_folder, atomic_write
 from crosstune.models.architectures import ARCHITECTURES
+from crosstune.models.checkpoint_config import check_checkpoint_config
 from crosstune.models.tokenizers import (
     extend_embeddings,
     extend_tokenizer,
@@ -126,11 +127,14 @@ def load_model(
         labels["id2label"] = dict(enumerate(task.labels))
         labels["label2id"] = {label: index for index, label in enumerate(task.labels)}
     options = {"dtype": torch.float32, "attn_implementation": model.attention}
+    if model.origin is not ModelOrigin.scratch:
+        _check_config(model)
     if model.decoder is not None:
         return _load_encoder_decoder(model, task, tokenizer, options)
     if model.origin is ModelOrigin.scratch:
         sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         config = instantiate(model.config or {}, "model.config", allow, **sizes, **labels)
+        check_checkpoint_config(config.to_dict(), "model.config")
         if config.is_encoder_decoder:
             vars(config).update(_decoder_tokens(tokenizer))
         with _explained_errors(model):
@@ -160,6 +164,12 @@ def load_model(
         source = f"model={model.name}: {model.path or model.hub_id}"
         task.on_missing_head_weights(source, missing_head)
     return LoadedModel(built.train(), head + task.add_modules(built), kept_head)
+
+
+def _check_config(model: Model) -> None:
+    with _explained_errors(model):
+        config, _ = transformers.PreTrainedConfig.get_config_dict(**_checkpoint_options(model))
+    check_checkpoint_config(config, f"{model.path or model.hub_id}, config.json")
 
 
 def _renew_head(

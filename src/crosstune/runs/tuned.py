@@ -6,13 +6,14 @@ One rate is chosen for each arm: a configuration without its seed, test data and
 
 import json
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from crosstune.config.compose import run_from_dict, scale_learning_rate, to_dict
 from crosstune.config.schema import Run
 from crosstune.data.splits import Splits
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, one_line
 from crosstune.files import atomic_write
 from crosstune.runs.fingerprint import digest_splits, digest_weights, result_config
 
@@ -109,10 +110,27 @@ def tuned_file(run: Run) -> Path:
 
 
 def read_choices(path: Path) -> list[Choice]:
-    """Read the choices of a study; a missing file has none."""
+    """Read the choices of a study; a missing file has none.
+
+    Raises:
+        ConfigError: the file is no list of choices, or one sets more than a learning rate.
+    """
     if not path.is_file():
         return []
-    return [Choice(**choice) for choice in json.loads(path.read_text("utf-8"))]
+    try:
+        choices = [Choice(**choice) for choice in json.loads(path.read_text("utf-8"))]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: no list of choices ({one_line(error)}). Delete it and tune again."
+        ) from error
+    for choice in choices:
+        rate = choice.values.get(RATE) if isinstance(choice.values, dict) else None
+        if not isinstance(rate, float | int) or not 0 < rate < inf or len(choice.values) > 1:
+            raise ConfigError(
+                f"{path}: a choice sets {choice.values!a:.200}, where tuning chooses {RATE} and "
+                "nothing else. Delete the file and tune again."
+            )
+    return choices
 
 
 def write_choices(path: Path, choices: Sequence[Choice]) -> None:
