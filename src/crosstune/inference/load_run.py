@@ -24,9 +24,10 @@ from crosstune.errors import ConfigError, RunError, one_line
 from crosstune.logs import silence_libraries
 from crosstune.methods.madx import list_language_adapters, load_language_adapters
 from crosstune.methods.prompts import install_prompt_hooks
-from crosstune.models.checkpoint_config import check_checkpoint_config, read_adapter_config
-from crosstune.models.load import digest_tokenizer, load_model, load_tokenizer
+from crosstune.models.checkpoint_config import check_checkpoint, read_adapter_config
+from crosstune.models.load import load_model, load_tokenizer
 from crosstune.models.resolve import resolve_model
+from crosstune.models.tokenizers import digest_tokenizer
 from crosstune.runs.fingerprint import digest_weights
 from crosstune.runs.record import read_record
 from crosstune.tasks import TASK_CLASSES, Task
@@ -171,10 +172,7 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
 def _load_whole_model(source: Model, trained: Model, task: Task) -> PreTrainedModel:
     auto: Any = getattr(transformers, task.auto_class)
     try:
-        config, _ = transformers.PreTrainedConfig.get_config_dict(
-            source.path, local_files_only=True
-        )
-        check_checkpoint_config(config, f"{source.path}/config.json")
+        check_checkpoint(str(source.path), local_files_only=True)
         model, info = auto.from_pretrained(
             source.path,
             dtype=torch.float32,

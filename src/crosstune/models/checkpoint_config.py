@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from crosstune.config.instantiate import find_code_option
 from crosstune.errors import ConfigError, one_line
 
@@ -23,6 +25,16 @@ LIMITS = {
 # code that runs with trust_remote_code alone, which is False wherever we load (checkpoints that
 # transformers has classes for may still name it); what peft imports with megatron_config alone
 _IGNORED = ("auto_map", "auto_mapping", "custom_pipelines", "megatron_core")
+
+
+def check_checkpoint(pretrained_model_name_or_path: str, **options: Any) -> None:
+    """Check the `config.json` of a checkpoint, given as for `from_pretrained`.
+
+    Raises:
+        ConfigError: as `check_checkpoint_config`.
+    """
+    config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **options)
+    check_checkpoint_config(config, f"{pretrained_model_name_or_path}, config.json")
 
 
 def check_checkpoint_config(config: dict[str, Any], where: str) -> None:

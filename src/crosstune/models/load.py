@@ -25,7 +25,7 @@ from crosstune.config.schema import Model, ModelOrigin
 from crosstune.errors import ConfigError, one_line
 from crosstune.files import atomic_folder, atomic_write
 from crosstune.models.architectures import ARCHITECTURES
-from crosstune.models.checkpoint_config import check_checkpoint_config
+from crosstune.models.checkpoint_config import check_checkpoint, check_checkpoint_config
 from crosstune.models.tokenizers import (
     extend_embeddings,
     extend_tokenizer,
@@ -100,14 +100,6 @@ def load_checkpoint_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the sha256 of everything that decides how a text is tokenized."""
-    backend: Any = tokenizer.backend_tokenizer
-    backend.no_truncation()  # settings of the last call are part of the state otherwise
-    backend.no_padding()
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()
-
-
 def load_model(
     model: Model, task: Task, tokenizer: PreTrainedTokenizerBase, allow: Sequence[str]
 ) -> LoadedModel:
@@ -128,20 +120,14 @@ def load_model(
         labels["label2id"] = {label: index for index, label in enumerate(task.labels)}
     options = {"dtype": torch.float32, "attn_implementation": model.attention}
     if model.origin is not ModelOrigin.scratch:
-        _check_config(model)
+        with _explained_errors(model):
+            check_checkpoint(**_checkpoint_options(model))
     if model.decoder is not None:
         return _load_encoder_decoder(model, task, tokenizer, options)
     if model.origin is ModelOrigin.scratch:
         sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         config = instantiate(model.config or {}, "model.config", allow, **sizes, **labels)
-        check_checkpoint_config(config.to_dict(), "model.config")
-        if config.is_encoder_decoder:
-            vars(config).update(_decoder_tokens(tokenizer))
-        with _explained_errors(model):
-            built = auto.from_config(config, **options)
-        pooler = f"{built.base_model_prefix}.pooler"
-        fresh = [pooler] if getattr(built.base_model, "pooler", None) is not None else []
-        return LoadedModel(built.train(), find_head(built) + fresh + task.add_modules(built))
+        return _build_random(model, task, tokenizer, config, options)
     with _explained_errors(model):
         built, info = auto.from_pretrained(
             **_checkpoint_options(model),
@@ -166,10 +152,22 @@ def load_model(
     return LoadedModel(built.train(), head + task.add_modules(built), kept_head)
 
 
-def _check_config(model: Model) -> None:
+def _build_random(
+    model: Model,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    config: Any,
+    options: dict[str, Any],
+) -> LoadedModel:
+    check_checkpoint_config(config.to_dict(), "model.config")
+    if config.is_encoder_decoder:
+        vars(config).update(_decoder_tokens(tokenizer))
+    auto: Any = getattr(transformers, task.auto_class)
     with _explained_errors(model):
-        config, _ = transformers.PreTrainedConfig.get_config_dict(**_checkpoint_options(model))
-    check_checkpoint_config(config, f"{model.path or model.hub_id}, config.json")
+        built = auto.from_config(config, **options)
+    pooler = f"{built.base_model_prefix}.pooler"
+    fresh = [pooler] if getattr(built.base_model, "pooler", None) is not None else []
+    return LoadedModel(built.train(), find_head(built) + fresh + task.add_modules(built))
 
 
 def _renew_head(

@@ -5,6 +5,7 @@ differs from one training to the next (github.com/huggingface/tokenizers/issues/
 file stays in the cache, and its digest is part of a run's record.
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -279,3 +280,11 @@ def split_subword(subword: str, tokenizer: PreTrainedTokenizerBase) -> list[int]
         tokens[0] = first if model.token_to_id(first) is not None else tokens[0]
     ids: Any = tokenizer.convert_tokens_to_ids(tokens)
     return [token_id for token_id in ids if token_id != tokenizer.unk_token_id]
+
+
+def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the sha256 of everything that decides how a text is tokenized."""
+    backend: Any = tokenizer.backend_tokenizer
+    backend.no_truncation()  # settings of the last call are part of the state otherwise
+    backend.no_padding()
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()

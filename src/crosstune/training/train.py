@@ -28,10 +28,10 @@ from crosstune.models.frozen_prefix import describe_frozen_prefix
 from crosstune.models.load import (
     LoadedModel,
     check_length,
-    digest_tokenizer,
     load_model,
     load_tokenizer,
 )
+from crosstune.models.tokenizers import digest_tokenizer
 from crosstune.models.trim_vocabulary import trim_checkpoint
 from crosstune.runs.fingerprint import find_stale_reasons
 from crosstune.runs.locks import hold_run_lock
