@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -16,7 +15,12 @@ from crosstune.cli.arguments import parse_options, split_config_folder
 from crosstune.cli.help import HELP, render_help
 from crosstune.config.paths import use_config_folder
 from crosstune.errors import ConfigError, CrosstuneError, suggest
-from crosstune.startup import defer_garbage_collection
+from crosstune.startup import (
+    Terminated,
+    defer_garbage_collection,
+    end_on_sigterm,
+    protect_streams,
+)
 
 
 def main() -> int:
@@ -27,10 +31,13 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # where it is not UTF-8
+    end_on_sigterm()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     verb, *rest = arguments or [""]
+    # `status | head` may end early, but work that has begun goes on to its end
+    protect_streams("stderr", *(["stdout"] if verb in ("train", "tune") else []))
     try:
         code = _run_verb(verb, rest)
         sys.stdout.flush()
@@ -50,12 +57,14 @@ def main() -> int:
         print(f"crosstune {verb}: {error.filename}: {error.strerror}.", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning turns Ctrl-C into a SystemExit
-        if not isinstance(error.__context__ or error, KeyboardInterrupt):
+        cause = error.__context__ or error  # Lightning turns them into a SystemExit
+        if not isinstance(cause, KeyboardInterrupt):
             raise
-        message = "interrupted; the same command goes on from here."
-        print(f"crosstune {verb}: {message}", file=sys.stderr)
-        return 130
+        code = 128 + (signal.SIGTERM if isinstance(cause, Terminated) else signal.SIGINT)
+        print(
+            f"crosstune {verb}: interrupted; the same command goes on from here.", file=sys.stderr
+        )
+        return code
 
 
 def _run_verb(verb: str, rest: list[str]) -> int:
@@ -189,8 +198,11 @@ def serve(arguments: list[str]) -> int:
 
     log_to_terminal()
     paths = [Path(path) for path in options["run"].split(",")]
-    with suppress(KeyboardInterrupt):  # the intended way to end
+    try:
         serve_runs(paths, options["host"], int(options["port"]))
+    except KeyboardInterrupt as error:  # Ctrl-C is the intended way to end
+        if isinstance(error, Terminated):
+            raise
     return 0
 
 

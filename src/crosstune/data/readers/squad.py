@@ -151,11 +151,9 @@ def _iterate_lines(
 
 def _zip_answers(answers: Any) -> Any:
     """Return answers as SQuAD's list where they are lists of texts and of starts."""
-    lists = [answers.get(key) for key in ("text", "answer_start")] if type(answers) is dict else []
-    if not lists or not all(type(items) is list for items in lists):
-        return answers
-    texts, starts = lists
-    if len(texts) != len(starts):
+    texts = answers.get("text") if isinstance(answers, dict) else None
+    starts = answers.get("answer_start") if isinstance(answers, dict) else None
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
         return answers
     return [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
 
