@@ -149,6 +149,7 @@ class Table:
         cells: the cells of a study's table, and of its differences.
         numbers: what the CSV file of another table holds, one mapping per line.
         flags: sentences on differences between rows that should not be.
+        references: rows below those of the arms, such as the majority's scores.
         groups: pairs of conditions and the positions of the rows under them; without groups all
             rows are one comparison.
     """
@@ -162,13 +163,16 @@ class Table:
     cells: tuple[Cell, ...] = ()
     numbers: tuple[Mapping[str, Any], ...] = ()
     flags: tuple[str, ...] = ()
+    references: tuple[tuple[str, ...], ...] = ()
     groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def parts(self) -> tuple[tuple[str, list[tuple[str, ...]]], ...]:
         """Conditions and rows of each comparison; "" and all rows if there is only one."""
         groups = self.groups or (("", tuple(range(len(self.rows)))),)
-        return tuple((name, [self.rows[row] for row in rows]) for name, rows in groups)
+        return tuple(
+            (name, [*(self.rows[row] for row in rows), *self.references]) for name, rows in groups
+        )
 
 
 def render_scores(scores: SeedScores, unscored: Mapping[str, int] | None = None) -> str:

@@ -117,7 +117,9 @@ def _validate(record: dict[str, Any]) -> dict[str, Any]:
     if record.get("status") == "unreadable":
         raise DataError([str(record.get("error"))])
     parts = ("scores", "headline", "cost", "data_sha256", "environment", "config", "report")
+    parts = (*parts, "majority")
     record = record | {part: {} if record.get(part) is None else record[part] for part in parts}
+    record["warnings"] = record.get("warnings") or []
     texts = [key for key in _RUN if key not in ("status", "seed")]
     wrong = [key for key in texts if not isinstance(record.get(key), str)]
     wrong += [part for part in parts if not isinstance(record[part], dict)]
@@ -132,9 +134,10 @@ def _validate(record: dict[str, Any]) -> dict[str, Any]:
     finished = record["status"] == "finished"
     if not isinstance(record["headline"].get("metric", None if finished else ""), str):
         raise DataError(["headline.metric is missing or not a text"])
-    if not all(isinstance(digest, str) for digest in record["data_sha256"].values()):
-        raise DataError(["data_sha256 holds a value that is not a text"])
+    _check_texts(list(record["data_sha256"].values()), "data_sha256")
+    _check_texts(record["warnings"], "warnings")
     _check_numbers(record["scores"], 3, "scores", finished)
+    _check_numbers(record["majority"], 3, "majority", True)
     for cost in COSTS:
         _check_numbers(record["cost"].get(cost), 0, f"cost.{cost}", finished)
     for split, languages in record["report"].items():
@@ -156,6 +159,11 @@ def _check_depth(nested: Any) -> None:
         json.dumps(nested)
     except RecursionError as error:
         raise DataError(["it is nested too deeply"]) from error
+
+
+def _check_texts(value: Any, path: str) -> None:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise DataError([f"{path} holds a value that is not a text"])
 
 
 def _check_numbers(value: Any, depth: int, path: str, finite: bool) -> None:

@@ -212,7 +212,8 @@ def _print_columns(
 
 def _measure_column(table: Table, column: int) -> int:
     """Return the width of a column in which no number is folded."""
-    cells = [cell_len(strip_controls(row[column])) for row in table.rows]
+    rows = (*table.rows, *table.references)
+    cells = [cell_len(strip_controls(row[column])) for row in rows]
     words = [cell_len(word) for word in strip_controls(table.headers[column]).split()]
     if column == 0:
         return min(max([*cells, *words]), _LABEL_WIDTH)

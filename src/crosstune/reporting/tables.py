@@ -27,6 +27,7 @@ from crosstune.reporting.render import drop_points, render_csv
 Column = tuple[str, str, str, str, str]  # as `_column_of` lists them
 
 _SHOWN_COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")
+_MAX_FLAGS = 10  # arms that learned nothing and are named one by one
 _CSV_COLUMNS = (
     *("model", "method", "arm", "dataset", "train_language", "split", "language", "metric"),
     *("mean", "std", "n", "planned", "seeds", *UNSCORED),
@@ -81,7 +82,8 @@ def build_table(
         notes=tuple(_list_notes(frame, records, labels)),
         columns=headers,
         cells=tuple(cells),
-        flags=(*_flag_stand_ins(records), *conditions.flags),
+        flags=(*_flag_stand_ins(records), *_flag_warnings(records, frame), *conditions.flags),
+        references=_list_majorities(records, frame, columns),
         groups=tuple(
             (name, tuple(positions[row] for row in members)) for name, members in conditions.groups
         ),
@@ -176,6 +178,42 @@ def _flag_stand_ins(records: Records) -> Iterable[str]:
         )
 
 
+def _flag_warnings(records: Records, frame: pd.DataFrame) -> Iterable[str]:
+    """Yield which runs learned nothing, and what the first of each arm's runs says about it."""
+    runs = {run["run_id"]: run for run in list_runs(frame)}
+    arms: dict[tuple[str, ...], list[tuple[int, str]]] = defaultdict(list)
+    for record in records.records:
+        run, warnings = runs[record["run_id"]], record["warnings"]
+        if warnings and not run["superseded_by"]:
+            names = (run["arm"], run["dataset"], run["train_language"])
+            arms[names].append((run["seed"], warnings[0]))
+    for (arm, dataset, train), members in sorted(arms.items())[:_MAX_FLAGS]:
+        seeds = ", ".join(str(seed) for seed, _ in sorted(members))
+        yield f"{arm} on {dataset} {train}, seed {seeds}: learned nothing. {min(members)[1]}."
+    if len(arms) > _MAX_FLAGS:
+        yield f"{len(arms) - _MAX_FLAGS} more arms learned nothing; crosstune status lists them."
+
+
+def _list_majorities(
+    records: Records, frame: pd.DataFrame, columns: Sequence[Column]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the row of what the majority of train's labels scores, if a run has measured it."""
+    runs = {run["run_id"]: run for run in list_runs(frame)}
+    scores: dict[Column, list[float]] = defaultdict(list)
+    for record in records.records:
+        run = runs[record["run_id"]]
+        for split, languages in record["majority"].items():
+            for language, metrics in languages.items():
+                for metric, value in metrics.items():
+                    names = (run["dataset"], run["train_language"], split, language, metric)
+                    scores[names].append(value)
+    if not any(scores.get(column) for column in columns):
+        return ()
+    means = [scores.get(column) for column in columns]
+    cells = [f"{100 * math.fsum(m) / len(m):.1f}" if m else NOT_MEASURED for m in means]
+    return (("majority", *cells, *[NOT_MEASURED] * len(_SHOWN_COSTS)),)
+
+
 def _list_notes(frame: pd.DataFrame, records: Records, labels: Mapping[Row, str]) -> Iterable[str]:
     """Yield what a cell means, and every run that is not in a mean."""
     runs = list_runs(frame)
@@ -188,6 +226,11 @@ def _list_notes(frame: pd.DataFrame, records: Records, labels: Mapping[Row, str]
         "Costs are means over the finished runs of a data set, then over data sets. "
         f"{NOT_MEASURED} was not measured."
     )
+    if any(record["majority"] for record in records.records):
+        yield (
+            "majority: what the most frequent label of train scores, given to every item (O for "
+            "every word where tags mark spans)."
+        )
     if "macro_f1" in {run["headline"] for run in runs}:
         yield (
             "macro_f1 is the mean of F1 over the labels that occur in gold or prediction, as "

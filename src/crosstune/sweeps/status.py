@@ -1,7 +1,7 @@
 """The state of a study: the status of every run, and the text that `crosstune status` prints."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ def read_status(outputs: Path, experiment: str) -> list[RunStatus]:
         seen |= {run_id} - {""}
     planned_names = {_names(run) for run in planned if "run_id" in run}
     for record in records.values():
-        run = {**record, "language": record.get("train_language")}
+        run = _add_warnings({**record, "language": record.get("train_language")}, record)
         if _names(run) in planned_names:
             run |= {"status": "stale", "error": "the plan has this run under another id"}
         statuses.append(RunStatus(run, run["status"]))
@@ -85,7 +85,14 @@ def _find_status(run: PlannedRun, folder: Path, record: dict[str, Any] | None) -
         return RunStatus(run, "missing")
     if record["status"] == "finished" and (changes := find_stale_reasons(record)):
         return RunStatus({**run, "error": "; ".join(changes)}, "stale")
-    return RunStatus(run, record["status"])
+    return RunStatus(_add_warnings(run, record), record["status"])
+
+
+def _add_warnings(run: dict[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run with the first sentence of its record on why its scores mean nothing."""
+    warnings = record.get("warnings")
+    first = str(warnings[0]) if isinstance(warnings, list) and warnings else ""
+    return {**run, "warning": first} if first else run
 
 
 def _names(run: dict[str, Any]) -> tuple[str, ...]:
@@ -123,7 +130,14 @@ def render_status(experiment: str, statuses: Sequence[RunStatus]) -> str:
         run_id = runs[0].get("run_id", "") if len(runs) == 1 else ""
         suffix = f": {reason}" if reason else ""
         lines.append(f"  {status}  {' · '.join([*arm, seeds])}  {run_id}{suffix}")
-    return "\n".join([*lines, *_render_unavailable(statuses)])
+    return "\n".join([*lines, *_render_warnings(statuses), *_render_unavailable(statuses)])
+
+
+def _render_warnings(statuses: Sequence[RunStatus]) -> list[str]:
+    """Return the finished runs that learned nothing, each with the reason."""
+    runs = [run for run, status in statuses if status == "finished" and "warning" in run]
+    lines = [f"  {' · '.join(_names(run))}  {run['warning']}" for run in runs]
+    return [f"Learned nothing ({len(runs)} of the finished runs):", *lines] if lines else []
 
 
 def _render_grid(statuses: Sequence[RunStatus]) -> list[str]:

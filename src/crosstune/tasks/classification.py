@@ -20,6 +20,7 @@ from crosstune.tasks.metrics.classes import (
     add_unseen,
     report_classes,
 )
+from crosstune.tasks.prediction import Prediction
 from crosstune.tasks.sequence_classification import (
     OneWindow,
     encode_texts,
@@ -106,6 +107,10 @@ class MultiLabel(OneWindow, Task):
     @override
     def row_labels(self, row: Row) -> list[str]:
         return sorted(_split(row, self.separator))
+
+    @override
+    def predict_majority(self, train: Rows, predictions: Predictions) -> list[Prediction]:
+        return []  # the most frequent set is no measure of chance
 
     @override
     def find_row_faults(self, row: Row) -> list[str]:

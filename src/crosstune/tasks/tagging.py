@@ -250,6 +250,18 @@ class Tagging(Task):
         return predictions
 
     @override
+    def predict_majority(self, train: Rows, predictions: Predictions) -> list[Prediction]:
+        if self.scheme == "words":  # predictions are words, which have no majority
+            return []
+        counts = Counter(tag for row in train for tag in row["tags"])
+        tag = "O" if "O" in counts else counts.most_common(1)[0][0]
+        return [item._replace(prediction=[tag] * len(item.gold)) for item in predictions]
+
+    @override
+    def list_answers(self, prediction: Prediction) -> list[str]:
+        return list(prediction.prediction)
+
+    @override
     def compute_metrics(self, predictions: Predictions, device: torch.device) -> Result:
         if self.scheme == "words":
             return run_metric(WordReport(self.vocabulary), predictions, device)

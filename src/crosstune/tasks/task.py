@@ -4,6 +4,7 @@ A task type is one subclass in a file of its own; `tasks/__init__.py` maps task 
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -108,6 +109,21 @@ class Task(ABC):
     def item_scores(self, prediction: Prediction) -> dict[str, float]:
         """Return scores of a single item whose mean over items is the score of the split."""
         return {}
+
+    def predict_majority(self, train: Rows, predictions: Predictions) -> list[Prediction]:
+        """Return, for the same items, what is predicted with train's label counts alone.
+
+        The most frequent label by default; empty where train's rows do not carry one label each.
+        """
+        labels = [self.row_labels(row) for row in train]
+        if not labels or any(len(own) != 1 for own in labels):
+            return []
+        majority = Counter(label for (label,) in labels).most_common(1)[0][0]
+        return [item._replace(prediction=majority) for item in predictions]
+
+    def list_answers(self, prediction: Prediction) -> list[str]:
+        """Return the answers in a prediction: one, or one for each word."""
+        return [str(prediction.prediction)]
 
     def prepare_for_test(self, report: dict[str, Any]) -> Self:
         """Return the task to test with, given the report of the best validation."""

@@ -47,7 +47,7 @@ class StageResult:
         }
 
 
-def run_facts(prepared: Prepared, started: str) -> dict[str, Any]:
+def run_facts(prepared: Prepared, started: str, **environment: str) -> dict[str, Any]:
     """Return the fields of a record that are known whether a run finishes or fails."""
     run = prepared.run
     return {
@@ -65,7 +65,7 @@ def run_facts(prepared: Prepared, started: str) -> dict[str, Any]:
         "data_sha256": collect_digests(prepared.splits),
         "model_sha256": digest_weights(run.model),
         "language_adapters_sha256": digest_language_adapters(run.method),
-        "environment": describe_environment(torch.get_num_threads()),
+        "environment": describe_environment(torch.get_num_threads()) | environment,
         "started": started,
         "finished": utc_now(),
         "config": to_dict(run),

@@ -51,6 +51,7 @@ from crosstune.training.cost import CostMeter, count_parameters, measure_bytes
 from crosstune.training.datamodule import FineTuningData
 from crosstune.training.distributed.launcher import launch_ranks
 from crosstune.training.failures import explain_failure, failure_fields
+from crosstune.training.learning_checks import check_learning
 from crosstune.training.lightning_module import MONITOR, FineTuningModule, LossStrategy
 from crosstune.training.loggers import open_loggers
 from crosstune.training.prepare import Prepared, prepare
@@ -166,30 +167,35 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
         for stage in run.data.stages[len(stages) :]:
             stages.append(fit_stage(prepared, stage, module, (checkpoints, meter), loggers))
         measured = meter.read(fused=fused_with > 0)  # writing the files is no cost of a method
-        predictions = module.gather_predictions() if "test" in data.rows else {}
+        predictions = module.gather_predictions()
+        checks = check_learning(prepared, stages[-1], module, predictions)
         if not module.trainer.is_global_zero:
             return
-        if predictions:
+        if "test" in data.rows:
             write_predictions(predictions, module.task, folder)
         write_model(model, tokenizer, folder)
         write_task(module.task, folder)
         counts, size = count_parameters(model, loaded.head), measure_bytes(folder / "model")
         record = {
-            **run_facts(prepared, started),
+            **run_facts(prepared, started, device=meter.device_name),
             "status": "finished",
             "best_step": stages[-1].best_step,
             "tokenizer_sha256": digest_tokenizer(tokenizer),
             **digest_base(model),
             **result_fields(stages, data),
-            **({"fused_with": fused_with} if fused_with else {}),
             **describe_frozen_prefix(model),
-            **({"kept_head": True} if loaded.kept_head else {}),
+            **_omit_empty(fused_with=fused_with, kept_head=loaded.kept_head, **checks._asdict()),
             "cost": {**counts, **measured, "checkpoint_bytes": size},
         }
-    record["environment"]["device"] = meter.device_name
     write_record(folder, record)
     remove_checkpoint(folder)
+    for warning in checks.warnings:
+        log.warning("%s", warning)
     log.info("%s: finished, %s", folder, format_scores(record))
+
+
+def _omit_empty(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
 
 
 def load_checkpoint(prepared: Prepared, cache: Path) -> tuple[PreTrainedTokenizerBase, LoadedModel]:
