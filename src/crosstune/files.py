@@ -12,7 +12,7 @@ import yaml
 
 from crosstune.errors import ConfigError, one_line
 
-MAX_VALUES = 100_000  # of a configuration file
+MAX_VALUES, MAX_DEPTH = 100_000, 100  # of a configuration file
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is five times as fast
 
 
@@ -68,7 +68,9 @@ def read_yaml(path: Path) -> Any:
     raw = b""
     try:
         raw = path.read_bytes()
-        loader = _YAML_LOADER(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        _check_depth(text, path)
+        loader = _YAML_LOADER(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -88,6 +90,18 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}{line}: {reason}.") from error
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _check_depth(text: str, path: Path) -> None:
+    depth = 0
+    for event in yaml.parse(text, _YAML_LOADER):  # libyaml builds nodes by recursion, and crashes
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            line = event.start_mark.line + 1
+            raise ConfigError(f"{path}:{line}: values are nested over {MAX_DEPTH} deep.")
 
 
 def _check_repeated_keys(loader: Any, node: Any, path: Path, seen: set[int]) -> None:

@@ -18,11 +18,15 @@ from crosstune.config.schema import (
 from crosstune.data.splits import Split, read_splits
 from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.fingerprint import compute_run_id, digest_weights, list_result_changes
+from crosstune.training.schedule import resolve_schedule
 from tests.conftest import ROWS
+
+EPOCHS = ("trainer.max_epochs=3",)
 
 
 def name_of(run):
-    return compute_run_id(run, read_splits(run.data, []))
+    splits = read_splits(run.data, [])
+    return compute_run_id(resolve_schedule(run, splits), splits)
 
 
 def change(run, group, **changes):
@@ -32,10 +36,14 @@ def change(run, group, **changes):
 @pytest.mark.parametrize(
     ("overrides", "run_id"),
     [
-        (["data=demo_sentiment", "data.language=es"], "f63e1e0d4905"),
+        (
+            ["data=demo_sentiment", "data.language=es", "data.batch_size=32", *EPOCHS],
+            "f63e1e0d4905",
+        ),
         (
             [
-                *("data=demo_entities", "data.language=zh", "data.batch_tokens=512"),
+                *("data=demo_entities", "data.language=zh", "data.batch_tokens=512", *EPOCHS),
+                "data.batch_size=32",
                 *("data.root=/x", "method=lora", "optimizer=sgd", "seed=3", "experiment=x"),
                 *("trainer=gpu", "trainer.precision=bf16", "trainer.patience=2", "logger=none"),
             ],

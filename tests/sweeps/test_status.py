@@ -16,6 +16,7 @@ from crosstune.runs.record import describe_environment
 from crosstune.sweeps.plan import expand_sweep, plan_runs
 from crosstune.sweeps.plan_file import find_missing, forget_missing, read_plan, write_plan
 from crosstune.sweeps.status import RunStatus, read_status, render_status
+from crosstune.training.schedule import resolve_schedule
 from tests.tiny import tiny_run
 
 ROWS = "text\tlabel\nbueno\ta\nmalo\tb\n"
@@ -144,7 +145,8 @@ def test_a_study_without_a_grid_is_one_run():
 def test_every_job_is_planned_with_the_run_id_that_training_gives_it(files):
     first, second = plan_runs([[*files, "seed=1"], [*files, "seed=2"]])
     run = resolve_defaults(compose_run([*files, "seed=2"]))
-    assert second["run_id"] == compute_run_id(run, read_splits(run.data, []))
+    splits = read_splits(run.data, [])
+    assert second["run_id"] == compute_run_id(resolve_schedule(run, splits), splits)
     assert first["run_id"] != second["run_id"]
 
 

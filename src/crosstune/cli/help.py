@@ -14,6 +14,7 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   crosstune train [overrides]           one run; with -m a sweep over comma-separated values
   crosstune status experiment=NAME      planned, finished, failed and missing runs of a study
   crosstune forget experiment=NAME      drop what is planned and has no record
+  crosstune verify experiment=NAME      compare a study's files with the digests in its records
   crosstune report experiment=NAME      the table of a study, from local records only
   crosstune check data=NAME [...]       examine a data set, report every fault with file:line
   crosstune tune [overrides]            search each arm's learning rate, on validation only
@@ -53,6 +54,11 @@ _OTHER_VERBS = {
 
 Planned, finished, failed and missing runs of a study, and why a run is stale. watch=true shows how
 far the running ones are, until all have ended.""",
+    "verify": """crosstune verify experiment=NAME [outputs=outputs]
+
+Each finished run's record holds the SHA-256 of its configuration, weights, tokenizer, task and
+predictions, and of itself. Prints every file that is missing or has changed; exit code 1 if there
+is one. predict, export and serve check a run before they load it.""",
     "forget": """crosstune forget experiment=NAME [outputs=outputs]
 
 Drops from the plan of a study the runs that have no record and are not at work, and prints their

@@ -154,6 +154,20 @@ def forget(arguments: list[str]) -> int:
     return 0
 
 
+def verify(arguments: list[str]) -> int:
+    """Compare the files of a study with the digests in its records; print what is damaged."""
+    options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
+    from crosstune.sweeps.verify import verify_study
+
+    found = verify_study(Path(options["outputs"]), options["experiment"])
+    print(*found.damage, sep="\n", end="\n" if found.damage else "")
+    older = f"; {found.unchecked} runs of earlier versions have no digests" * (found.unchecked > 0)
+    state = f"{len(found.damage)} damaged" if found.damage else "all as they were written"
+    counts = f"{found.runs} finished runs, {found.files} files"
+    print(f"{options['experiment']}: {counts}: {state}{older}", file=sys.stderr)
+    return 1 if found.damage else 0
+
+
 def predict(arguments: list[str]) -> int:
     """Apply a finished run to a file; print the path of the predictions."""
     options = parse_options(arguments, {"run": None, "input": None, "output": None, "language": ""})
@@ -250,6 +264,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "tune": tune,
     "status": status,
     "forget": forget,
+    "verify": verify,
     "report": report,
     "check": check,
     "predict": predict,

@@ -139,7 +139,9 @@ class Data:
         [], "rules that `crosstune check` tolerates, by id or name", changes_result=False
     )
     metric: str = option(MISSING, "headline metric: chooses the checkpoint, heads the table")
-    batch_size: int = option(32, "examples per batch, over all devices", minimum=1)
+    batch_size: int | None = option(
+        None, "examples per batch, over all devices; null: 8, 16 or 32 by train's rows", minimum=1
+    )
     batch_tokens: int | None = option(
         None, "about so many subwords per batch, in place of batch_size", minimum=1
     )
@@ -162,6 +164,17 @@ class Data:
     def train_languages(self) -> list[str]:
         """The languages trained on, the main one first."""
         return [self.language, *self.further_languages]
+
+    @property
+    def resolved_batch_size(self) -> int:
+        """The batch size of a run whose data has been read.
+
+        Raises:
+            ValueError: it has not been read.
+        """
+        if self.batch_size is None:
+            raise ValueError("data.batch_size is known once the data has been read")
+        return self.batch_size
 
     @property
     def stages(self) -> list[list[str]]:
@@ -270,7 +283,9 @@ class Trainer:
         allowed=("auto", "ddp"),
     )
     precision: Precision = option(Precision.fp32, "precision of the forward and backward pass")
-    max_epochs: int = option(3, "epochs; 0 evaluates the model as it is", minimum=0)
+    max_epochs: int | None = option(
+        None, "epochs; 0: none, the model as it is; null: 3, or more up to 200 steps", minimum=0
+    )
     max_steps: int | None = option(None, "stop after so many optimizer steps", minimum=1)
     accumulate_grad_batches: int = option(1, "batches per optimizer step", minimum=1)
     gradient_clip_val: float | None = option(1.0, "maximal gradient norm; null does not clip")

@@ -42,7 +42,7 @@ def check_values(run: Run) -> None:
             f"data.batch_tokens={run.data.batch_tokens}: a batch holds at least one input, of up "
             f"to data.max_tokens={run.data.max_tokens} subwords."
         )
-    if run.data.batch_size % run.trainer.devices:
+    if run.data.batch_size is not None and run.data.batch_size % run.trainer.devices:
         raise ConfigError(
             f"data.batch_size={run.data.batch_size} is the batch of one optimizer step over all "
             f"devices and must be a multiple of trainer.devices={run.trainer.devices}."

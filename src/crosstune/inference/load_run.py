@@ -29,6 +29,7 @@ from crosstune.models.load import load_model, load_tokenizer
 from crosstune.models.resolve import resolve_model
 from crosstune.models.tokenizers import digest_tokenizer
 from crosstune.runs.fingerprint import digest_weights
+from crosstune.runs.integrity import check_files
 from crosstune.runs.record import read_record
 from crosstune.tasks import TASK_CLASSES, Task
 from crosstune.training.artifacts import ADAPTER, TASK, list_base_folders, model_in_folder
@@ -58,7 +59,9 @@ def load_run(path: Path) -> FinishedRun:
         RunError: its files are damaged.
     """
     folder = find_run(path)
-    record, run = read_record(folder / "record.json"), _read_config(folder)
+    record = read_record(folder / "record.json")
+    check_files(folder, record, "config.yaml", TASK, "model")
+    run = _read_config(folder)
     task = _read_task(folder)
     source = model_in_folder(folder / "model")
     if not list((folder / "model").glob("*.safetensors")):

@@ -112,7 +112,7 @@ def _run_model(
         hook = model.register_forward_hook(lambda _, __, output: captured.append(output.logits))
     batches = BatchDataset(encoded, saved.task, saved.tokenizer, None)
     bf16 = trainer.precision is Precision.bf16
-    for rank_batch in EvaluationSampler(encoded, saved.run.data.batch_size):
+    for rank_batch in EvaluationSampler(encoded, saved.run.data.resolved_batch_size):
         batch = move_data_to_device(batches[rank_batch], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             results = saved.task.predict_batch(model, batch)

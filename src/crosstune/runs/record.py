@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crosstune.files import atomic_write
+from crosstune.runs.integrity import OWN, digest_record
 
 SCHEMA = 1
 PACKAGES = (
@@ -51,11 +52,11 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write `record.json` atomically."""
+    """Write `record.json` atomically, with a digest of its own content as the last field."""
+    content = json.loads(json.dumps({"schema": SCHEMA, **record}, allow_nan=False))
+    content[OWN] = digest_record(content)
     with atomic_write(folder / "record.json") as partial:
-        text = json.dumps(
-            {"schema": SCHEMA, **record}, ensure_ascii=False, indent=1, allow_nan=False
-        )
+        text = json.dumps(content, ensure_ascii=False, indent=1)
         partial.write_text(text + "\n", "utf-8")
 
 

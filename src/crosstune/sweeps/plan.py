@@ -30,6 +30,7 @@ from crosstune.runs.fingerprint import compute_run_id
 from crosstune.runs.tuned import apply_tuned
 from crosstune.sweeps.availability import force_offline
 from crosstune.sweeps.plan_file import PlannedRun, is_recipe, write_plan
+from crosstune.training.schedule import resolve_schedule
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,8 @@ def plan_runs(jobs: Sequence[Sequence[str]]) -> list[PlannedRun]:
             if run.model.origin is ModelOrigin.hub:
                 planned["weights"] = f"{run.model.hub_id}@{run.model.revision}"
             splits = _read_splits(run, cache)
-            planned["run_id"] = compute_run_id(apply_tuned(run, splits)[0], splits)
+            run = resolve_schedule(apply_tuned(run, splits)[0], splits)
+            planned["run_id"] = compute_run_id(run, splits)
         except CrosstuneError as error:
             planned["error"] = str(error)
             if isinstance(error, ConfigError) and error.is_composition:

@@ -14,6 +14,7 @@ from crosstune.config.schema import Model, ModelOrigin, Run
 from crosstune.files import apply_umask, atomic_write
 from crosstune.models.load import LoadedModel, save_base_model
 from crosstune.runs.fingerprint import digest_weights
+from crosstune.runs.integrity import FIELD, digest_files
 from crosstune.tasks import Task
 from crosstune.tasks.prediction import Prediction
 
@@ -62,15 +63,17 @@ def write_predictions(
         pq.write_table(table, partial)
 
 
-def digest_base(model: Any) -> dict[str, str]:
-    """Return `base_sha256`, the digest of the folder of an adapter's base; {} if there is none.
+def digest_artifacts(model: Any, folder: Path) -> dict[str, Any]:
+    """Return the digests of a run's files, and of the folder of its adapter's base, if it has one.
 
     A hub checkpoint needs none: its commit is pinned.
     """
-    if not isinstance(model, PeftModel):
-        return {}
-    base = Path(str(model.peft_config["default"].base_model_name_or_path))
-    return {"base_sha256": digest_weights(model_in_folder(base))} if base.is_dir() else {}
+    digests: dict[str, Any] = {FIELD: digest_files(folder)}
+    if isinstance(model, PeftModel):
+        base = Path(str(model.peft_config["default"].base_model_name_or_path))
+        if base.is_dir():
+            digests["base_sha256"] = digest_weights(model_in_folder(base))
+    return digests
 
 
 def list_base_folders(folder: Path) -> list[Path]:

@@ -113,7 +113,7 @@ class FineTuningData(pl.LightningDataModule):
         if self.data.batch_tokens is not None:
             sampler = TokenBudgetSampler(encoded.lengths, self.data.batch_tokens, **options)
         else:
-            sampler = TrainingSampler(len(encoded), self.data.batch_size, **options)
+            sampler = TrainingSampler(len(encoded), self.data.resolved_batch_size, **options)
         cost = None if self.keeps_batches_whole else PART_COSTS[trainer.strategy.root_device.type]
         batches = SplitBatchDataset(encoded, self.task, self.tokenizer, self.seed, cost)
         return self._loader(batches, sampler)
@@ -130,7 +130,9 @@ class FineTuningData(pl.LightningDataModule):
         """Yield all windows of the stage's training and validation, in evaluation's order."""
         for encoded in self._seen():
             batches = BatchDataset(encoded, self.task, self.tokenizer, None)
-            yield from self._loader(batches, EvaluationSampler(encoded, self.data.batch_size))
+            yield from self._loader(
+                batches, EvaluationSampler(encoded, self.data.resolved_batch_size)
+            )
 
     def count(self) -> tuple[int, int]:
         """Return the numbers of windows and subwords that `iterate_train_and_validation` yields."""
@@ -143,7 +145,7 @@ class FineTuningData(pl.LightningDataModule):
     def _evaluation_loaders(self, name: str) -> list[DataLoader[Any]]:
         trainer: Any = self.trainer
         world, rank = trainer.world_size, trainer.global_rank
-        size = max(1, self.data.batch_size // world)
+        size = max(1, self.data.resolved_batch_size // world)
         return [
             self._loader(
                 BatchDataset(encoded, self.task, self.tokenizer, None),

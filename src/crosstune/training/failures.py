@@ -51,7 +51,7 @@ def explain_failure(error: Exception, run: Run) -> Exception:
 
 def _suggest_smaller(run: Run) -> str:
     data, batches = run.data, run.trainer.accumulate_grad_batches
-    key, size, least, unit = "batch_size", data.batch_size, 1, "rows"
+    key, size, least, unit = "batch_size", data.resolved_batch_size, 1, "rows"
     if data.batch_tokens is not None:
         key, size, least, unit = "batch_tokens", data.batch_tokens, data.max_tokens, "sub-words"
     divisor = 2 if size % 2 == 0 else size

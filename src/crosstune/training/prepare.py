@@ -30,6 +30,7 @@ from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.fingerprint import compute_run_id
 from crosstune.runs.tuned import apply_tuned
 from crosstune.tasks import TASKS, Task
+from crosstune.training.schedule import resolve_schedule
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ def prepare(run: Run) -> Prepared:
         raise ConfigError(
             f"data.metric={run.data.metric}. {suggest(run.data.metric, task.metrics)}"
         )
+    run = resolve_schedule(run, splits)
     run_id = compute_run_id(run, splits)
     splits = _choose_training_rows(splits, task, run)
     leakage = count_leakage(splits, task.leakage_texts)

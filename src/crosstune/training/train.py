@@ -38,7 +38,7 @@ from crosstune.runs.locks import hold_run_lock
 from crosstune.runs.record import read_record, utc_now, write_record
 from crosstune.training.artifacts import (
     ADAPTER,
-    digest_base,
+    digest_artifacts,
     list_base_folders,
     save_adapter_base,
     write_model,
@@ -181,7 +181,7 @@ def fit_and_record(prepared: Prepared, loss_strategy: LossStrategy | None = None
             "status": "finished",
             "best_step": stages[-1].best_step,
             "tokenizer_sha256": digest_tokenizer(tokenizer),
-            **digest_base(model),
+            **digest_artifacts(model, folder),
             **result_fields(stages, data),
             **describe_frozen_prefix(model),
             **_omit_empty(fused_with=fused_with, kept_head=loaded.kept_head, **checks._asdict()),

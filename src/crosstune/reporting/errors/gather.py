@@ -27,6 +27,7 @@ from crosstune.reporting.errors.judge import (
 from crosstune.reporting.errors.predictions import KINDS, Key, RunPredictions, read_predictions
 from crosstune.reporting.records import Records, list_runs
 from crosstune.reporting.render import render_csv
+from crosstune.runs.integrity import find_damage
 
 _FORMS = {"extraction": "answers", "regression": "numbers"}
 _SECTION = ("dataset", "train_language", "language", "model")
@@ -121,15 +122,18 @@ def gather_errors(table: Table, scores: pd.DataFrame, records: Records) -> Error
         kind, scheme = _read_kind(record["config"])
         path = records.folders[record["run_id"]] / "predictions.parquet"
         if record["status"] == "finished" and kind in KINDS and path.is_file():
-            predicted[record["run_id"]] = (path, kind, scheme)
+            damage = find_damage(path.parent, record, [path.name])
+            predicted[record["run_id"]] = (path, kind, scheme, damage)
     sections: dict[tuple[str, ...], Section] = {}
     notes = []
     for run in _order_runs(table, scores) if predicted else ():
         run_id = run["run_id"]
         if run_id not in predicted:
             continue
-        path, kind, scheme = predicted[run_id]
+        path, kind, scheme, damage = predicted[run_id]
         try:
+            if damage:
+                raise DataError(damage)
             for language, predictions in read_predictions(path, kind).items():
                 key = (run["dataset"], run["train_language"], language, run["model"])
                 section = sections.get((*key, kind)) or Section(
