@@ -14,6 +14,7 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   crosstune train [overrides]           one run; with -m a sweep over comma-separated values
   crosstune status experiment=NAME      planned, finished, failed and missing runs of a study
   crosstune forget experiment=NAME      drop what is planned and has no record
+  crosstune bundle experiment=NAME output=FILE.zip  write a study as one file, for others
   crosstune verify experiment=NAME      compare a study's files with the digests in its records
   crosstune report experiment=NAME      the table of a study, from local records only
   crosstune check data=NAME [...]       examine a data set, report every fault with file:line
@@ -54,6 +55,11 @@ _OTHER_VERBS = {
 
 Planned, finished, failed and missing runs of a study, and why a run is stale. watch=true shows how
 far the running ones are, until all have ended.""",
+    "bundle": """crosstune bundle experiment=NAME output=FILE.zip [weights=false] [outputs=outputs]
+
+Writes records, predictions, logged scores and the plan of a study as one file, without paths, and
+without weights unless weights=true. Anywhere, crosstune report bundle=A.zip[,B.zip] makes the
+report of one or of several machines' bundles, below outputs/bundles.""",
     "verify": """crosstune verify experiment=NAME [outputs=outputs]
 
 Each finished run's record holds the SHA-256 of its configuration, weights, tokenizer, task and
@@ -69,7 +75,8 @@ overrides. Records and run folders stay.""",
 Prints the table of a study and writes it as Markdown, LaTeX, CSV and one HTML page to
 outputs/NAME/report, with each arm's difference to the baseline, a method or an arm of the study.
 table=NAME fills a printed table (conf/table) and sets the published numbers beside ours.
-wandb=online sends the table to Weights & Biases too.""",
+wandb=online sends the table to Weights & Biases too. bundle=A.zip[,B.zip] in place of experiment
+reports what crosstune bundle wrote, on one or several machines.""",
     "check": """crosstune check data=NAME [overrides] [model=NAME] [all=true] [--json]
 
 Reports every fault of a data set with file:line; exit 1 if one is an error. Splits that are

@@ -108,9 +108,13 @@ def status(arguments: list[str]) -> int:
 @defer_garbage_collection()  # collecting garbage among the records took an eighth of the time
 def report(arguments: list[str]) -> int:
     """Write the report of a study and print its table."""
-    allowed = {"experiment": None, "outputs": "outputs", "table": "", "baseline": ""}
+    bundled = any(word.startswith("bundle=") for word in arguments)
+    allowed = {"bundle": None} if bundled else {"experiment": None}
+    allowed |= {"outputs": "outputs", "table": "", "baseline": ""}
     allowed |= {"seeds_to_print": "5", "seeds_to_claim": "10", "wandb": ""}
     options = parse_options(arguments, allowed)
+    if bundled:
+        options |= _unpack_bundles(options["bundle"], Path(options["outputs"]))
     from crosstune.config.paths import find_conf, find_config_files
     from crosstune.reporting.comparison import read_comparison
     from crosstune.reporting.published.layout import read_target
@@ -139,6 +143,33 @@ def report(arguments: list[str]) -> int:
 
         table = written.tables[0]
         mirror_table(experiment, table.headers, table.rows, written.folder, mode)
+    return 0
+
+
+def _unpack_bundles(paths: str, outputs: Path) -> dict[str, str]:
+    """Unpack bundles below the outputs; return the options that lead to their study."""
+    from crosstune.runs.bundle import read_bundles
+
+    root = outputs / "bundles"
+    found = read_bundles([Path(path) for path in paths.split(",")], root)
+    for conflict in found.conflicts:
+        print(f"crosstune report: {conflict}", file=sys.stderr)
+    return {"experiment": found.experiment, "outputs": str(root)}
+
+
+def bundle(arguments: list[str]) -> int:
+    """Write a study as one zip file; print its path."""
+    allowed = {"experiment": None, "output": None, "outputs": "outputs", "weights": "false"}
+    options = parse_options(arguments, allowed)
+    if options["weights"] not in ("true", "false"):
+        raise ConfigError(f"weights={options['weights']}: must be true or false.")
+    from crosstune.runs.bundle import write_bundle
+
+    target = Path(options["output"])
+    with_weights = options["weights"] == "true"
+    runs = write_bundle(Path(options["outputs"]), options["experiment"], target, with_weights)
+    print(f"{target}: {runs} runs, {target.stat().st_size:,} bytes", file=sys.stderr)
+    print(target)
     return 0
 
 
@@ -265,6 +296,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": status,
     "forget": forget,
     "verify": verify,
+    "bundle": bundle,
     "report": report,
     "check": check,
     "predict": predict,
