@@ -1,5 +1,8 @@
 """Atomic writes of files and folders, safe when several processes write the same; strict YAML."""
 
+import hashlib
+import json
+import logging
 import os
 import shutil
 import tempfile
@@ -12,6 +15,7 @@ import yaml
 
 from crosstune.errors import ConfigError, one_line
 
+DIGESTS = ".sha256"  # of a cached folder; no suffix that counts as a file of a checkpoint
 MAX_VALUES, MAX_DEPTH = 100_000, 100  # of a configuration file
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is five times as fast
 
@@ -50,6 +54,38 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_digests(folder: Path) -> None:
+    """Write the sha256 of every file of a cached folder beside them, for `is_intact`."""
+    (folder / DIGESTS).write_text(json.dumps(_digest_files(folder)))
+
+
+def is_intact(folder: Path) -> bool:
+    """Return whether a cached folder is there as it was written; a damaged one is removed."""
+    if not folder.is_dir():
+        return False
+    try:
+        written = json.loads((folder / DIGESTS).read_text())
+    except FileNotFoundError:
+        return True  # an earlier version wrote it
+    except (OSError, ValueError):
+        written = None
+    if written == _digest_files(folder):
+        return True
+    logging.getLogger(__name__).warning("%s was damaged on disk: it is made again", folder)
+    shutil.rmtree(folder)
+    return False
+
+
+def _digest_files(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != DIGESTS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[path.relative_to(folder).as_posix()] = digest
+    return digests
 
 
 def apply_umask(folder: Path) -> None:

@@ -4,7 +4,9 @@ A window is one input of the encoder; an item (a row of the split) has one windo
 Independent of tokenizers and tasks.
 """
 
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from crosstune.files import atomic_write
 
+log = logging.getLogger(__name__)
 IGNORE = -100  # label of a position without a label: torch's cross entropy skips it
 UNSEEN = -1  # gold label that never occurs in train: no prediction can match it
 
@@ -69,19 +73,42 @@ class EncodedDataset:
         return np.where(mask, self.starts[chosen][:, None] + offsets[None, :], 0), mask
 
     def write(self, path: Path) -> None:
-        """Write the arrays atomically."""
+        """Write the arrays atomically, with a digest of them."""
         arrays = {name: array for name, array in vars(self).items() if name != "extra"}
         arrays |= {f"extra.{name}": array for name, array in self.extra.items()}
+        # safetensors writes an array's buffer, whatever its strides
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         with atomic_write(path) as partial:
-            # safetensors writes an array's buffer, whatever its strides
-            save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, partial)
+            save_file(arrays, partial, {"sha256": _digest(arrays)})
 
     @classmethod
-    def load(cls, path: Path) -> "EncodedDataset":
-        """Memory-map a file that `write` wrote, so that parallel runs share its pages."""
-        arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+    def load(cls, path: Path) -> "EncodedDataset | None":
+        """Memory-map a file that `write` wrote, so that parallel runs share its pages.
+
+        None if there is no file, or it was damaged on disk.
+        """
+        if not path.is_file():
+            return None
+        try:
+            arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+            with safe_open(path, "numpy") as file:
+                written = (file.metadata() or {}).get("sha256")
+        except (SafetensorError, ValueError, UnicodeDecodeError):
+            arrays, written = {}, ""
+        if not arrays or _digest(arrays) != written:
+            log.warning("%s was damaged on disk: the texts are encoded again", path)
+            return None
         extra = {n.removeprefix("extra."): arrays.pop(n) for n in list(arrays) if "." in n}
         return cls(**arrays, extra=extra)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def concatenate(

@@ -16,22 +16,23 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Model, ModelOrigin
 from crosstune.errors import ConfigError, one_line
-from crosstune.files import atomic_folder, atomic_write
+from crosstune.files import atomic_folder, is_intact, write_digests
 from crosstune.models.architectures import ARCHITECTURES
 from crosstune.models.checkpoint_config import check_checkpoint, check_checkpoint_config
 from crosstune.models.tokenizers import (
     extend_embeddings,
     extend_tokenizer,
     make_literal,
+    read_tokenizer,
     train_tokenizer,
     wrap_tokenizer,
+    write_tokenizer,
 )
 from crosstune.tasks import Task
 
@@ -60,11 +61,10 @@ def load_tokenizer(
     """Load the checkpoint's tokenizer, or train one on `texts`; `content` is their digest."""
     if model.origin is ModelOrigin.scratch:
         path = cache / "tokenizers" / f"{content}-{model.tokenizer.value}-{model.vocab_size}.json"
-        if not path.is_file():
+        if (backend := read_tokenizer(path)) is None:
             trained = train_tokenizer(texts, int(model.vocab_size or 0), model.tokenizer.value)
-            with atomic_write(path) as partial:
-                trained.backend_tokenizer.save(str(partial))
-        return make_literal(wrap_tokenizer(Tokenizer.from_file(str(path))))
+            backend = write_tokenizer(trained.backend_tokenizer, path)
+        return make_literal(wrap_tokenizer(backend))
     tokenizer = load_checkpoint_tokenizer(model)
     if model.extend_vocab is not None:
         tokenizer = extend_tokenizer(tokenizer, texts, model.extend_vocab)
@@ -315,10 +315,11 @@ def save_base_model(
     for name, tensor in sorted(loaded.state_dict().items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     folder = cache / "bases" / digest.hexdigest()[:16]
-    if not folder.is_dir():
+    if not is_intact(folder):
         with atomic_folder(folder) as partial:
             loaded.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
+            write_digests(partial)
     loaded.config._name_or_path = folder.as_posix()
     loaded.name_or_path = folder.as_posix()
 

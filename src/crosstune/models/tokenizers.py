@@ -7,9 +7,11 @@ file stays in the cache, and its digest is part of a run's record.
 
 import hashlib
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,9 @@ from tokenizers import (
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from crosstune.errors import ConfigError
+from crosstune.files import atomic_write
+
+log = logging.getLogger(__name__)
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CONTINUATION = "##"  # before a WordPiece that does not start a word
@@ -288,3 +293,32 @@ def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     backend.no_truncation()  # settings of the last call are part of the state otherwise
     backend.no_padding()
     return hashlib.sha256(backend.to_str().encode()).hexdigest()
+
+
+def write_tokenizer(backend: Any, path: Path) -> Tokenizer:
+    """Write a trained tokenizer to the cache, with a digest of itself; return what is there.
+
+    Of several processes the last counts for all: Unigram is trained anew by each.
+    """
+    text = backend.to_str()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps({"sha256": digest, "tokenizer": text}), "utf-8")
+    return read_tokenizer(path) or backend
+
+
+def read_tokenizer(path: Path) -> Tokenizer | None:
+    """Return a cached tokenizer; None if there is none, or it was damaged on disk."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        text = content["tokenizer"]
+        intact = hashlib.sha256(text.encode()).hexdigest() == content["sha256"]
+        return Tokenizer.from_str(text) if intact else _report_damage(path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _report_damage(path)
+
+
+def _report_damage(path: Path) -> None:
+    log.warning("%s was damaged on disk: the tokenizer is trained again", path)

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from crosstune.config.schema import Model, ModelOrigin
 from crosstune.errors import ConfigError
-from crosstune.files import atomic_folder
+from crosstune.files import atomic_folder, is_intact, write_digests
 from crosstune.languages import list_character_scripts
 from crosstune.models.load import find_folder, load_checkpoint_tokenizer
 from crosstune.models.tokenizers import CONTINUATION
@@ -51,7 +51,7 @@ def trim_checkpoint(model: Model, texts: Iterable[str], content: str, cache: Pat
         )
     key = json.dumps([digest_weights(model), sorted(model.languages), content])
     folder = cache / "bases" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not folder.is_dir():
+    if not is_intact(folder):
         source = find_folder(model)
         tokenizer = load_checkpoint_tokenizer(model)
         trimmed = trim_tokenizer(tokenizer, texts, model.languages)
@@ -63,6 +63,7 @@ def trim_checkpoint(model: Model, texts: Iterable[str], content: str, cache: Pat
             trimmed.save_pretrained(partial)
             config["vocab_size"] = len(rows)
             (partial / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
+            write_digests(partial)
         log.info("model.languages: %d of %d subwords are kept", len(rows), len(tokenizer))
     local = {"origin": ModelOrigin.local, "path": folder.as_posix()}
     return replace(model, **local, hub_id=None, revision=None)

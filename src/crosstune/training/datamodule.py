@@ -32,7 +32,7 @@ from crosstune.training.batching import (
     TrainingSampler,
 )
 
-CACHE_FORMAT = 3  # raise when the arrays of an encoded split change their meaning
+CACHE_FORMAT = 4  # raise when the arrays of an encoded split change their meaning
 # cost of a further part of a batch, in subwords: another pass through the model; measured on a CPU,
 # estimated for the others
 PART_COSTS = {"cpu": 48, "cuda": 8192, "mps": 8192}
@@ -161,13 +161,13 @@ class FineTuningData(pl.LightningDataModule):
         path = (
             self.cache / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
         )
-        if path.is_file():
+        if (encoded := EncodedDataset.load(path)) is not None:
             log.info("%s: %d rows, encoded before", name, len(rows))
         else:
             encoded = self.task.encode(split.rows, self.tokenizer, self.data.max_tokens)
             encoded.write(path)
             log.info("%s: %d rows encoded as %d windows", name, len(rows), len(encoded))
-        encoded = EncodedDataset.load(path)
+            encoded = loaded if (loaded := EncodedDataset.load(path)) is not None else encoded
         if cut := int(encoded.cut[0]):
             limit = self.data.max_tokens
             log.warning("%s: %d of %d rows cut to %d sub-words", name, cut, len(rows), limit)
