@@ -139,10 +139,31 @@ def test_an_option_of_a_target_needs_no_plus() -> None:
 
 
 def test_an_option_below_a_list_is_an_error_of_ours() -> None:
-    with pytest.raises(ConfigError, match="below a key that holds no options here"):
+    with pytest.raises(ConfigError, match="An override does not fit its key"):
         compose_run(prepare_overrides([*tiny_overrides("o"), "allow.x=1"]))
 
 
+@pytest.mark.parametrize("word", ["method@y=1_0", "~logger@y=-1"])
+def test_a_group_that_gets_a_number_is_an_error_of_ours(word: str) -> None:
+    with pytest.raises(ConfigError):
+        compose_run([*tiny_overrides("o"), *prepare_overrides([word])])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data.further_languages=${seed}",
+        "data.task=${seed}",
+        "data.reader=${data.name}",
+        "data.limit=${data.name}",
+        "trainer.compile=${data.name}",
+    ],
+)
+def test_an_interpolation_to_a_value_of_another_type_is_an_error_of_ours(word: str) -> None:
+    with pytest.raises(ConfigError, match=word.split("=")[0]):
+        compose_run([*tiny_overrides("o"), *prepare_overrides([word])])
+
+
 def test_an_option_below_null_is_an_error_of_ours() -> None:
-    with pytest.raises(ConfigError, match="below a key that holds no options here"):
+    with pytest.raises(ConfigError, match="An override does not fit its key"):
         compose_run(prepare_overrides([*tiny_overrides("o"), "method=full", "method.peft.r=4"]))

@@ -207,11 +207,12 @@ def explain_compose_error(error: Exception) -> ConfigError:
     """Return an error of Hydra or OmegaConf as one clear paragraph; raise another as it is."""
     if isinstance(error, _PLAIN_ERRORS) and not isinstance(error, OmegaConfBaseException):
         frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-        if not frames[-1].startswith("omegaconf"):
+        if not frames[-1].startswith(("omegaconf", "hydra.")):
             raise error
         return ConfigError(
-            "An option was given below a key that holds no options here: null, as method.peft of a "
-            f"method without a peft config, or a list ({one_line(error)})."
+            "An override does not fit its key: a group takes a name, and no option can be given "
+            "below a key that is null here, as method.peft of a method without a peft config, or "
+            f"holds a list ({one_line(error)})."
         )
     if isinstance(error, MissingConfigException):
         return _explain_missing_config(error)

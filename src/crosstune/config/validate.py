@@ -5,8 +5,11 @@ The bounds of single options are in the schema; rules about several options are 
 
 import math
 import re
+from dataclasses import is_dataclass
+from functools import cache
 from operator import attrgetter
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from crosstune.config.schema import OPTIONS, Data, Option, Run
 from crosstune.errors import ConfigError
@@ -32,6 +35,10 @@ def check_values(run: Run) -> None:
             f"logger.project={run.logger.project}: Weights & Biases takes names of 1 to 128 "
             r"characters without / \ # ? % and :."
         )
+    for key, hint in _list_types().items():
+        value = attrgetter(key)(run)
+        if not _has_type(value, hint):  # an interpolation, which is resolved after Hydra's check
+            raise ConfigError(f"{key}={value!r} is a {type(value).__name__}, not {hint}.")
     _check_languages(run.data)
     for key, facts in OPTIONS.items():
         value = attrgetter(key)(run)
@@ -47,6 +54,27 @@ def check_values(run: Run) -> None:
             f"data.batch_size={run.data.batch_size} is the batch of one optimizer step over all "
             f"devices and must be a multiple of trainer.devices={run.trainer.devices}."
         )
+
+
+@cache
+def _list_types() -> dict[str, Any]:
+    """Return the type of every option."""
+    hints: dict[str, Any] = {}
+    for group, schema in get_type_hints(Run).items():
+        inner = get_type_hints(schema) if is_dataclass(schema) else {}
+        hints |= {f"{group}.{name}": hint for name, hint in inner.items()} or {group: schema}
+    return {key: hint for key, hint in hints.items() if key in OPTIONS}
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_has_type(value, part) for part in get_args(hint))
+    kind = get_origin(hint) or hint
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind)
 
 
 def _check_bounds(key: str, value: Any, facts: Option) -> None:
