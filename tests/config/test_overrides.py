@@ -143,8 +143,8 @@ def test_an_option_below_a_list_is_an_error_of_ours() -> None:
         compose_run(prepare_overrides([*tiny_overrides("o"), "allow.x=1"]))
 
 
-@pytest.mark.parametrize("word", ["method@y=1_0", "~logger@y=-1"])
-def test_a_group_that_gets_a_number_is_an_error_of_ours(word: str) -> None:
+@pytest.mark.parametrize("word", ["method@y=1_0", "~logger@y=-1", "++allow=???", "++seed=???"])
+def test_a_value_that_does_not_fit_its_key_is_an_error_of_ours(word: str) -> None:
     with pytest.raises(ConfigError):
         compose_run([*tiny_overrides("o"), *prepare_overrides([word])])
 

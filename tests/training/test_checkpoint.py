@@ -53,7 +53,8 @@ def killed(outputs: Path, count: int, *words: str, owner: Any = None, method: st
 def left(folder: Path) -> dict[str, Any]:
     """Return all that a run leaves, but times and places."""
     record = json.loads((folder / "record.json").read_text())
-    for name in ("cost", "started", "finished"):
+    # the digests are of files that name the folder; those that matter are compared below
+    for name in ("cost", "started", "finished", "files_sha256", "record_sha256"):
         del record[name]
     del record["config"]["outputs"], record["config"]["trainer"]["checkpoint_every_seconds"]
     files = [folder / "predictions.parquet", folder / "metrics.jsonl"]

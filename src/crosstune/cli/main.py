@@ -151,10 +151,10 @@ def _unpack_bundles(paths: str, outputs: Path) -> dict[str, str]:
     from crosstune.runs.bundle import read_bundles
 
     root = outputs / "bundles"
-    found = read_bundles([Path(path) for path in paths.split(",")], root)
-    for conflict in found.conflicts:
+    study = read_bundles([Path(path) for path in paths.split(",")], root)
+    for conflict in study.conflicts:
         print(f"crosstune report: {conflict}", file=sys.stderr)
-    return {"experiment": found.experiment, "outputs": str(root)}
+    return {"experiment": study.experiment, "outputs": str(root)}
 
 
 def bundle(arguments: list[str]) -> int:
@@ -190,13 +190,15 @@ def verify(arguments: list[str]) -> int:
     options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
     from crosstune.sweeps.verify import verify_study
 
-    found = verify_study(Path(options["outputs"]), options["experiment"])
-    print(*found.damage, sep="\n", end="\n" if found.damage else "")
-    older = f"; {found.unchecked} runs of earlier versions have no digests" * (found.unchecked > 0)
-    state = f"{len(found.damage)} damaged" if found.damage else "all as they were written"
-    counts = f"{found.runs} finished runs, {found.files} files"
+    result = verify_study(Path(options["outputs"]), options["experiment"])
+    print(*result.damage, sep="\n", end="\n" if result.damage else "")
+    older = f"; {result.unchecked} runs of earlier versions have no digests" * (
+        result.unchecked > 0
+    )
+    state = f"{len(result.damage)} damaged" if result.damage else "all as they were written"
+    counts = f"{result.runs} finished runs, {result.files} files"
     print(f"{options['experiment']}: {counts}: {state}{older}", file=sys.stderr)
-    return 1 if found.damage else 0
+    return 1 if result.damage else 0
 
 
 def predict(arguments: list[str]) -> int:

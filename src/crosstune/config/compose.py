@@ -120,14 +120,14 @@ def to_run(config: DictConfig, overrides: Sequence[str]) -> Run:
     plain = copy.deepcopy(config)
     OmegaConf.set_struct(plain, False)
     plain.pop("hydra", None)
-    _replace_sources(plain, overrides)
-    _check_keys(plain, Run, "")
-    if plain.allow and not _is_allow_typed(overrides):
-        raise ConfigError(
-            f"allow={list(plain.allow)} comes from a file. Packages of your own are allowed on "
-            "the command line only: allow=[my_package]."
-        )
     try:
+        _replace_sources(plain, overrides)
+        _check_keys(plain, Run, "")
+        if plain.allow and not _is_allow_typed(overrides):
+            raise ConfigError(
+                f"allow={list(plain.allow)} comes from a file. Packages of your own are allowed on "
+                "the command line only: allow=[my_package]."
+            )
         run: Any = OmegaConf.to_object(plain)
     except OmegaConfBaseException as error:
         raise explain_compose_error(error) from error
