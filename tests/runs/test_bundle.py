@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from crosstune.cli.main import main
 from crosstune.errors import ConfigError
+from crosstune.inference.load_run import load_run
 from crosstune.runs import bundle as bundles
 from crosstune.runs.bundle import read_bundles, write_bundle
+from crosstune.training.train import train
+from tests.tiny import tiny_run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "records_0_1"
 
@@ -54,6 +58,17 @@ def edit(path: Path, **changes: Any) -> Path:
 def test_the_report_of_a_bundle_has_the_table_of_the_study(monkeypatch, outputs, tmp_path):
     there = report(monkeypatch, tmp_path / "there", f"bundle={pack(outputs)}")
     assert there == report(monkeypatch, outputs, "experiment=old")
+
+
+def test_a_bundle_with_weights_brings_runs_that_load(tmp_path):
+    folder = train(tiny_run(tmp_path / "here", "classification", "trainer.max_steps=1"))
+    assert write_bundle(tmp_path / "here", "adhoc", tmp_path / "a.zip", True) == 1
+    found = read_bundles([tmp_path / "a.zip"], tmp_path / "there")
+    there = load_run(tmp_path / "there" / "adhoc" / folder.name)
+    here = load_run(folder)
+    assert found.experiment == "adhoc"
+    for name, weight in here.model.state_dict().items():
+        assert torch.equal(weight, there.model.state_dict()[name])
 
 
 def test_the_same_study_is_the_same_bytes(outputs):

@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import yaml
+
 from crosstune.errors import ConfigError, one_line
 from crosstune.files import atomic_write
 from crosstune.runs.integrity import FIELD, OWN, check_files, digest_record
@@ -24,8 +26,8 @@ MAX_FILES, MAX_FILE_BYTES, MAX_BYTES = 200_000, 2**30, 2**33  # of a bundle, unp
 _PLANNED = ("data", "language", "model", "method", "seed", "run_id", "stand_in")  # fields kept
 _RUN_FILES = ("predictions.parquet", "metrics.jsonl")
 _MEMBER = re.compile(
-    r"[0-9a-f]{12}/(?:record\.json|predictions\.parquet|metrics\.jsonl|task\.json"
-    r"|model/[A-Za-z0-9_][\w.-]*\.(?:safetensors|json|txt|model))|plan\.jsonl"
+    r"[0-9a-f]{12}/(?:record\.json|predictions\.parquet|metrics\.jsonl|task\.json|config\.yaml"
+    r"|model/(?:\w[\w.-]*/)?\w[\w.-]*\.(?:safetensors|json|txt|model))|plan\.jsonl"
 )
 _STUDY = re.compile(r"[\w-][\w.-]{0,200}")
 _PATH = re.compile(r"(?<![\w./])(?<!http:)(?<!https:)~?(?:/[^\s'\":,;|<>()\[\]{}]+)+/?")
@@ -43,6 +45,8 @@ class Bundle(NamedTuple):
 def write_bundle(outputs: Path, experiment: str, target: Path, with_weights: bool) -> int:
     """Write the finished and failed runs of a study to a zip file; return how many there are.
 
+    With weights, `crosstune predict` applies an unpacked run whose base is on the hub or its own.
+
     Raises:
         ConfigError: the study has no record.
         RunError: a file is not as its record says.
@@ -57,11 +61,16 @@ def write_bundle(outputs: Path, experiment: str, target: Path, with_weights: boo
         if record["status"] == "unreadable":
             raise ConfigError(f"{path}: {record['error']}. Remove it, or restore it from a copy.")
         names = [name for name in _RUN_FILES if (path.parent / name).is_file()]
+        clean = _clean_record(record)
         if with_weights and record["status"] == "finished":
-            models = sorted((path.parent / "model").iterdir())
-            names += ["task.json", *(f"model/{file.name}" for file in models)]
+            files = (file for file in (path.parent / "model").rglob("*") if file.is_file())
+            models = sorted(file.relative_to(path.parent).as_posix() for file in files)
+            names += ["task.json", *models]
+            config = yaml.safe_dump(clean["config"], sort_keys=False, allow_unicode=True)
+            members[f"{run}/config.yaml"] = config.encode("utf-8", "replace")
         check_files(path.parent, record, *names)
-        members[f"{run}/record.json"] = _dump(_clean_record(record, names))
+        clean[FIELD] = {k: v for k, v in record.get(FIELD, {}).items() if k in names}
+        members[f"{run}/record.json"] = _dump({**clean, OWN: digest_record(clean)})
         members |= {f"{run}/{name}": path.parent / name for name in names}
     members |= {PLAN: plan} if (plan := _clean_plan(folder / PLAN)) else {}
     with atomic_write(target) as partial, zipfile.ZipFile(partial, "w") as archive:
@@ -162,16 +171,14 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, digest: str) -> bytes
     return content
 
 
-def _clean_record(record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return a record without paths, and with the digests of the files that are in the bundle."""
+def _clean_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record without paths."""
     short = {
         source: f"{digest[:8]}/{_base_name(source)}"
         for source, digest in record.get("data_sha256", {}).items()
     }
     clean = _clean(record, short)
     clean["data_sha256"] = {short[key]: value for key, value in record["data_sha256"].items()}
-    clean[FIELD] = {k: v for k, v in record.get(FIELD, {}).items() if k in names}
-    clean[OWN] = digest_record(clean)
     return clean
 
 
