@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from crosstune.cli.main import main
+from crosstune.config.paths import use_config_folder
 from crosstune.config.schema import OPTIONS
 
 PAIR = "text\tlabel\nbueno\tyes\nmalo\tno\n"
@@ -34,6 +35,7 @@ def crosstune(*arguments: str, cwd: Path | None = None) -> Done:
             code = main()
     finally:
         sys.argv = before
+        use_config_folder(None)  # of this command alone
     return Done(code, out.getvalue(), err.getvalue())
 
 
