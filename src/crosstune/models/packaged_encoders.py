@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from crosstune.config.schema import Model, ModelOrigin
 from crosstune.errors import ConfigError, suggest
-from crosstune.files import atomic_folder, is_intact, write_digests
+from crosstune.files import atomic_folder, digest_file, is_intact, write_digests
 
 log = logging.getLogger(__name__)
 BLOCK = 32  # weights that share a scale in the 4-bit format
@@ -80,8 +80,7 @@ def unpack_encoder(package: str, root: Path) -> Path | None:
     except PackageNotFoundError:
         return None
     for name, sha256 in encoder.files.items():
-        with (source / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = digest_file(source / name)
         if digest != sha256:
             raise ConfigError(
                 f"model.package={package}: {encoder.folder}/{name} has the SHA-256 {digest[:16]}…, "

@@ -21,6 +21,7 @@ from crosstune.config.schema import (
     select_result_options,
 )
 from crosstune.data.splits import Splits, iterate_rows
+from crosstune.files import digest_file
 from crosstune.languages import SPACELESS_SCRIPTS, script_of
 
 ADAPTER = "adapter_model.safetensors"
@@ -154,5 +155,4 @@ def _digest(path: Path) -> str:
 @cache
 def _digest_version(path: Path, size: int, modified_ns: int) -> str:
     """Return the sha256 of a file, read once per process as long as it does not change."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_file(path)

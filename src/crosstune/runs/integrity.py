@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crosstune.errors import RunError
+from crosstune.files import digest_file
 
 FIELD, OWN = "files_sha256", "record_sha256"
 _FILES = ("config.yaml", "task.json", "predictions.parquet")
@@ -18,7 +19,9 @@ _FILES = ("config.yaml", "task.json", "predictions.parquet")
 def digest_files(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a run that is read later, by its path in the folder."""
     files = [folder / name for name in _FILES] + sorted((folder / "model").rglob("*"))
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in files if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): digest_file(path) for path in files if path.is_file()
+    }
 
 
 def digest_record(record: Mapping[str, Any]) -> str:
@@ -47,7 +50,7 @@ def find_damage(
             faults.append(f"{name!a}: no path in the run's folder")
         elif not path.is_file():
             faults.append(f"{name}: missing")
-        elif _digest(path) != digests[name]:
+        elif digest_file(path) != digests[name]:
             faults.append(f"{name}: its bytes have changed since it was written")
     if only is None and OWN in record and record[OWN] != digest_record(record):
         faults.append("record.json: its content has changed since it was written")
@@ -69,8 +72,3 @@ def check_files(folder: Path, record: Mapping[str, Any], *only: str) -> None:
 
 def _is_among(name: str, only: Iterable[str]) -> bool:
     return any(name == one or name.startswith(f"{one}/") for one in only)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
