@@ -35,7 +35,7 @@ def check_values(run: Run) -> None:
             f"logger.project={run.logger.project}: Weights & Biases takes names of 1 to 128 "
             r"characters without / \ # ? % and :."
         )
-    for key, hint in _list_types().items():
+    for key, hint in _find_types().items():
         value = attrgetter(key)(run)
         if not _has_type(value, hint):  # an interpolation, which is resolved after Hydra's check
             raise ConfigError(f"{key}={value!r} is a {type(value).__name__}, not {hint}.")
@@ -57,7 +57,7 @@ def check_values(run: Run) -> None:
 
 
 @cache
-def _list_types() -> dict[str, Any]:
+def _find_types() -> dict[str, Any]:
     """Return the type of every option."""
     hints: dict[str, Any] = {}
     for group, schema in get_type_hints(Run).items():

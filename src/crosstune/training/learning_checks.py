@@ -37,10 +37,12 @@ def check_learning(
     run, task = prepared.run, prepared.task
     split, metric = ("test" if "test" in prepared.splits else "validation"), run.data.metric
     train = [row for part in prepared.splits["train"].values() for row in part.rows]
+    some = [item for items in predictions.values() for item in items[:1]]
+    has_majority = bool(task.predict_majority(train, some))  # equal on all ranks
     scores: dict[str, dict[str, float]] = {}
     warnings: list[str] = []
     for language, items in predictions.items():
-        if task.predict_majority(train, items[:1]):
+        if has_majority and items:
             trivial = task.predict_majority(train, module.predictions[language])
             computed = task.compute_metrics(trivial, module.device)["scores"]
             scores[language] = {metric: computed[metric]} if metric in computed else {}
