@@ -9,6 +9,7 @@ import pytest
 
 from crosstune.errors import RunError
 from crosstune.inference.load_run import load_run
+from crosstune.reporting.records import read_records
 from crosstune.runs.integrity import FIELD, OWN, digest_record, find_damage
 from crosstune.runs.record import read_record
 from crosstune.sweeps.verify import verify_study
@@ -49,7 +50,7 @@ def test_an_untouched_run_has_no_damage(run):
     assert (found.runs, found.unchecked, found.damage) == (1, 0, [])
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(120))
 def test_one_flipped_bit_in_any_file_is_found(run, seed):
     record = read_record(run / "record.json")
     name = random.Random(seed).choice([*record[FIELD], "record.json"])  # noqa: S311
@@ -86,6 +87,28 @@ def test_a_record_of_an_earlier_version_is_not_called_damaged(run):
     path.write_text(json.dumps(record))
     found = verify_study(run.parents[1], "s")
     assert (found.unchecked, found.damage) == (1, [])
+
+
+def test_a_changed_score_is_in_no_table(run):
+    path = run / "record.json"
+    record = read_record(path)
+    changed = path.read_text("utf-8").replace('"seed": 1', '"seed": 2', 1)
+    assert changed != path.read_text("utf-8")
+    path.write_text(changed, "utf-8")
+    assert read_record(path)["status"] == "unreadable"
+    study = read_records(run.parents[1], record["experiment"])
+    assert study.records == []
+    assert "changed since it was written" in study.unreadable[0][1]
+
+
+def test_a_run_with_a_changed_record_is_trained_again_and_says_why(run, caplog):
+    path = run / "record.json"
+    expected = read_record(path)["scores"]
+    path.write_text(path.read_text("utf-8").replace('"seed": 1', '"seed": 2', 1), "utf-8")
+    options = ("method=lora", "experiment=s", "trainer.max_steps=2")
+    assert train(tiny_run(run.parents[1], "classification", *options)) == run
+    assert read_record(path)["scores"] == expected
+    assert "record.json: its content has changed" in caplog.text
 
 
 def test_the_digest_of_a_record_covers_every_field():

@@ -233,7 +233,8 @@ def test_a_record_that_cannot_be_read_is_neither_finished_nor_missing(tmp_path, 
     write_plan(tmp_path / "study", [line(1, "aa")])
     study("aa")
     (tmp_path / "study" / "aa" / "record.json").write_text("{")
-    assert [status for _, status in read_status(tmp_path, "study")] == ["unreadable"]
+    ((run, status),) = read_status(tmp_path, "study")
+    assert (status, "JSONDecodeError" in run["error"]) == ("unreadable", True)
 
 
 def test_a_study_with_a_file_has_a_plan_before_it_ran(tmp_path):

@@ -30,13 +30,15 @@ PACKAGES = (
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record; one that is not a JSON object has status "unreadable" and an error.
+    """Read a record; status "unreadable" and an error if it is no JSON object, or was changed.
 
     Half of a surrogate pair, which cannot be encoded as UTF-8, becomes a question mark.
     """
     try:
         text = path.read_text("utf-8")
         record = json.loads(text)
+        has_digest = isinstance(record, dict) and OWN in record
+        changed = has_digest and record[OWN] != digest_record(record)
         if "\\u" in text:
             record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
     except (OSError, ValueError) as error:
@@ -46,6 +48,9 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         error = f"it holds a {type(record).__name__}, not an object"
         return {"status": "unreadable", "error": error}
+    if changed:
+        error = f"its content has changed since it was written ({OWN} does not fit)"
+        return record | {"status": "unreadable", "error": error}
     if not isinstance(record.get("status"), str):
         return record | {"status": "unreadable", "error": "it has no status"}
     return record

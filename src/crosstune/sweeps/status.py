@@ -83,6 +83,8 @@ def _find_status(run: PlannedRun, folder: Path, record: dict[str, Any] | None) -
         return RunStatus(run, "running")
     if record is None:
         return RunStatus(run, "missing")
+    if record["status"] == "unreadable":
+        return RunStatus({**run, "error": record["error"]}, "unreadable")
     if record["status"] == "finished" and (changes := find_stale_reasons(record)):
         return RunStatus({**run, "error": "; ".join(changes)}, "stale")
     return RunStatus(_add_warnings(run, record), record["status"])

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from typing_extensions import override
 
 from crosstune.files import atomic_write
 from crosstune.training.results import EvaluationResult
+from crosstune.training.tensor_file import save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class BestWeights(pl.Callback):
         self.results = cast(Any, pl_module).results["validation"]
         if trainer.is_global_zero:
             with atomic_write(self.path) as partial:
-                save_file(trainable_state(pl_module), partial)
+                save_tensors(trainable_state(pl_module), partial)
             self.prune()
 
     def prune(self) -> None:

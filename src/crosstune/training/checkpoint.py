@@ -20,7 +20,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from typing_extensions import override
 
 from crosstune.config.schema import Run
@@ -35,8 +34,9 @@ from crosstune.training.callbacks import (
     trainable_state,
 )
 from crosstune.training.results import StageResult
+from crosstune.training.tensor_file import is_undamaged, save_tensors
 
-FORMAT = 3
+FORMAT = 4
 CHECKPOINT_FILE, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 TENSOR = "tensor in this file"  # key of a tensor's name in the JSON
 MAX_TIME_SHARE = 0.05  # of the training time, for the checkpoints between epochs
@@ -70,6 +70,10 @@ def restore_folder(folder: Path) -> bool:
     best_lost = best >= 0 and not best_weights_file(folder, best).is_file()
     if best_lost or not metrics.is_file() or metrics.stat().st_size < state["metrics_bytes"]:
         log.warning("%s: files of its checkpoint are missing, so the run starts anew", folder)
+        return False
+    files = [folder / CHECKPOINT_FILE, *([best_weights_file(folder, best)] if best >= 0 else [])]
+    if damaged := [file for file in files if not is_undamaged(file)]:
+        log.warning("%s was damaged on disk, so the run starts anew", damaged[0])
         return False
     truncate(metrics, state["metrics_bytes"])
     return True
@@ -179,7 +183,7 @@ class ResumeCheckpoint(pl.Callback):
         tensors: dict[str, torch.Tensor] = {}
         plain = json.dumps(_pack(state, "", tensors))
         with atomic_write(self.path) as partial:
-            save_file(tensors, partial, metadata={"state": plain})
+            save_tensors(tensors, partial, {"state": plain})
         for best in callbacks.values():
             if isinstance(best, BestWeights):
                 best.in_checkpoint = best.path

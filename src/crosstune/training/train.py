@@ -102,6 +102,8 @@ def _is_finished(prepared: Prepared) -> bool:
         raise RunError(
             f"{folder} {status} before: {record.get('error')} Give retry=true to try it again."
         )
+    if status == "unreadable" and (folder / "record.json").is_file():
+        log.warning("%s/record.json: %s: trained again", folder, record["error"])
     return False
 
 
