@@ -1,17 +1,18 @@
-# make demo: from a fresh clone to a table. make test: the default suite. make bench: how fast, against
-# what else. All set up .venv first.
+# make demo: from a fresh clone to a table. make test: the default suite. make docs: the documentation, in
+# docs/_build/html. make bench: how fast, against what else. All set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 # built apart, with what their builders need: setuptools' own way fetches those without their needs
 PIP := $(BIN)/pip install -q --disable-pip-version-check --use-pep517 -c constraints.txt
 STAMP := .venv/.installed
 TEST_STAMP := .venv/.installed-dev
+DOCS_STAMP := .venv/.installed-docs
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
 # waiting threads sleep, so that test processes side by side do not slow one another down
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test check bench bench-gpu clean
+.PHONY: setup demo test check docs bench bench-gpu clean
 
 setup: $(TEST_STAMP)
 
@@ -34,6 +35,10 @@ check: $(TEST_STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
+docs: $(DOCS_STAMP)
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
 
@@ -55,4 +60,8 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt
 
 $(TEST_STAMP): $(STAMP)
 	$(PIP) -e ".[dev]"
+	touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(PIP) -e ".[docs]"
 	touch $@
