@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,96 +15,23 @@ from typing import Any
 
 import pytest
 import torch
-import uvicorn
 from torch import nn
 
-from crosstune.config.compose import compose_run
 from crosstune.data.readers.conll import read_conll
 from crosstune.errors import ConfigError
 from crosstune.inference.load_run import load_run
 from crosstune.inference.predict import predict
-from crosstune.inference.service.app import (
-    MAX_BYTES,
-    MAX_CONNECTIONS,
-    Service,
-    build_server,
-    fields_of,
-    name_runs,
-    serve,
-)
+from crosstune.inference.service.admission import MAX_BYTES
+from crosstune.inference.service.app import serve
 from crosstune.inference.service.request import MAX_CHARACTERS, MAX_ITEMS
+from crosstune.inference.service.service import Service, fields_of, name_runs
 from crosstune.inference.service.shared_base import count_bytes, load_shared, share_base_weights
-from crosstune.training.train import train
-from tests.finished_runs import SUFFIXES, left_overrides, left_run
-from tests.tiny import tiny_run
+from tests.finished_runs import SUFFIXES, left_run
+from tests.inference.service.asking import Asking, holding
+from tests.inference.service.conftest import KINDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
-KINDS = {"classification": "lora", "tagging": "bitfit", "extraction": "prompt_tuning"}
 HOSTILE = "\x1b[31mrojo\x1b[0m\u2028 <script>alert(1)</script> [SEP] =1+1"
-
-
-class Asking:
-    """A service on a free port, and a client of it."""
-
-    def __init__(self, service: Service, server: uvicorn.Server, port: int):
-        self.service, self.server, self.port = service, server, port
-
-    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
-        """Return the status and raw body of a response."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, {"content-type": "application/json", **headers})
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
-
-    def get(self, path: str) -> Any:
-        """Return what a page says."""
-        status, body = self.send("GET", path)
-        assert status == 200
-        return json.loads(body)
-
-    def ask(self, run: str, items: list[Any], **more: Any) -> Any:
-        """Return the status of a request, and its answers or why there are none."""
-        content = json.dumps({"run": run, "items": items, **more}).encode()
-        status, body = self.send("POST", "/predict", content)
-        found = json.loads(body)
-        return status, found["answers"] if status == 200 else found["detail"]
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("left")
-
-
-@pytest.fixture(scope="module")
-def encoder(study: Path) -> Path:
-    return train(tiny_run(study, "masked_lm", "method=full", "trainer.max_steps=1"))
-
-
-@pytest.fixture(scope="module")
-def runs(study: Path, encoder: Path) -> dict[str, Path]:
-    """Runs of several kinds and methods, and another seed, on one pretrained encoder."""
-    found: dict[str, Path] = {}
-    wanted = [*((kind, kind, method, 1) for kind, method in KINDS.items())]
-    for name, kind, method, seed in [*wanted, ("second", "classification", "lora", 2)]:
-        mini = left_overrides(study, kind, f"method={method}", f"seed={seed}")
-        own = [word for word in mini if not word.startswith("model")]
-        found[name] = train(compose_run([*own, "model=local", f"model.path={encoder}"]))
-    return found
-
-
-@pytest.fixture(scope="module")
-def asking(runs: dict[str, Path]) -> Iterator[Asking]:
-    service = Service(load_shared(runs.values()))
-    server = build_server(service)
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield Asking(service, server, listener.getsockname()[1])
-    server.should_exit = True
-    thread.join()
 
 
 def own_test(study: Path, kind: str) -> Path:
@@ -236,12 +161,16 @@ def test_one_model_works_at_a_time_and_health_does_not_wait(
         found.append(asking.ask(name, [{"text": "hola"}]))
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in names]
-    with asking.service.lock:
-        for thread in threads:
-            thread.start()
-        assert asking.get("/health")["status"] == "ok"
-        threads[0].join(0.3)
-        assert found == []
+    first, second = (asking.service.names[name] for name in names)
+    with holding(second) as second_started:
+        with holding(first) as first_started:
+            threads[0].start()
+            assert first_started.wait(10)
+            threads[1].start()
+            assert asking.get("/health")["status"] == "ok"
+            assert not second_started.wait(0.3)
+            assert found == []
+        assert second_started.wait(10)
     for thread in threads:
         thread.join()
     assert sorted(map(str, found)) == expected
@@ -255,7 +184,9 @@ def test_the_pages_need_nothing_from_elsewhere(asking: Asking) -> None:
         line for line in page.splitlines() if "src=" in line or "href=" in line
     )
     assert '"validatorUrl": "none"' in page
-    assert set(asking.get("/openapi.json")["paths"]) == {"/health", "/runs", "/predict"}
+    assert set(asking.get("/openapi.json")["paths"]) == {
+        *("/health", "/metrics", "/runs", "/predict"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -353,19 +284,6 @@ def test_hostile_text_comes_back_whole_in_ascii(asking: Asking, runs: dict[str, 
     assert body.isprintable()
     (record,) = json.loads(body)["answers"]
     assert (record["id"], record["text"]) == (HOSTILE, HOSTILE)
-
-
-def test_too_many_connections_are_turned_away_until_they_close(asking: Asking) -> None:
-    idle = [socket.create_connection(("127.0.0.1", asking.port)) for _ in range(MAX_CONNECTIONS)]
-    try:
-        assert asking.send("GET", "/health")[0] == 503
-    finally:
-        for connection in idle:
-            connection.close()
-    deadline = time.monotonic() + 10
-    while (status := asking.send("GET", "/health")[0]) == 503 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert status == 200
 
 
 def test_a_failure_of_the_model_tells_nothing_of_the_host(
