@@ -114,18 +114,25 @@ plain transformers and peft load; the card says how. A peft adapter is exported 
 base model unless a model hub has that. BitFit, which peft lacks, is merged into the weights. What
 plain transformers has no module for, such as a conditional random field, is refused.""",
     "serve": """crosstune serve run=DIR[,DIR...] [host=127.0.0.1] [port=8000]
+                [allowed_hosts=NAME,NAME] [token_file=FILE]
 
 Serves finished runs over HTTP. Their adapters share one base model, which is loaded once; each
 request names its run. A run of full fine-tuning is served alone.
 Needs: pip install 'crosstune[serve]'
   POST /predict   {"run": NAME, "language": "es", "items": [...]}; an item has text, text and
                   text_pair, words, or context and question, as its run needs, and optionally an id.
-                  Answers are those of crosstune predict. Requests of more than 128 items, 20,000
-                  characters per item or 1,000,000 bytes are refused.
+                  Answers are those of crosstune predict; of requests that are predicted together,
+                  which saves time, scores differ in the last digits. Requests of more than 128
+                  items, 20,000 characters per item or 1,000,000 bytes are refused. Others wait;
+                  where 2,048 items wait already: 503, and Retry-After says for how many seconds.
   GET /runs       names and fields of the runs        GET /health   status and versions
-  GET /docs       pages to try it, without outside resources; GET /openapi.json
-There is no password: a host other than 127.0.0.1 is open to anyone who can reach it. port=0 takes a
-free port. The address is printed; Ctrl-C stops the server.""",
+  GET /metrics    counters for Prometheus             GET /openapi.json
+  GET /docs       pages to try it, without outside resources
+Requests must call it localhost, 127.0.0.1, [::1], by its host=, or by one of allowed_hosts.
+token_file=FILE, or the environment variable CROSSTUNE_TOKEN: every request but GET /health brings
+"Authorization: Bearer TOKEN". Without it a host other than 127.0.0.1 is open to anyone who can
+reach it. port=0 takes a free port. The address is printed; Ctrl-C or SIGTERM ends the server when
+what it is computing is answered.""",
 }
 
 

@@ -230,27 +230,9 @@ def export(arguments: list[str]) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Serve finished runs over HTTP until interrupted; print the address."""
-    options = parse_options(arguments, {"run": None, "host": "127.0.0.1", "port": "8000"})
-    if not options["port"].isdigit() or int(options["port"]) > 65535:
-        raise ConfigError(f"port={options['port']}: must be a whole number from 0 to 65535.")
-    try:
-        from crosstune.inference.service.app import serve as serve_runs
-    except ModuleNotFoundError as error:
-        if str(error.name).split(".")[0] not in ("fastapi", "fastapi_offline", "uvicorn"):
-            raise
-        raise ConfigError(
-            f"{error.name} is not installed: pip install 'crosstune[serve]'"
-        ) from error
-    from crosstune.logs import log_to_terminal
+    from crosstune.cli.serve import serve as serve_runs
 
-    log_to_terminal()
-    paths = [Path(path) for path in options["run"].split(",")]
-    try:
-        serve_runs(paths, options["host"], int(options["port"]))
-    except KeyboardInterrupt as error:  # Ctrl-C is the intended way to end
-        if isinstance(error, Terminated):
-            raise
-    return 0
+    return serve_runs(arguments)
 
 
 def check(arguments: list[str]) -> int:

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
 from crosstune.inference.load_run import FinishedRun
-from crosstune.inference.service.app import build_server
+from crosstune.inference.service.access import Access
+from crosstune.inference.service.app import LOCAL_ACCESS, build_server
+from crosstune.inference.service.connections import Server
 from crosstune.inference.service.service import Service
 
 
 class Asking:
     """A service on a free port, and a client of it."""
 
-    def __init__(self, service: Service, server: uvicorn.Server, port: int):
+    def __init__(self, service: Service, server: Server, port: int):
         self.service, self.server, self.port = service, server, port
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
@@ -53,9 +53,9 @@ class Asking:
 
 
 @contextmanager
-def serving(service: Service) -> Iterator[Asking]:
+def serving(service: Service, access: Access = LOCAL_ACCESS) -> Iterator[Asking]:
     """Serve on a free port."""
-    server = build_server(service)
+    server = build_server(service, access)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

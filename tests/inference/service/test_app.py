@@ -330,28 +330,37 @@ def test_an_address_that_is_taken_is_said_before_anything_is_loaded() -> None:
             serve([Path("nowhere")], "127.0.0.1", port)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 @pytest.mark.slow
-def test_the_command_serves_until_it_is_interrupted(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_the_command_serves_until_it_is_told_to_end(
+    number: int, code: int, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
     command = [sys.executable, "-m", "crosstune", "serve", f"run={runs['second']}"]
-    command += ["host=0.0.0.0", "port=0"]
+    command += ["host=0.0.0.0", "port=0", "allowed_hosts=lab.example.org", "token_file=token"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
-        connection.request("GET", "/health")
-        assert json.load(connection.getresponse())["runs"] == 1
-        connection.close()
-        os.kill(process.pid, signal.SIGINT)
+        headers = {"host": "lab.example.org", "authorization": "Bearer s3cret"}
+        connection.request("GET", "/runs", headers=headers)
+        assert len(json.load(connection.getresponse())) == 1
+        os.kill(process.pid, number)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "host=0.0.0.0: anyone who reaches this machine can send requests" in told
+        connection.close()
+    assert process.returncode == code
+    assert "host=0.0.0.0: whoever has the token can send requests" in told
+    assert "lab.example.org (more: allowed_hosts=NAME,NAME)" in told
+    assert "s3cret" not in told
+    assert "goes on from here" not in told
     assert "Traceback" not in told
 
 
-def test_without_the_extra_the_command_says_what_to_install() -> None:
-    code = "import sys; sys.modules['fastapi'] = None; from crosstune.cli.main import main; "
+@pytest.mark.parametrize("module", ["fastapi", "prometheus_client"])
+def test_without_the_extra_the_command_says_what_to_install(module: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; from crosstune.cli.main import main; "
     code += "sys.argv = ['crosstune', 'serve', 'run=x']; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2

@@ -18,9 +18,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SkipValidation
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from crosstune.errors import ConfigError, CrosstuneError, DataError
 from crosstune.inference.predict import Record
+from crosstune.inference.service.access import Access, TokenCheck
 from crosstune.inference.service.admission import Admission
 from crosstune.inference.service.connections import LimitedProtocol, Server
 from crosstune.inference.service.limits import Limits, fit_open_files
@@ -34,11 +36,15 @@ NO_TELEMETRY = dict.fromkeys(
     ("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False
 )
 
+LOCAL_ACCESS = Access()
+
 log = logging.getLogger(__name__)
 
 
-def serve(paths: Sequence[Path], host: str, port: int) -> None:
+def serve(paths: Sequence[Path], host: str, port: int, access: Access = LOCAL_ACCESS) -> None:
     """Load runs, print the address, and answer requests until interrupted.
+
+    What is being computed then is still answered, and what waits is turned away.
 
     Raises:
         CrosstuneError: the runs cannot be served together, or the address is not available.
@@ -49,17 +55,20 @@ def serve(paths: Sequence[Path], host: str, port: int) -> None:
         log.info("%s: %s", " = ".join(run["names"]), run["kind"])
     address, bound_port = listener.getsockname()[:2]
     if not ipaddress.ip_address(address).is_loopback:
+        needs = "whoever has the token" if access.token else "anyone, as there is no token,"
         log.warning(
-            "host=%s: anyone who reaches this machine can send requests; there is no password", host
+            "host=%s: %s can send requests from where this machine is reached, unencrypted; they "
+            "must call it %s (more: allowed_hosts=NAME,NAME)",
+            *(host, needs, " or ".join(access.hosts)),
         )
     print(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}", flush=True)
-    build_server(service).run(sockets=[listener])
+    build_server(service, access).run(sockets=[listener])
 
 
-def build_server(service: Service) -> Server:
+def build_server(service: Service, access: Access = LOCAL_ACCESS) -> Server:
     """Return the server of a service; it logs failed requests only."""
     config = uvicorn.Config(
-        RequestCounter(build_app(service), service.queue.metrics),
+        RequestCounter(build_app(service, access), service.queue.metrics),
         http=LimitedProtocol,
         log_level="warning",
         access_log=False,
@@ -70,7 +79,7 @@ def build_server(service: Service) -> Server:
     return Server(config, service.queue)
 
 
-def build_app(service: Service) -> FastAPI:
+def build_app(service: Service, access: Access = LOCAL_ACCESS) -> FastAPI:
     """Return the application: /predict, /runs, /health, /metrics, /docs and /openapi.json.
 
     /docs needs no other server, and no request is sent elsewhere.
@@ -83,6 +92,11 @@ def build_app(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
     )
     app.add_middleware(Admission, limits=service.limits, refuse=service.queue.refuse)
+    if access.token is not None:
+        app.add_middleware(TokenCheck, token=access.token)
+    app.add_middleware(
+        TrustedHostMiddleware, allowed_hosts=list(access.hosts), www_redirect=False
+    )  # the last one added is the first one asked
     app.add_exception_handler(RequestValidationError, _answer_malformed)
     app.add_exception_handler(CrosstuneError, _answer_error)
     app.add_exception_handler(Exception, _answer_failure)
