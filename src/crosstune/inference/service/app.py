@@ -30,6 +30,7 @@ from crosstune.inference.service.metrics import CLIENT_LEFT, RequestCounter
 from crosstune.inference.service.request import PredictRequest
 from crosstune.inference.service.service import Service, describe_fault, render_json
 from crosstune.inference.service.shared_base import load_shared
+from crosstune.logs import silence_libraries
 
 # all telemetry of FastAPI off
 NO_TELEMETRY = dict.fromkeys(
@@ -62,7 +63,8 @@ def serve(paths: Sequence[Path], host: str, port: int, access: Access = LOCAL_AC
             *(host, needs, " or ".join(access.hosts)),
         )
     print(f"http://{f'[{host}]' if ':' in host else host}:{bound_port}", flush=True)
-    build_server(service, access).run(sockets=[listener])
+    with silence_libraries():  # once: for every prediction it would take milliseconds
+        build_server(service, access).run(sockets=[listener])
 
 
 def build_server(service: Service, access: Access = LOCAL_ACCESS) -> Server:
