@@ -123,7 +123,8 @@ def build_app(service: Service, access: Access = LOCAL_ACCESS) -> FastAPI:
         body: Annotated[PredictRequest, SkipValidation], request: Request
     ) -> Response:
         """Predict each item, in order."""
-        return await _answer_while_connected(request, service.answer(body))
+        size = len(await request.body())  # as it was read already
+        return await _answer_while_connected(request, service.answer(body, size))
 
     return app
 

@@ -24,6 +24,8 @@ from crosstune.inference.service.shared_base import count_bytes
 from crosstune.methods import find_tuning_method
 from crosstune.runs.record import PACKAGES
 
+SHORT_BYTES = 10_000  # of a body that takes milliseconds at most
+
 
 class Service:
     """The served runs and their queue.
@@ -42,7 +44,6 @@ class Service:
         self.runs, self.names = runs, name_runs(runs)
         self.limits = limits or Limits()
         self.queue = PredictionQueue(self._predict, self.limits)
-        # reading a body can take a third of a second, in which the event loop must answer others
         self.thread = ThreadPoolExecutor(1, "json")
         self.health: Record = {
             "status": "ok",
@@ -52,17 +53,27 @@ class Service:
             | {"python": platform.python_version()},
         }
 
-    async def answer(self, body: Any) -> str:
+    async def answer(self, body: Any, size: int) -> str:
         """Return, as JSON, the records that `crosstune predict` writes about the same items.
+
+        Checking a body of the largest size can take a third of a second, in which the event loop
+        must answer others, so that long ones are left to a thread.
+
+        Args:
+            body: the parsed body of the request.
+            size: its length in bytes.
 
         Raises:
             HTTPException: no run has this name, or the queue is full.
             CrosstuneError: the items are malformed or do not fit the run.
         """
-        run_id, language, rows = await self._in_thread(self._read, body)
+        is_short = size <= SHORT_BYTES
+        run_id, language, rows = (
+            self._read(body) if is_short else await self._in_thread(self._read, body)
+        )
         records = await self.queue.submit(run_id, language, rows)
         content = {"run": run_id, "language": language, "answers": records}
-        return await self._in_thread(render_json, content)
+        return render_json(content) if is_short else await self._in_thread(render_json, content)
 
     def describe(self) -> list[Record]:
         """Return for each run its names, its configuration in short, and the fields of an item."""
