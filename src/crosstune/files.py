@@ -1,13 +1,17 @@
 """Atomic writes of files and folders, safe when several processes write the same; strict YAML."""
 
+import errno
+import gzip
 import hashlib
 import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import yaml
 from crosstune.errors import ConfigError, one_line
 
 DIGESTS = ".sha256"  # of a cached folder; no suffix that counts as a file of a checkpoint
+MAX_BYTES = 2**31  # of a file that is read as a whole; rows take many times as much memory
 MAX_VALUES, MAX_DEPTH = 100_000, 100  # of a configuration file
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is five times as fast
 
@@ -92,6 +97,36 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: it is missing, holds more than `limit` bytes, or is a pipe or a device, whose
+            content may never end.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, f"over {limit:,} bytes", str(path))
+    return path.read_bytes()
+
+
+def unpack_gzip(content: bytes, limit: int = MAX_BYTES) -> bytes:
+    """Return what gzip packed.
+
+    Raises:
+        OSError, EOFError, zlib.error: it is no whole gzip file, or unpacks to over `limit` bytes.
+    """
+    with gzip.open(BytesIO(content)) as file:
+        unpacked = file.read(limit + 1)
+    if len(unpacked) > limit:
+        raise OSError(errno.EFBIG, f"over {limit:,} bytes when unpacked")
+    return unpacked
+
+
 def apply_umask(folder: Path) -> None:
     """Give the files below a folder the usual permissions; safetensors makes them private."""
     for path in folder.rglob("*"):
@@ -107,7 +142,7 @@ def read_yaml(path: Path) -> Any:
     """
     raw = b""
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
         text = raw.decode("utf-8-sig")
         _check_depth(text, path)
         loader = _YAML_LOADER(text)

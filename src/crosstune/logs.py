@@ -13,6 +13,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from crosstune.printable import clean_message
+
 LOG = logging.getLogger("crosstune")
 
 
@@ -21,7 +23,7 @@ class StderrHandler(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(clean_message(self.format(record)), file=sys.stderr)
 
 
 TERMINAL = StderrHandler()

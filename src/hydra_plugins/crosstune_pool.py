@@ -19,8 +19,8 @@ from typing_extensions import override
 from crosstune.config.compose import write_config
 from crosstune.config.schema import Run
 from crosstune.errors import ConfigError
+from crosstune.runs.plan_file import read_plan
 from crosstune.sweeps.launcher import OnStart, Runs, Sweep
-from crosstune.sweeps.plan_file import read_plan
 from crosstune.sweeps.process_pool import (
     Job,
     JobResult,

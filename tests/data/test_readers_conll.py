@@ -153,7 +153,7 @@ def test_a_hash_with_too_many_columns_is_a_ragged_row(write):
 
 def test_a_file_without_blank_lines_is_no_sentence(write):
     assert faults(write("a.conll", "a\tO\n" * 1001)) == [
-        "FILE:1: the file is one sentence of 1,001 words; put a blank line between sentences"
+        "FILE: the file is one sentence of 1,001 words; put a blank line between sentences"
     ]
     assert len(words(write("b.conll", "a\tO\n" * 1001 + "\nb\tO\n"))) == 2
 

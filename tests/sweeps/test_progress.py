@@ -6,7 +6,7 @@ from rich.console import Console
 
 from crosstune.errors import ConfigError
 from crosstune.runs.locks import hold_run_lock
-from crosstune.sweeps.plan_file import write_plan
+from crosstune.runs.plan_file import write_plan
 from crosstune.sweeps.progress import (
     LOG,
     RunProgress,

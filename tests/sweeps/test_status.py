@@ -12,9 +12,9 @@ from crosstune.errors import ConfigError
 from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.fingerprint import RESULT_FORMAT, compute_run_id
 from crosstune.runs.locks import hold_run_lock
+from crosstune.runs.plan_file import find_missing, forget_missing, read_plan, write_plan
 from crosstune.runs.record import describe_environment
 from crosstune.sweeps.plan import expand_sweep, plan_runs
-from crosstune.sweeps.plan_file import find_missing, forget_missing, read_plan, write_plan
 from crosstune.sweeps.status import RunStatus, read_status, render_status
 from crosstune.training.schedule import resolve_schedule
 from tests.tiny import tiny_run
@@ -41,6 +41,8 @@ def study(tmp_path):
         folder = tmp_path / "study" / run_id
         folder.mkdir(parents=True)
         now = {"environment": describe_environment(1), "result_format": RESULT_FORMAT}
+        now |= {"experiment": "study", "run_id": run_id, "seed": 1, "train_language": "es"}
+        now |= {"data": "d", "model": "m", "method": "full", "headline": {"metric": "accuracy"}}
         (folder / "record.json").write_text(json.dumps({"status": status, **now, **names}))
 
     return write_record

@@ -15,6 +15,7 @@ from crosstune.cli.arguments import parse_options, split_config_folder
 from crosstune.cli.help import HELP, render_help
 from crosstune.config.paths import use_config_folder
 from crosstune.errors import ConfigError, CrosstuneError, suggest
+from crosstune.printable import clean_message
 from crosstune.startup import (
     Terminated,
     defer_garbage_collection,
@@ -49,12 +50,13 @@ def main() -> int:
     except CrosstuneError as error:
         if debug:
             raise
-        print(f"crosstune {verb}: {error}", file=sys.stderr)
+        print(f"crosstune {verb}: {clean_message(error)}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if debug or error.filename is None:
             raise
-        print(f"crosstune {verb}: {error.filename}: {error.strerror}.", file=sys.stderr)
+        message = f"crosstune {verb}: {error.filename}: {error.strerror}."
+        print(clean_message(message), file=sys.stderr)
         return 1
     except (KeyboardInterrupt, SystemExit) as error:
         cause = error.__context__ or error  # Lightning turns them into a SystemExit
@@ -101,7 +103,7 @@ def status(arguments: list[str]) -> int:
     from crosstune.sweeps.status import read_status, render_status
 
     state = read_status(Path(options["outputs"]), options["experiment"])
-    print(render_status(options["experiment"], state))
+    print(clean_message(render_status(options["experiment"], state)))
     return 0
 
 
@@ -119,7 +121,7 @@ def report(arguments: list[str]) -> int:
     from crosstune.reporting.comparison import read_comparison
     from crosstune.reporting.published.layout import read_target
     from crosstune.reporting.report import ReportOptions, print_report, write_report
-    from crosstune.sweeps.plan_file import find_missing, is_recipe, read_plan, unknown_study
+    from crosstune.runs.plan_file import find_missing, is_recipe, read_plan, unknown_study
 
     outputs, experiment = Path(options["outputs"]), options["experiment"]
     seeds = (options["seeds_to_print"], options["seeds_to_claim"])
@@ -153,7 +155,7 @@ def _unpack_bundles(paths: str, outputs: Path) -> dict[str, str]:
     root = outputs / "bundles"
     study = read_bundles([Path(path) for path in paths.split(",")], root)
     for conflict in study.conflicts:
-        print(f"crosstune report: {conflict}", file=sys.stderr)
+        print(f"crosstune report: {clean_message(conflict)}", file=sys.stderr)
     return {"experiment": study.experiment, "outputs": str(root)}
 
 
@@ -176,11 +178,11 @@ def bundle(arguments: list[str]) -> int:
 def forget(arguments: list[str]) -> int:
     """Drop the planned runs of a study that have no record; print what was dropped."""
     options = parse_options(arguments, {"experiment": None, "outputs": "outputs"})
-    from crosstune.sweeps.plan_file import forget_missing
+    from crosstune.runs.plan_file import forget_missing
 
     dropped = forget_missing(Path(options["outputs"]), options["experiment"])
     for run in dropped:
-        print(" ".join(run["overrides"]))
+        print(clean_message(" ".join(run["overrides"])))
     print(f"{options['experiment']}: {len(dropped)} planned runs forgotten", file=sys.stderr)
     return 0
 
@@ -191,7 +193,8 @@ def verify(arguments: list[str]) -> int:
     from crosstune.sweeps.verify import verify_study
 
     result = verify_study(Path(options["outputs"]), options["experiment"])
-    print(*result.damage, sep="\n", end="\n" if result.damage else "")
+    for fault in result.damage:
+        print(clean_message(fault))
     older = f"; {result.unchecked} runs of earlier versions have no digests" * (
         result.unchecked > 0
     )
@@ -250,7 +253,8 @@ def check(arguments: list[str]) -> int:
     from crosstune.cli.check import examine
 
     report = examine(run, tokenize=any(word.startswith("model=") for word in overrides))
-    print(report.as_json() if "--json" in flags else report.as_text("all=true" in flags))
+    as_text = clean_message(report.as_text("all=true" in flags))
+    print(report.as_json() if "--json" in flags else as_text)
     return 1 if report.faulty else 0
 
 
@@ -270,7 +274,7 @@ def tune(arguments: list[str]) -> int:
     from crosstune.sweeps.tune import tune as tune_arms
 
     path, choices = tune_arms(jobs, int(trials))
-    print(*(choice.summary for choice in choices), path, sep="\n")
+    print(*(clean_message(choice.summary) for choice in choices), path, sep="\n")
     return 0
 
 

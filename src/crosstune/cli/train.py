@@ -20,6 +20,7 @@ from crosstune.config.overrides import prepare_overrides
 from crosstune.config.paths import find_conf
 from crosstune.errors import CrosstuneError
 from crosstune.logs import log_to_terminal
+from crosstune.printable import clean_message
 from crosstune.startup import defer_garbage_collection
 
 
@@ -80,7 +81,7 @@ class JobRunner:
             raise picklable from error
         self.errors.append(error)
         if self.is_sweep:
-            print(f"crosstune train: {error}", file=sys.stderr)
+            print(f"crosstune train: {clean_message(error)}", file=sys.stderr)
 
 
 def _set_up_process() -> None:

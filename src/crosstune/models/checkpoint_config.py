@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from crosstune.config.instantiate import find_code_option
 from crosstune.errors import ConfigError, one_line
@@ -20,6 +21,7 @@ LIMITS = {
     "vocab_size": 10_000_000,
     "max_position_embeddings": 100_000_000,
     "num_attention_heads": 10_000,
+    "num_labels": 1_000_000,
 }
 
 # code that runs with trust_remote_code alone, which is False wherever we load (checkpoints that
@@ -31,10 +33,20 @@ def check_checkpoint(pretrained_model_name_or_path: str, **options: Any) -> None
     """Check the `config.json` of a checkpoint, given as for `from_pretrained`.
 
     Raises:
-        ConfigError: as `check_checkpoint_config`.
+        ConfigError: as `check_checkpoint_config`, also about an adapter beside it.
     """
     config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **options)
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"{pretrained_model_name_or_path}, config.json: it holds a {type(config).__name__}, "
+            "not an object."
+        )
     check_checkpoint_config(config, f"{pretrained_model_name_or_path}, config.json")
+    # transformers loads an adapter that lies beside the weights
+    found = {key: options[key] for key in ("revision", "local_files_only") if key in options}
+    adapter = find_adapter_config_file(pretrained_model_name_or_path, **found)
+    if adapter is not None:
+        read_adapter_config(Path(adapter).parent)
 
 
 def check_checkpoint_config(config: dict[str, Any], where: str) -> None:

@@ -7,24 +7,23 @@ Also finds the modules of the task head, which every method trains and saves.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstune.config.instantiate import instantiate
 from crosstune.config.schema import Model, ModelOrigin
-from crosstune.errors import ConfigError, one_line
+from crosstune.errors import ConfigError
 from crosstune.files import atomic_folder, is_intact, write_digests
 from crosstune.models.architectures import ARCHITECTURES
 from crosstune.models.checkpoint_config import check_checkpoint, check_checkpoint_config
+from crosstune.models.load_errors import NOT_FAST, explain_load_errors
 from crosstune.models.tokenizers import (
     extend_embeddings,
     extend_tokenizer,
@@ -39,11 +38,6 @@ from crosstune.tasks import Task
 log = logging.getLogger(__name__)
 # model classes whose head has an output for each label of the task
 _LABEL_HEADS = ("AutoModelForSequenceClassification", "AutoModelForTokenClassification")
-_NOT_FAST = (
-    "its tokenizer has no fast version here. Marian checkpoints have none at all: use mT5, mBART, "
-    "T5 or BART instead. Where one of those has a SentencePiece model and no tokenizer.json, "
-    "pip install sentencepiece converts it."
-)
 transformers.utils.logging.disable_progress_bar()  # it has one step for a checkpoint of one shard
 
 
@@ -75,7 +69,7 @@ def find_folder(model: Model) -> Path:
     """Return the folder of a checkpoint, downloaded if it is the hub's."""
     if model.origin is ModelOrigin.local:
         return Path(str(model.path))
-    with _explained_errors(model):
+    with explain_load_errors(model):
         folder = snapshot_download(
             str(model.hub_id),
             revision=model.revision,
@@ -90,13 +84,14 @@ def load_checkpoint_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     options = _checkpoint_options(model)
     if model.do_lower_case is not None:
         options["do_lower_case"] = model.do_lower_case
-    with _explained_errors(model):
+    with explain_load_errors(model):
+        check_checkpoint(**options)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**options)
         if getattr(tokenizer, "add_prefix_space", None) is False:
             # without it byte-level BPE encodes the first word of a text differently
             tokenizer = transformers.AutoTokenizer.from_pretrained(**options, add_prefix_space=True)
     if not tokenizer.is_fast:
-        raise ConfigError(f"model={model.name}: {_NOT_FAST}")
+        raise ConfigError(f"model={model.name}: {NOT_FAST}")
     return tokenizer
 
 
@@ -120,7 +115,7 @@ def load_model(
         labels["label2id"] = {label: index for index, label in enumerate(task.labels)}
     options = {"dtype": torch.float32, "attn_implementation": model.attention}
     if model.origin is not ModelOrigin.scratch:
-        with _explained_errors(model):
+        with explain_load_errors(model):
             check_checkpoint(**_checkpoint_options(model))
     if model.decoder is not None:
         return _load_encoder_decoder(model, task, tokenizer, options)
@@ -128,7 +123,7 @@ def load_model(
         sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         config = instantiate(model.config or {}, "model.config", allow, **sizes, **labels)
         return _build_random(model, task, tokenizer, config, options)
-    with _explained_errors(model):
+    with explain_load_errors(model):
         built, info = auto.from_pretrained(
             **_checkpoint_options(model),
             **options,
@@ -163,7 +158,7 @@ def _build_random(
     if config.is_encoder_decoder:
         vars(config).update(_decoder_tokens(tokenizer))
     auto: Any = getattr(transformers, task.auto_class)
-    with _explained_errors(model):
+    with explain_load_errors(model):
         built = auto.from_config(config, **options)
     pooler = f"{built.base_model_prefix}.pooler"
     fresh = [pooler] if getattr(built.base_model, "pooler", None) is not None else []
@@ -233,7 +228,7 @@ def _load_encoder_decoder(
     as_decoder = {"is_decoder": True, "add_cross_attention": True}
     auto: Any = transformers.AutoModel
     auto_decoder: Any = transformers.AutoModelForCausalLM
-    with _explained_errors(model):
+    with explain_load_errors(model):
         encoder, encoder_info = auto.from_pretrained(**options)
         decoder, decoder_info = auto_decoder.from_pretrained(**options, **as_decoder)
     prefix = encoder.base_model_prefix
@@ -364,37 +359,3 @@ def _checkpoint_options(model: Model) -> dict[str, Any]:
     else:
         options = {"pretrained_model_name_or_path": model.hub_id, "revision": model.revision}
     return {**options, "trust_remote_code": False}
-
-
-@contextmanager
-def _explained_errors(model: Model) -> Iterator[None]:
-    """Turn errors of transformers about a checkpoint into advice to the user."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        message = one_line(error)
-        if "SentencePiece" in message or "`tiktoken`" in message:
-            raise ConfigError(f"model={model.name}: {_NOT_FAST} ({message})") from error
-        if isinstance(error, SafetensorError):
-            raise ConfigError(
-                f"model={model.name}: the weights in {model.path or model.hub_id} are damaged or "
-                f"cut off ({message}). Copy or fetch them again."
-            ) from error
-        if not isinstance(error, OSError | ValueError):
-            raise
-        if message.startswith("Unrecognized configuration class"):
-            raise ConfigError(
-                f"model={model.name}: this kind of task has no head for its architecture. "
-                "Generation needs an encoder-decoder: model=mini_seq2seq, a checkpoint of one, or "
-                "an encoder's checkpoint with model.decoder=same."
-            ) from error
-        if model.origin is ModelOrigin.hub:
-            raise ConfigError(
-                f"model={model.name}: {model.hub_id} at {model.revision} is neither in the local "
-                "hub cache nor reachable. Connect once to fill the cache, or copy the checkpoint's "
-                "folder here and use model=local model.path=DIR; model=mini needs no download. "
-                f"({message})"
-            ) from error
-        raise ConfigError(f"model.path={model.path}: {message}") from error

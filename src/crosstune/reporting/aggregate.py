@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from crosstune.reporting.cells import UNSCORED, ScoreSummary
-from crosstune.reporting.records import AVERAGES, COSTS, list_runs
+from crosstune.reporting.records import list_runs
+from crosstune.runs.record_schema import AVERAGES, COSTS
 
 ARM = ["model", "method", "arm", "dataset", "train_language"]
 MEASURES = ["precision", "recall", "f1", "support"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from crosstune.reporting.cells import NOT_MEASURED, Cell, Table
-from crosstune.reporting.records import COSTS
 from crosstune.reporting.render import drop_points, render_csv
+from crosstune.runs.record_schema import COSTS
 
 _ARM = ("model", "method", "arm")
 

@@ -6,13 +6,8 @@ HTML is escaped by the template engine.
 import html
 import re
 
-# Control characters and text-direction overrides can falsify what a reader sees; line ends and tabs
-# break cells; half of a surrogate pair cannot be encoded.
-_DIRECTIONS = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-_HIDDEN: dict[int, str | None] = dict.fromkeys([*range(32), *range(127, 160), *_DIRECTIONS])
-_HIDDEN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
-_ONE_LINE = _HIDDEN | dict.fromkeys(map(ord, "\t\n\r\v\f\x85\u2028\u2029"), " ")
-_LINES = _HIDDEN | {9: "\t", 10: "\n"}
+from crosstune.printable import strip_controls
+
 _LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {char: f"{{{char}}}" for char in "[]*"}  # after a row's \\ they would be its options
@@ -21,17 +16,6 @@ _LATEX = str.maketrans(
     | {"`": "\\textasciigrave{}", "–": "--", "…": "\\dots{}", "·": "\\textperiodcentered{}"}
     | {"±": "\\ensuremath{\\pm}", "→": "\\ensuremath{\\rightarrow}", "−": "\\ensuremath{-}"}
 )
-
-
-def strip_controls(text: str, breaks: bool = False) -> str:
-    r"""Return the text without control characters; line ends become spaces unless `breaks`.
-
-    >>> strip_controls("a\x1b[31m\nb")
-    'a[31m b'
-    """
-    if text.isprintable():  # then nothing is hidden
-        return text
-    return text.translate(_LINES if breaks else _ONE_LINE)
 
 
 def escape_markdown(text: str) -> str:

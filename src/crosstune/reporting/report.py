@@ -18,12 +18,12 @@ from rich.text import Text
 
 from crosstune.errors import RunError
 from crosstune.files import atomic_write
+from crosstune.printable import strip_controls
 from crosstune.reporting.cells import Table
 from crosstune.reporting.comparison import Comparison, build_differences, check_baseline
 from crosstune.reporting.continual import build_stage_tables
 from crosstune.reporting.costs import build_costs, render_costs
 from crosstune.reporting.errors.gather import gather_errors, render_counts, render_items
-from crosstune.reporting.escape import strip_controls
 from crosstune.reporting.figures.draw_all import Drawings, draw_all
 from crosstune.reporting.html.page import Content, render_page
 from crosstune.reporting.html.provenance import read_commands

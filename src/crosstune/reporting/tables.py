@@ -21,8 +21,9 @@ from crosstune.reporting.comparison import (
 )
 from crosstune.reporting.conditions import Row, compare_conditions
 from crosstune.reporting.costs import average_costs, name_cost, render_cost
-from crosstune.reporting.records import COSTS, Records, list_runs, uses_stand_in
+from crosstune.reporting.records import Records, list_runs
 from crosstune.reporting.render import drop_points, render_csv
+from crosstune.runs.record_schema import COSTS, uses_stand_in
 
 Column = tuple[str, str, str, str, str]  # as `_column_of` lists them
 

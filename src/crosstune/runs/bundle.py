@@ -18,10 +18,11 @@ import yaml
 from crosstune.errors import ConfigError, one_line
 from crosstune.files import atomic_write
 from crosstune.runs.integrity import FIELD, OWN, check_files, digest_record
+from crosstune.runs.plan_file import PLAN, PlannedRun, read_plan
 from crosstune.runs.record import read_record
 
 FORMAT = 1
-MANIFEST, PLAN = "manifest.json", "plan.jsonl"
+MANIFEST = "manifest.json"
 MAX_FILES, MAX_FILE_BYTES, MAX_BYTES = 200_000, 2**30, 2**33  # of a bundle, unpacked
 _PLANNED = ("data", "language", "model", "method", "seed", "run_id", "stand_in")  # fields kept
 _RUN_FILES = ("predictions.parquet", "metrics.jsonl")
@@ -72,7 +73,7 @@ def write_bundle(outputs: Path, experiment: str, target: Path, with_weights: boo
         clean[FIELD] = {k: v for k, v in record.get(FIELD, {}).items() if k in names}
         members[f"{run}/record.json"] = _dump({**clean, OWN: digest_record(clean)})
         members |= {f"{run}/{name}": path.parent / name for name in names}
-    members |= {PLAN: plan} if (plan := _clean_plan(folder / PLAN)) else {}
+    members |= {PLAN: plan} if (plan := _clean_plan(read_plan(folder))) else {}
     with atomic_write(target) as partial, zipfile.ZipFile(partial, "w") as archive:
         digests = {name: _add(archive, name, members[name]) for name in sorted(members)}
         manifest = {"format": FORMAT, "experiment": experiment, "crosstune": version("crosstune")}
@@ -197,10 +198,8 @@ def _base_name(source: str) -> str:
     return source.rstrip("/").rpartition("/")[2] or source
 
 
-def _clean_plan(path: Path) -> bytes:
+def _clean_plan(runs: Sequence[PlannedRun]) -> bytes:
     """Return the plan with names and ids alone, which say what is missing."""
-    lines = path.read_text("utf-8").split("\n") if path.is_file() else []
-    runs = [json.loads(line) for line in lines if line]
     kept = [{key: run[key] for key in _PLANNED if key in run} | {"overrides": []} for run in runs]
     return "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in kept).encode()
 

@@ -83,7 +83,7 @@ def _has_label_head(model: Model) -> bool:
         return False
     try:
         names = json.loads(path.read_text("utf-8")).get("architectures") or []
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return False  # the loader reports it
     return any(str(name).endswith(_LABEL_HEADS) for name in names)
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crosstune.files import atomic_write
+from crosstune.files import atomic_write, read_regular
 from crosstune.runs.integrity import OWN, digest_record
 
 SCHEMA = 1
@@ -35,7 +35,7 @@ def read_record(path: Path) -> dict[str, Any]:
     Half of a surrogate pair, which cannot be encoded as UTF-8, becomes a question mark.
     """
     try:
-        text = path.read_text("utf-8")
+        text = read_regular(path).decode("utf-8")
         record = json.loads(text)
         has_digest = isinstance(record, dict) and OWN in record
         changed = has_digest and record[OWN] != digest_record(record)

@@ -14,7 +14,7 @@ from crosstune.config.compose import run_from_dict, scale_learning_rate, to_dict
 from crosstune.config.schema import Run
 from crosstune.data.splits import Splits
 from crosstune.errors import ConfigError, one_line
-from crosstune.files import atomic_write
+from crosstune.files import atomic_write, read_regular
 from crosstune.runs.fingerprint import digest_splits, digest_weights, result_config
 
 RATE = "optimizer.learning_rate"
@@ -118,7 +118,7 @@ def read_choices(path: Path) -> list[Choice]:
     if not path.is_file():
         return []
     try:
-        choices = [Choice(**choice) for choice in json.loads(path.read_text("utf-8"))]
+        choices = [Choice(**choice) for choice in json.loads(read_regular(path))]
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path}: no list of choices ({one_line(error)}). Delete it and tune again."

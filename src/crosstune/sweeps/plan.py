@@ -27,9 +27,9 @@ from crosstune.data.synthetic.stand_in import read_data
 from crosstune.errors import ConfigError, CrosstuneError
 from crosstune.models.resolve import resolve_defaults
 from crosstune.runs.fingerprint import compute_run_id
+from crosstune.runs.plan_file import PlannedRun, is_recipe, write_plan
 from crosstune.runs.tuned import apply_tuned
 from crosstune.sweeps.availability import force_offline
-from crosstune.sweeps.plan_file import PlannedRun, is_recipe, write_plan
 from crosstune.training.schedule import resolve_schedule
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,8 @@ from multiprocessing import connection, forkserver, get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from crosstune.printable import clean_message
+
 GRACE_SECONDS = 30.0  # between the interrupt and the kill of a run
 JOB_MODULE = "crosstune.sweeps.job"  # a child process calls its `main`
 PRELOAD_MODULE = "crosstune.sweeps.forkserver_preload"  # defers garbage collection
@@ -222,7 +224,7 @@ def print_line(line: str) -> None:
 def print_result(number: int, result: JobResult) -> None:
     """Print the folder of a run to stdout, or why it failed to stderr."""
     if result.error:
-        print(f"crosstune train: run {number + 1}: {result.error}", file=sys.stderr)
+        print(f"crosstune train: run {number + 1}: {clean_message(result.error)}", file=sys.stderr)
     else:
         print(result.folder, flush=True)
 

@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from crosstune.runs.locks import is_locked
+from crosstune.runs.plan_file import PlannedRun, read_plan, unknown_study
 from crosstune.runs.record import read_record
-from crosstune.sweeps.plan_file import PlannedRun, read_plan, unknown_study
 from crosstune.sweeps.process_pool import print_line
 
 LOG = "sweep.log"  # in the study's folder: what the runs log

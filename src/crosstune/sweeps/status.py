@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from omegaconf.errors import OmegaConfBaseException
 
 from crosstune.config.compose import read_config
-from crosstune.errors import ConfigError
+from crosstune.errors import ConfigError, DataError
 from crosstune.runs.fingerprint import find_stale_reasons
 from crosstune.runs.locks import is_locked
+from crosstune.runs.plan_file import PlannedRun, read_plan, unknown_study
 from crosstune.runs.record import read_record
+from crosstune.runs.record_schema import uses_stand_in, validate_record
 from crosstune.sweeps.availability import explain_data_fault, find_missing_weights
 from crosstune.sweeps.plan import plan_recipe
-from crosstune.sweeps.plan_file import PlannedRun, read_plan, unknown_study
 
 
 class RunStatus(NamedTuple):
@@ -37,7 +38,8 @@ def read_status(outputs: Path, experiment: str) -> list[RunStatus]:
     planned = read_plan(folder)
     if all(run.get("stand_in") for run in planned):  # a rehearsal does not plan the study itself
         planned += plan_recipe(experiment)
-    records = {path.parent.name: read_record(path) for path in sorted(folder.glob("*/record.json"))}
+    paths = sorted(folder.glob("*/record.json"))
+    records = {path.parent.name: _read_record(path) for path in paths}
     unfinished = _find_unfinished(folder, {run.get("run_id") for run in planned})
     if not planned and not records and not unfinished:
         raise unknown_study(outputs, experiment)
@@ -55,6 +57,14 @@ def read_status(outputs: Path, experiment: str) -> list[RunStatus]:
             run |= {"status": "stale", "error": "the plan has this run under another id"}
         statuses.append(RunStatus(run, run["status"]))
     return statuses + unfinished
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return a record; what is unreadable or malformed has that status, and the reason."""
+    try:
+        return validate_record(read_record(path))
+    except DataError as error:
+        return {"run_id": path.parent.name, "status": "unreadable", "error": str(error)}
 
 
 def _find_unfinished(folder: Path, planned: set[str | None]) -> list[RunStatus]:
@@ -103,8 +113,7 @@ def _names(run: dict[str, Any]) -> tuple[str, ...]:
 
 def _is_rehearsal(run: dict[str, Any]) -> bool:
     """Return whether a planned run or a record is one on generated stand-in data."""
-    in_record = run.get("config", {}).get("trainer", {}).get("stand_in")
-    return bool(run.get("stand_in") or in_record)
+    return bool(run.get("stand_in")) or ("config" in run and uses_stand_in(run))
 
 
 def render_status(experiment: str, statuses: Sequence[RunStatus]) -> str:

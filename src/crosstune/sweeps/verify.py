@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crosstune.runs.integrity import FIELD, find_damage
+from crosstune.runs.plan_file import unknown_study
 from crosstune.runs.record import read_record
-from crosstune.sweeps.plan_file import unknown_study
 
 
 class Verification(NamedTuple):

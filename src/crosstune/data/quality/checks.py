@@ -17,6 +17,8 @@ from crosstune.data.splits import Split, Splits, iterate_rows
 from crosstune.data.tag_schemes import SPAN_TAG, detect_scheme, find_scheme_faults
 from crosstune.languages import BIDI_CONTROLS, ZERO_WIDTH
 
+_UNCOMMON, _COMMON = 5, 20  # rows of train: a label of so few may be a typing error of another
+_SHOWN = 100  # labels in the list of how often each occurs
 RARE = 10  # rows of train below which a label is hardly learned
 _ODD = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ufeff\ud800-\udfff"
@@ -205,8 +207,19 @@ def find_label_faults(splits: Splits, labels_of: RowToStrings, lenient: bool) ->
             if known and name != "train" and label not in known:
                 message = f"label {label!r} never occurs in train"
                 yield make_finding("L101", row["where"], message, label, lenient)
+    alike: dict[Key, list[str]] = {}  # labels of one loose key
+    common: dict[tuple[str, str], list[str]] = {}  # frequent labels of one mark and digits
+    for label in known:
+        alike.setdefault(make_loose_key([label]), []).append(label)
+        if known[label] >= _COMMON:
+            common.setdefault(_split_label(label)[:2], []).append(label)
     for label, where in first.items():
-        likely = [other for other in known if is_typo(label, known[label], other, known[other])]
+        near = [*alike.get(make_loose_key([label]), ())]
+        if known[label] <= _UNCOMMON:  # else no typing error
+            letters = set(label.casefold())
+            others = common.get(_split_label(label)[:2], ())
+            near += [other for other in others if len(letters ^ set(other.casefold())) <= 4]
+        likely = [other for other in near if is_typo(label, known[label], other, known[other])]
         if likely:
             best = max(likely, key=lambda other: known[other])
             message = f"label {label!r}: is {best!r} meant? {known[best]} rows of train carry it"
@@ -229,10 +242,10 @@ def is_typo(label: str, count: int, other: str, other_count: int) -> bool:
         return False
     if make_loose_key([label]) == make_loose_key([other]):
         return count < other_count or label > other
-    if count > 5 or other_count < 20 * max(count, 1):
+    if count > _UNCOMMON or other_count < _COMMON * max(count, 1):
         return False
-    (mark, name), (other_mark, other_name) = _split_mark(label), _split_mark(other)
-    if mark != other_mark or re.sub(r"\D", "", name) != re.sub(r"\D", "", other_name):
+    (*kind, name), (*other_kind, other_name) = _split_label(label), _split_label(other)
+    if kind != other_kind:
         return False
     allowed = min(2, min(len(name), len(other_name)) // 4)
     return _measure_distance(name.casefold(), other_name.casefold()) <= allowed
@@ -251,7 +264,9 @@ def find_imbalance(
             where = sources[f"{name}/{language}"]
             counts = _count_labels({language: split}, labels_of)
             if counts:
-                table = ", ".join(f"{label} {count}" for label, count in counts.most_common())
+                shown = counts.most_common(_SHOWN)
+                table = ", ".join(f"{label} {count}" for label, count in shown)
+                table += f", and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
                 yield make_finding("B101", where, f"{name}/{language}: {table}")
             for label in known if name == "test" and counts else ():
                 if label not in counts:
@@ -268,10 +283,11 @@ def _count_labels(languages: dict[str, Split], labels_of: RowToStrings) -> Count
     return Counter(label for row in rows for label in dict.fromkeys(labels_of(row)))
 
 
-def _split_mark(label: str) -> tuple[str, str]:
-    """Return the mark of a span tag, or an empty text, and the label without it."""
+def _split_label(label: str) -> tuple[str, str, str]:
+    """Return the mark of a span tag, or an empty text, the digits, and the label without mark."""
     mark, dash, name = label.partition("-")
-    return (mark, name) if dash and len(mark) == 1 else ("", label)
+    mark, name = (mark, name) if dash and len(mark) == 1 else ("", label)
+    return mark, re.sub(r"\D", "", name), name
 
 
 def _measure_distance(one: str, other: str) -> int:

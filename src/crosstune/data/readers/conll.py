@@ -78,7 +78,7 @@ def read_conll(
         rows += [row] if row else []
     if len(rows) == 1 and len(rows[0]["words"]) > MAX_WORDS:
         faults.append(
-            f"{rows[0]['where']}: the file is one sentence of {len(rows[0]['words']):,} words; "
+            f"{source}: the file is one sentence of {len(rows[0]['words']):,} words; "
             "put a blank line between sentences"
         )
     return make_split(rows, faults, {source: digest})

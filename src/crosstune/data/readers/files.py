@@ -4,7 +4,6 @@ The encoding is UTF-8 unless the configuration names another; gzip is allowed. N
 or replaced: one that the encoding does not know is a fault with its line.
 """
 
-import gzip
 import hashlib
 import json
 import zlib
@@ -16,6 +15,7 @@ from typing import Any
 from crosstune.data.readers.file_kind import check_is_lines, check_is_text
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
+from crosstune.files import read_regular, unpack_gzip
 
 Line = tuple[int, str]  # number from 1, and text without its line end
 
@@ -51,8 +51,8 @@ def read_file(source: str, encoding: str = "utf-8") -> tuple[str, str]:
         ) from error
     path = Path(source)
     try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        raw = read_regular(path)
+        raw = unpack_gzip(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise DataError([f"{source}: {reason}"]) from error

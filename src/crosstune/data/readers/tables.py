@@ -16,6 +16,7 @@ from crosstune.data.readers.file_kind import check_is_lines
 from crosstune.data.readers.files import has_lone_surrogate, iterate_lines, make_split, read_file
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
+from crosstune.files import read_regular
 
 csv.field_size_limit(2**31 - 1)  # one field may hold a whole article
 
@@ -266,7 +267,7 @@ def _read_parquet(source: str) -> tuple[Iterator[TableRecord], str]:
     from pyarrow import parquet
 
     try:
-        raw = Path(source).read_bytes()
+        raw = read_regular(Path(source))
         table = parquet.read_table(BytesIO(raw))
     except (OSError, pyarrow.ArrowException) as error:
         missing = isinstance(error, FileNotFoundError)

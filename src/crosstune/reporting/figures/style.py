@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from crosstune.reporting.escape import strip_controls
+from crosstune.printable import strip_controls
 
 TEXT_COLOUR = "#24292f"  # text and axes; a page may replace it to suit a dark background
 BLUE = "#2f7fc1"  # legible on white and on black, as are all of these

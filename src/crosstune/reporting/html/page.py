@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from crosstune.printable import strip_controls
 from crosstune.reporting.aggregate import summarise_classes
 from crosstune.reporting.arms import name_plan
 from crosstune.reporting.cells import NOT_MEASURED, Table
@@ -25,12 +26,12 @@ from crosstune.reporting.comparison import Comparison
 from crosstune.reporting.costs import name_cost, render_cost
 from crosstune.reporting.errors.gather import Errors
 from crosstune.reporting.errors.view import show_errors
-from crosstune.reporting.escape import strip_controls
 from crosstune.reporting.figures.draw_all import Drawings
 from crosstune.reporting.figures.heatmap import build_heatmaps
 from crosstune.reporting.figures.style import TEXT_COLOUR, Drawing
 from crosstune.reporting.html.cell_details import describe_cells
-from crosstune.reporting.records import COSTS, Records, list_runs
+from crosstune.reporting.records import Records, list_runs
+from crosstune.runs.record_schema import COSTS
 
 _HERE = Path(__file__).parent
 _ERROR_CHARACTERS = 4000

@@ -32,8 +32,9 @@ from crosstune.reporting.published.verdict import (
     judge_published,
     reason_to_withhold,
 )
-from crosstune.reporting.records import Records, list_runs, uses_stand_in
+from crosstune.reporting.records import Records, list_runs
 from crosstune.reporting.render import drop_points, render_csv
+from crosstune.runs.record_schema import uses_stand_in
 from crosstune.runs.settings import flatten
 
 _ARM = ("model", "method", "data", "train_language")

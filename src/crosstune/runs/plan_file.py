@@ -5,17 +5,20 @@
 
 import fcntl
 import json
+import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from crosstune.config.paths import find_config_files
-from crosstune.errors import ConfigError, suggest
-from crosstune.files import atomic_write
+from crosstune.errors import ConfigError, one_line, suggest
+from crosstune.files import atomic_write, read_regular
 from crosstune.runs.locks import is_locked
 
 PLAN = "plan.jsonl"
+log = logging.getLogger(__name__)
 PlannedRun = dict[str, Any]  # overrides, and names, run_id and error as far as they are known
 
 
@@ -43,11 +46,36 @@ def _write(folder: Path, runs: Iterable[PlannedRun]) -> None:
 
 
 def read_plan(folder: Path) -> list[PlannedRun]:
-    """Read the plan of a study; it is empty if there is no file."""
+    """Read the plan of a study; it is empty if there is no file.
+
+    A torn line, or one that crosstune did not write, is named in the log and left out.
+    """
     path = folder / PLAN
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    runs: list[PlannedRun] = []
+    for number, line in enumerate(read_regular(path).split(b"\n"), start=1):
+        if line:
+            try:
+                runs.append(_check_line(json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                log.warning("%s:%d: no planned run, left out (%s)", path, number, one_line(error))
+    return runs
+
+
+def _check_line(run: Any) -> PlannedRun:
+    """Return a line of a plan, or raise ValueError for one that crosstune does not write."""
+    if not isinstance(run, dict):
+        raise ValueError(f"a {type(run).__name__}, not an object")
+    overrides = run.get("overrides")
+    if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
+        raise ValueError("overrides is no list of texts")
+    for key in ("run_id", "error", "data", "language", "model", "method"):
+        if not isinstance(run.get(key, ""), str):
+            raise ValueError(f"{key} is no text")
+    if (run_id := run.get("run_id", "")) and not re.fullmatch(r"\w+", run_id):
+        raise ValueError("run_id is no name of a folder")
+    return run
 
 
 def forget_missing(outputs: Path, experiment: str) -> list[PlannedRun]:
