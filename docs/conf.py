@@ -1,7 +1,7 @@
 """Configuration of the documentation, which `make docs` builds with Sphinx.
 
-Pages are Markdown (MyST). `_ext/reference.py` writes the parts that come from `conf/` and the schema,
-`_ext/links.py` resolves links to files of the project.
+Pages are Markdown (MyST). `_ext/reference.py` writes the parts that come from `conf/` and the
+schema, `_ext/links.py` resolves links to files of the project.
 """
 
 import re
@@ -16,7 +16,7 @@ _project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"
 
 project = "crosstune"
 author = "The crosstune authors"
-copyright = author  # noqa: A001 - Sphinx's name
+copyright = author
 version = release = _project["version"]
 
 extensions = [
@@ -33,7 +33,6 @@ source_suffix = {".md": "myst-nb"}
 
 html_theme = "furo"
 html_title = "crosstune"
-html_static_path = ["images"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -42,10 +41,12 @@ nb_execution_mode = "off"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 # Types of other projects have no pages here, and the build reads no network to find theirs.
-nitpick_ignore_regex = [("py:.*", r"(?!crosstune\.).*")]
-# The Chinese and the English log at the top of a shell block are not to be copied.
-copybutton_exclude = ".linenos, .gp, .go"
-
+# Of our own types, these stand in signatures and are not meant to be built on.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!crosstune\.).*"),
+    ("py:class", r"crosstune\.(config\.schema\.Run|data\.windows\.EncodedDataset)"),
+    ("py:class", r"crosstune\.data\.readers\.tables\.TableLayout"),
+]
 # Where `[project.urls]` names the source repository, links to files lead there.
 source_url = (_project.get("urls", {}).get("Source") or "").rstrip("/")
 assert not source_url or re.match("https://", source_url)  # noqa: S101

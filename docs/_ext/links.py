@@ -1,7 +1,7 @@
 """Links from pages to files and folders of the project, written as paths that work in a checkout.
 
-With `source_url` (conf.py) they lead to the repository. Without it a file is a download, and a folder
-its name alone. A link to what does not exist stays a warning.
+With `source_url` (conf.py) they lead to the repository. Without it a file is a download, and a
+folder its name alone. A link to what does not exist stays a warning.
 """
 
 from pathlib import Path

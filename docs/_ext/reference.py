@@ -1,7 +1,7 @@
 """Directives that write reference tables from `conf/` and `config/schema.py` while Sphinx builds.
 
-`{methods}`: what each file of `conf/method` says. `{published-tables}`: the tables of `conf/table` and
-the headers of their recipes. `{options}`: every option of the schema.
+`{methods}`: what each file of `conf/method` says. `{published-tables}`: the tables of `conf/table`
+and the headers of their recipes. `{options}`: every option of the schema.
 """
 
 import json
@@ -35,10 +35,10 @@ def read_header(path: Path) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text as Markdown shows it literally, but with its addresses as links.
+    r"""Return text as Markdown shows it literally, but with its addresses as links.
 
     >>> escape("a|b {x} (He 2022, https://example.org/y).")
-    'a\\\\|b \\\\{x\\\\} (He 2022, <https://example.org/y>).'
+    'a\\|b \\{x\\} (He 2022, <https://example.org/y>).'
     """
     escaped = re.sub(r"([\\`*_{}\[\]<>|$~])", r"\\\1", text)
     return _LINK.sub(lambda link: "<" + re.sub(r"\\(.)", r"\1", link[0]) + ">", escaped)
@@ -120,7 +120,7 @@ def _write_option(key: str, hint: Any, facts: Option) -> tuple[str, ...]:
     ]
     bounds += [f"≤ {facts.maximum:,.0f}"] if facts.maximum is not None else []
     bounds += ["one of " + ", ".join(facts.allowed)] if facts.allowed else []
-    # a path does not change a result but what it leads to; `data.root` is part of run ids all the same
+    # a path changes no result, what it leads to does; `data.root` is part of run ids all the same
     changes = "its content" if facts.is_path and key != "data.root" else "yes"
     changes = changes if facts.changes_result else "no"
     given = "*(must be set)*" if default == MISSING else f"`{shown}`"
