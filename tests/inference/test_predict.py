@@ -282,3 +282,18 @@ def test_a_failure_while_writing_leaves_no_file(
     with pytest.raises(OSError, match="directory"):
         predict(runs["tagging"], own_test(study, "tagging"), tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_model_that_fails_keeps_no_hook(runs, monkeypatch):
+    saved = load_run(runs["classification"])
+    rows = [{"id": "0", "where": "x", "text": "hola", "label": saved.task.labels[0]}]
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved.task, "predict_batch", fail)
+        with pytest.raises(MemoryError):
+            predict_rows(saved, rows)
+    assert not saved.model._forward_hooks
+    assert len(predict_rows(saved, rows)) == 1

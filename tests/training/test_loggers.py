@@ -94,6 +94,16 @@ def test_other_mirrors_write_into_the_folder_of_the_run(
     assert list((folder / tracker).rglob(pattern))
 
 
+def test_no_file_is_named_after_the_machine(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "secret-machine")
+    words = ("logger=tensorboard", "trainer.max_steps=2")
+    folder = train(tiny_run(tmp_path, "classification", *words))
+    events = list((folder / "tensorboard").rglob("events.*"))
+    assert events
+    assert all("localhost" in path.name for path in events)
+    assert all(b"secret-machine" not in path.read_bytes() for path in events)
+
+
 def test_a_csv_mirror_of_a_run_that_goes_on_has_every_line(tmp_path: Path) -> None:
     words = ("logger=csv", "trainer.checkpoint_every_seconds=0", "trainer.log_every_n_steps=1")
     with pytest.MonkeyPatch.context() as patch:

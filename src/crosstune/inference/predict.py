@@ -7,7 +7,8 @@ and scores of its predictions.parquet.
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import exp, inf, tanh
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,21 @@ def predict_rows(saved: FinishedRun, rows: Sequence[dict[str, Any]]) -> list[Rec
     return records
 
 
+@contextmanager
+def _capture_logits(
+    model: torch.nn.Module, captured: list[torch.Tensor], needed: bool
+) -> Iterator[None]:
+    """Append the logits of each forward pass to a list, until the block ends or fails."""
+    if not needed:
+        yield
+        return
+    hook = model.register_forward_hook(lambda _, __, output: captured.append(output.logits))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @torch.inference_mode()
 def _run_model(
     saved: FinishedRun, encoded: EncodedDataset
@@ -107,25 +123,21 @@ def _run_model(
     outputs: list[Output] = []
     logits: dict[int, torch.Tensor] = {}
     captured: list[torch.Tensor] = []
-    hook = None
-    if _labels_texts(saved) or _labels_words(saved):
-        hook = model.register_forward_hook(lambda _, __, output: captured.append(output.logits))
-    batches = BatchDataset(encoded, saved.task, saved.tokenizer, None)
-    bf16 = trainer.precision is Precision.bf16
-    for rank_batch in EvaluationSampler(encoded, saved.run.data.resolved_batch_size):
-        batch = move_data_to_device(batches[rank_batch], device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            results = saved.task.predict_batch(model, batch)
-        outputs += [(w, *result) for w, result in zip(rank_batch.windows, results, strict=True)]
-        if captured:
-            batch_logits = captured.pop().float()
-            if _labels_words(saved):
-                labelled = batch["labels"] != IGNORE
-                word_logits = batch_logits[:, -labelled.shape[1] :][labelled]
-                batch_logits = word_logits.split(labelled.sum(-1).tolist())
-            logits.update(zip(rank_batch.windows, batch_logits, strict=True))
-    if hook is not None:
-        hook.remove()
+    with _capture_logits(model, captured, _labels_texts(saved) or _labels_words(saved)):
+        batches = BatchDataset(encoded, saved.task, saved.tokenizer, None)
+        bf16 = trainer.precision is Precision.bf16
+        for rank_batch in EvaluationSampler(encoded, saved.run.data.resolved_batch_size):
+            batch = move_data_to_device(batches[rank_batch], device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                results = saved.task.predict_batch(model, batch)
+            outputs += [(w, *result) for w, result in zip(rank_batch.windows, results, strict=True)]
+            if captured:
+                batch_logits = captured.pop().float()
+                if _labels_words(saved):
+                    labelled = batch["labels"] != IGNORE
+                    word_logits = batch_logits[:, -labelled.shape[1] :][labelled]
+                    batch_logits = word_logits.split(labelled.sum(-1).tolist())
+                logits.update(zip(rank_batch.windows, batch_logits, strict=True))
     return outputs, logits
 
 

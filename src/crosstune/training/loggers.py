@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger, Logger
@@ -106,6 +107,10 @@ def _open_tensorboard(folder: Path) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
     try:
+        from tensorboard.summary.writer import event_file_writer
+
+        # it puts the name of the machine into the name of its file, and has no option for it
+        cast(Any, event_file_writer).socket = SimpleNamespace(gethostname=lambda: "localhost")
         return TensorBoardLogger(folder, name="tensorboard", version="")
     except ModuleNotFoundError as error:
         raise ConfigError(
