@@ -40,7 +40,9 @@ def escape(text: str) -> str:
     >>> escape("a|b {x} (He 2022, https://example.org/y).")
     'a\\|b \\{x\\} (He 2022, <https://example.org/y>).'
     """
-    escaped = re.sub(r"([\\`*_{}\[\]<>|$~])", r"\\\1", text)
+    parts = re.split(r"(`[^`]+`)", text)  # code stays as it is
+    parts[::2] = [re.sub(r"([\\`*_{}\[\]<>|$~])", r"\\\1", part) for part in parts[::2]]
+    escaped = "".join(parts)
     return _LINK.sub(lambda link: "<" + re.sub(r"\\(.)", r"\1", link[0]) + ">", escaped)
 
 
