@@ -93,15 +93,7 @@ def build_app(service: Service, access: Access = LOCAL_ACCESS) -> FastAPI:
         swagger_ui_parameters={"validatorUrl": "none"},
         telemetry=NO_TELEMETRY,
     )
-    app.add_middleware(Admission, limits=service.limits, refuse=service.queue.refuse)
-    if access.token is not None:
-        app.add_middleware(TokenCheck, token=access.token)
-    app.add_middleware(
-        TrustedHostMiddleware, allowed_hosts=list(access.hosts), www_redirect=False
-    )  # the last one added is the first one asked
-    app.add_exception_handler(RequestValidationError, _answer_malformed)
-    app.add_exception_handler(CrosstuneError, _answer_error)
-    app.add_exception_handler(Exception, _answer_failure)
+    _add_checks(app, service, access)
 
     @app.get("/health")
     async def health() -> Record:
@@ -127,6 +119,17 @@ def build_app(service: Service, access: Access = LOCAL_ACCESS) -> FastAPI:
         return await _answer_while_connected(request, service.answer(body, size))
 
     return app
+
+
+def _add_checks(app: FastAPI, service: Service, access: Access) -> None:
+    """Add what is asked before a route, the last one added first, and the answers to errors."""
+    app.add_middleware(Admission, limits=service.limits, refuse=service.queue.refuse)
+    if access.token is not None:
+        app.add_middleware(TokenCheck, token=access.token)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts), www_redirect=False)
+    app.add_exception_handler(RequestValidationError, _answer_malformed)
+    app.add_exception_handler(CrosstuneError, _answer_error)
+    app.add_exception_handler(Exception, _answer_failure)
 
 
 async def _answer_while_connected(request: Request, answer: Coroutine[Any, Any, str]) -> Response:
