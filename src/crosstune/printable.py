@@ -35,3 +35,12 @@ def shorten_long_words(message: str, limit: int = 1_000) -> str:
 def clean_message(message: object) -> str:
     """Return an error or a log line without control characters, line ends kept."""
     return shorten_long_words(strip_controls(str(message), breaks=True))
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one.
+
+    >>> count_of(1, "run"), count_of(2400, "row")
+    ('1 run', '2,400 rows')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -42,6 +42,7 @@ from crosstune.models.load import load_tokenizer
 from crosstune.models.packaged_encoders import find_packaged
 from crosstune.models.resolve import resolve_model
 from crosstune.models.trim_vocabulary import trim_checkpoint
+from crosstune.printable import count_of
 from crosstune.tasks import TASKS, Task
 
 _MAX_PASSES = 20  # readings of a faulty file, each without the lines that the last one refused
@@ -67,12 +68,13 @@ class CheckReport:
     def as_text(self, everything: bool) -> str:
         """Return the report as text; `everything` lists every occurrence of a rule."""
         lines = [
-            f"{self.data} {name}: {rows} rows{' of its valid lines' * (name in self.partial)}"
+            f"{self.data} {name}: {count_of(rows, 'row')}"
+            f"{' of its valid lines' * (name in self.partial)}"
             for name, rows in self.splits.items()
         ]
         if self.missing:
             lines.append(f"{self.data}: not given, so not examined: {', '.join(self.missing)}")
-        lines += [f"{name}: {n} rows are in train too" for name, n in self.leakage.items()]
+        lines += [f"{name}: {count_of(n, 'row')} also in train" for name, n in self.leakage.items()]
         return "\n".join([*lines, render_text(self.findings, everything)])
 
     def as_json(self) -> str:

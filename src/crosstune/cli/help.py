@@ -26,7 +26,8 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   --config-dir DIR                      also read configuration from a folder of your own
   --debug                               show the traceback of an error
 
-Exit codes: 0 done, 1 the work failed or the data is faulty, 2 the command is wrong.
+Exit codes: 0 done, 1 the work failed or the data is faulty, 2 the command is wrong, 130 and 143
+stopped by Ctrl-C or SIGTERM.
 """
 
 _TRAIN = """crosstune train [-m] [overrides]

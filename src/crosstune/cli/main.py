@@ -15,7 +15,7 @@ from crosstune.cli.arguments import parse_options, split_config_folder
 from crosstune.cli.help import HELP, render_help
 from crosstune.config.paths import use_config_folder
 from crosstune.errors import ConfigError, CrosstuneError, suggest
-from crosstune.printable import clean_message
+from crosstune.printable import clean_message, count_of
 from crosstune.startup import (
     Terminated,
     defer_garbage_collection,
@@ -170,7 +170,7 @@ def bundle(arguments: list[str]) -> int:
     target = Path(options["output"])
     with_weights = options["weights"] == "true"
     runs = write_bundle(Path(options["outputs"]), options["experiment"], target, with_weights)
-    print(f"{target}: {runs} runs, {target.stat().st_size:,} bytes", file=sys.stderr)
+    print(f"{target}: {count_of(runs, 'run')}, {target.stat().st_size:,} bytes", file=sys.stderr)
     print(target)
     return 0
 
@@ -183,7 +183,10 @@ def forget(arguments: list[str]) -> int:
     dropped = forget_missing(Path(options["outputs"]), options["experiment"])
     for run in dropped:
         print(clean_message(" ".join(run["overrides"])))
-    print(f"{options['experiment']}: {len(dropped)} planned runs forgotten", file=sys.stderr)
+    print(
+        f"{options['experiment']}: {count_of(len(dropped), 'planned run')} forgotten",
+        file=sys.stderr,
+    )
     return 0
 
 
@@ -195,11 +198,11 @@ def verify(arguments: list[str]) -> int:
     result = verify_study(Path(options["outputs"]), options["experiment"])
     for fault in result.damage:
         print(clean_message(fault))
-    older = f"; {result.unchecked} runs of earlier versions have no digests" * (
+    older = f"; {count_of(result.unchecked, 'run')} of earlier versions have no digests" * (
         result.unchecked > 0
     )
     state = f"{len(result.damage)} damaged" if result.damage else "all as they were written"
-    counts = f"{result.runs} finished runs, {result.files} files"
+    counts = f"{count_of(result.runs, 'finished run')}, {count_of(result.files, 'file')}"
     print(f"{options['experiment']}: {counts}: {state}{older}", file=sys.stderr)
     return 1 if result.damage else 0
 
@@ -214,7 +217,7 @@ def predict(arguments: list[str]) -> int:
     run, source, target = (Path(options[name]) for name in ("run", "input", "output"))
     with silence_libraries():
         count = predict_file(run, source, target, options["language"])
-    print(f"{target}: {count} items", file=sys.stderr)
+    print(f"{target}: {count_of(count, 'item')}", file=sys.stderr)
     print(target)
     return 0
 

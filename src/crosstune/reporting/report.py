@@ -44,7 +44,7 @@ _FIGURES = {f"{one.name}.{ending}" for one in fields(Drawings) for ending in ("s
 _ERRORS = ("errors_counts.csv", "errors_items.csv")
 _OPTIONAL = {*_DIFFERENCES, *_PUBLISHED, *_TRANSFER, *_ERRORS, *_FIGURES, _STAGES}
 _WIDTH = 100  # columns, where the output is no terminal
-_LABEL_WIDTH, _HEADER_WIDTH = 36, 16  # columns beyond which labels and headers are folded
+_LABEL_WIDTH, _HEADER_WIDTH = 36, 24  # columns beyond which labels and headers are folded
 _GAP = 3  # columns between two columns of a table
 
 

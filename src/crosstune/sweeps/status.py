@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crosstune.config.compose import read_config
 from crosstune.errors import ConfigError, DataError
+from crosstune.printable import count_of
 from crosstune.runs.fingerprint import find_stale_reasons
 from crosstune.runs.locks import is_locked
 from crosstune.runs.plan_file import PlannedRun, read_plan, unknown_study
@@ -127,7 +128,7 @@ def render_status(experiment: str, statuses: Sequence[RunStatus]) -> str:
         for run, status in statuses
     )
     summary = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
-    lines = [f"{experiment}: {len(statuses)} runs, {summary}", *_render_grid(statuses)]
+    lines = [f"{experiment}: {count_of(len(statuses), 'run')}, {summary}", *_render_grid(statuses)]
     arms: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run, status in statuses:
         if status != "finished":

@@ -16,6 +16,7 @@ from crosstune.data.quality.rules import Finding, make_finding, shorten
 from crosstune.data.splits import Split, Splits, iterate_rows
 from crosstune.data.tag_schemes import SPAN_TAG, detect_scheme, find_scheme_faults
 from crosstune.languages import BIDI_CONTROLS, ZERO_WIDTH
+from crosstune.printable import count_of
 
 _UNCOMMON, _COMMON = 5, 20  # rows of train: a label of so few may be a typing error of another
 _SHOWN = 100  # labels in the list of how often each occurs
@@ -222,7 +223,8 @@ def find_label_faults(splits: Splits, labels_of: RowToStrings, lenient: bool) ->
         likely = [other for other in near if is_typo(label, known[label], other, known[other])]
         if likely:
             best = max(likely, key=lambda other: known[other])
-            message = f"label {label!r}: is {best!r} meant? {known[best]} rows of train carry it"
+            rows = count_of(known[best], "row")
+            message = f"label {label!r}: is {best!r} meant? {rows} of train with it"
             yield make_finding("L102", where, message, label)
 
 
@@ -273,7 +275,7 @@ def find_imbalance(
                     yield make_finding("B103", where, f"{name}/{language} lacks {label!r}", label)
             for label, count in counts.items() if name == "train" else ():
                 if count < RARE:
-                    message = f"{count} rows of train carry {label!r}"
+                    message = f"{count_of(count, 'row')} of train with {label!r}"
                     yield make_finding("B102", where, message, label)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from crosstune.printable import count_of
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 MAX_SHOWN = 20  # findings of a rule that are printed, unless all are requested
@@ -190,7 +192,7 @@ def render_text(findings: Sequence[Finding], everything: bool) -> str:
         if len(shown) < len(group):
             lines.append(f"  … and {len(group) - len(shown)} more; all=true shows them")
     counts = Counter(finding.severity for finding in findings)
-    lines.append(", ".join(f"{counts[severity]} {severity}s" for severity in SEVERITIES))
+    lines.append(", ".join(count_of(counts[severity], severity) for severity in SEVERITIES))
     return "\n".join(lines)
 
 

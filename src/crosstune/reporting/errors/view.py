@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crosstune.printable import count_of
 from crosstune.reporting.errors.gather import (
     ErrorArm,
     Errors,
@@ -85,7 +86,7 @@ def _show_section(section: Section, names: Sequence[str]) -> dict[str, Any]:
 def _show_arm(section: Section, name: str, labels: Sequence[str]) -> dict[str, Any]:
     arm = section.arms[name]
     runs, judged = len(arm.run_ids), len(section.golds) * len(arm.run_ids)
-    counted = f"{runs} run" if runs == 1 else f"{runs} runs"
+    counted = count_of(runs, "run")
     shown: dict[str, Any] = {"matrix": None, "headers": (), "rows": []}
     if section.form == "numbers":
         ranked = rank_distances(arm, section.golds)
