@@ -293,7 +293,7 @@ def test_a_rehearsal_is_planned_as_one_and_reads_no_file(files):
 def test_a_finished_rehearsal_is_counted_as_one(tmp_path, study):
     write_plan(tmp_path / "study", [{**line(1, "aa"), "stand_in": True}])
     study("aa")
-    assert render_status("study", read_status(tmp_path, "study")) == "study: 1 runs, 1 rehearsed"
+    assert render_status("study", read_status(tmp_path, "study")) == "study: 1 run, 1 rehearsed"
 
 
 def test_missing_data_is_named_once(tmp_path):

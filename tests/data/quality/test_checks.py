@@ -243,7 +243,7 @@ def test_balance_counts_rows_and_tells_rare_and_untested_labels():
     findings = find_imbalance(splits, labels_of, {"train/es": "T", "test/es": "E"})
     assert [(f.rule, f.place, f.message) for f in findings] == [
         ("B101", "T", "train/es: a 12, b 1"),
-        ("B102", "T", "1 rows of train carry 'b'"),
+        ("B102", "T", "1 row of train with 'b'"),
         ("B101", "E", "test/es: a 1"),
         ("B103", "E", "test/es lacks 'b'"),
     ]
