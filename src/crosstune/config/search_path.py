@@ -50,9 +50,9 @@ def check_config_file(path: Path, content: dict[str, Any], package: str) -> None
         ConfigError: it configures Hydra, beyond the runs of a sweep and installed plugins, or it
             holds an interpolation that reads the environment.
     """
-    own = content.get("hydra")
-    keys = [f"hydra.{key}" for key in (own if isinstance(own, dict) else {}) if key != "sweeper"]
-    sweeper = own.get("sweeper") if isinstance(own, dict) else None
+    node = content.get("hydra")
+    keys = [f"hydra.{key}" for key in (node if isinstance(node, dict) else {}) if key != "sweeper"]
+    sweeper = node.get("sweeper") if isinstance(node, dict) else None
     keys += [
         f"hydra.sweeper.{key}"
         for key in (sweeper if isinstance(sweeper, dict) else {})
@@ -60,7 +60,7 @@ def check_config_file(path: Path, content: dict[str, Any], package: str) -> None
     ]
     if _PACKAGE.match(package):
         keys.append(f"@package {package}")
-    if own is not None and not isinstance(own, dict):
+    if node is not None and not isinstance(node, dict):
         keys.append("hydra")
     keys += [entry for entry in _list_defaults(content) if _configures_hydra(entry)]
     if keys:

@@ -95,15 +95,15 @@ def trim_tokenizer(
     vocabulary = state["model"]["vocab"]
     unigram = kind == "Unigram"
     subwords = [one for one, _ in vocabulary] if unigram else sorted(vocabulary, key=vocabulary.get)
-    kept = [
+    indices = [
         index
         for index, subword in enumerate(subwords)
         if index in needed or _is_needed(subword, is_written_in)
     ]
-    new_ids = {subwords[index]: new for new, index in enumerate(kept)}
-    state["model"]["vocab"] = [vocabulary[i] for i in kept] if unigram else dict(new_ids)
+    new_ids = {subwords[index]: new for new, index in enumerate(indices)}
+    state["model"]["vocab"] = [vocabulary[i] for i in indices] if unigram else dict(new_ids)
     if unigram:
-        state["model"]["unk_id"] = kept.index(state["model"]["unk_id"])
+        state["model"]["unk_id"] = indices.index(state["model"]["unk_id"])
     for token in state["added_tokens"]:  # some stand beside the vocabulary, after it
         token["id"] = new_ids.setdefault(token["content"], len(new_ids))
     _renumber(state["post_processor"] or {}, new_ids)

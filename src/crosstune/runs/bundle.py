@@ -200,8 +200,8 @@ def _base_name(source: str) -> str:
 
 def _clean_plan(runs: Sequence[PlannedRun]) -> bytes:
     """Return the plan with names and ids alone, which say what is missing."""
-    kept = [{key: run[key] for key in _PLANNED if key in run} | {"overrides": []} for run in runs]
-    return "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in kept).encode()
+    lines = [{key: run[key] for key in _PLANNED if key in run} | {"overrides": []} for run in runs]
+    return "".join(json.dumps(run, ensure_ascii=False) + "\n" for run in lines).encode()
 
 
 def _dump(value: Any) -> bytes:

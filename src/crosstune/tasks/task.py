@@ -116,7 +116,7 @@ class Task(ABC):
         The most frequent label by default; empty where train's rows do not carry one label each.
         """
         labels = [self.row_labels(row) for row in train]
-        if not labels or any(len(own) != 1 for own in labels):
+        if not labels or any(len(of_row) != 1 for of_row in labels):
             return []
         majority = Counter(label for (label,) in labels).most_common(1)[0][0]
         return [item._replace(prediction=majority) for item in predictions]

@@ -134,13 +134,13 @@ def fields_of(saved: FinishedRun) -> list[list[str]]:
     return [["text", "text_pair"] if is_pair else ["text"]]
 
 
-def describe_fault(fault: Mapping[str, Any], place: Sequence[int | str]) -> str:
+def describe_fault(fault: Mapping[str, Any], path: Sequence[int | str]) -> str:
     """Return one fault of a body in a sentence, which repeats only names of fields.
 
     >>> describe_fault({"msg": "Field required"}, ["items", 0, "text"])
     'items[0].text: Field required'
     """
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in place]
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in path]
     return f"{''.join(parts).removeprefix('.') or 'body'}: {fault['msg']}"
 
 
