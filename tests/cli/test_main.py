@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -250,6 +251,17 @@ def test_the_help_of_train_names_every_option_with_its_sentence() -> None:
     for key, facts in OPTIONS.items():
         assert f" {key}=" in printed
         assert " ".join(facts.sentence.split()) in printed
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = crosstune("--version")
+    assert (done.returncode, done.stdout) == (0, f"crosstune {version('crosstune')}\n")
+
+
+def test_an_unknown_verb_gets_the_close_one() -> None:
+    done = crosstune("trian")
+    assert done.returncode == 2
+    assert done.stderr.startswith("crosstune trian: no such verb. Did you mean train? Allowed: ")
 
 
 @pytest.mark.parametrize("verb", ["train", "status", "report", "check", "predict", "export"])

@@ -23,6 +23,7 @@ HELP = """crosstune: compare ways of fine-tuning transformer encoders across lan
   crosstune export run=DIR output=DIR   write what plain transformers and peft load
   crosstune serve run=DIR[,DIR...]      answer over HTTP, with several adapters on one base
   crosstune <verb> --help               more about a verb
+  crosstune --version                   the version
   --config-dir DIR                      also read configuration from a folder of your own
   --debug                               show the traceback of an error
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -73,8 +74,11 @@ def _run_verb(verb: str, rest: list[str]) -> int:
     if verb in ("", "-h", "--help"):
         print(HELP, end="")
         return 0 if verb else 2
+    if verb == "--version":
+        print(f"crosstune {version('crosstune')}")
+        return 0
     if verb not in VERBS:
-        raise ConfigError(f"crosstune {verb}: no such verb. {suggest(verb, list(VERBS))}")
+        raise ConfigError(f"no such verb. {suggest(verb, list(VERBS))}")
     if {"-h", "--help"} & set(rest):
         print(render_help(verb))
         return 0
