@@ -16,6 +16,7 @@ from crosstune.errors import ConfigError, RunError
 from crosstune.inference.export import export
 from crosstune.inference.load_run import load_run
 from crosstune.methods.bitfit import BitFitLayer
+from crosstune.runs.record import write_record
 from tests.finished_runs import KINDS, left_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*")
@@ -151,7 +152,7 @@ def test_the_card_of_a_rehearsal_says_so_and_publishes_no_result(tmp_path: Path)
     run = left_run(tmp_path, "classification", "method=full")
     record = json.loads((run / "record.json").read_text())
     record["config"]["trainer"]["stand_in"] = True
-    (run / "record.json").write_text(json.dumps(record))
+    write_record(run, record)
     export(run, tmp_path / "out")
     assert "A rehearsal on generated stand-in data" in (tmp_path / "out/README.md").read_text()
     assert not {"model-index", "model_name"} & front_of(tmp_path / "out").keys()
@@ -180,7 +181,7 @@ def test_the_card_averages_the_seeds_of_its_own_arm_alone(tmp_path: Path) -> Non
     changed["config"] |= {"retry": True, "outputs": "elsewhere", "tuned": True}
     changed["config"]["data"]["root"] = "elsewhere"
     changed["config"]["trainer"] |= {"devices": 2, "checkpoint_every_seconds": 5}
-    (runs[1] / "record.json").write_text(json.dumps(changed))
+    write_record(runs[1], changed)
     export(runs[0], tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     records = [json.loads((run / "record.json").read_text()) for run in runs]

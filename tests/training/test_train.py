@@ -21,6 +21,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from crosstune.cli.main import main
 from crosstune.config.compose import compose_run
 from crosstune.errors import ConfigError, RunError
+from crosstune.runs.record import write_record
 from crosstune.training import lightning_module as learner
 from crosstune.training.failures import Diverged
 from crosstune.training.train import train
@@ -229,7 +230,7 @@ def test_a_run_of_another_version_is_stale_and_done_anew_only_when_asked(
     folder = folder.rename(folder.with_name(finished["classification"].name))
     record = record_of(folder)
     record["environment"]["peft"] = "0.1"
-    (folder / "record.json").write_text(json.dumps(record))
+    write_record(folder, record)
     words = (tmp_path, "classification", "method=lora")
     with caplog.at_level("INFO"):
         train(tiny_run(*words))

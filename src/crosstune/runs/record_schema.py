@@ -25,7 +25,7 @@ COSTS = (
 )
 AVERAGES = ("micro", "macro", "weighted")  # of a record's per-class report
 STATUSES = ("finished", "failed", "diverged")
-MAX_NAME = 1_000  # characters
+MAX_NAME = 20_000  # characters
 _TEXTS = ("experiment", "run_id", "data", "model", "method", "train_language")
 _NUMBER = int | float | None
 
@@ -54,7 +54,7 @@ def validate_record(record: dict[str, Any]) -> dict[str, Any]:
     if wrong:
         raise DataError([f"missing or of the wrong type: {', '.join(wrong)}"])
     if long := [key for key in _TEXTS if len(record[key]) > MAX_NAME]:
-        raise DataError([f"{long[0]} has {len(record[long[0]]):,} characters, over {MAX_NAME}"])
+        raise DataError([f"{long[0]} has {len(record[long[0]]):,} characters, over {MAX_NAME:,}"])
     _check_depth([record["config"], record["environment"], record.get("error")])
     finished = record["status"] == "finished"
     if not isinstance(record["headline"].get("metric", None if finished else ""), str):
