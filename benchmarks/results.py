@@ -1,53 +1,53 @@
-"""Write the tables and figures of docs/results.md anew, from the bundles in benchmarks/studies.
+"""Results on disk: a JSON file with all figures, and its tables as Markdown.
 
-Run: .venv/bin/python benchmarks/results.py
+One a day, a machine and a size: tables measured earlier that day stay, unless measured anew.
 """
 
-import re
-import tempfile
+import json
 from pathlib import Path
+from typing import Any
 
-from crosstune.reporting.report import write_report
-from crosstune.runs.bundle import read_bundles
-from crosstune.runs.plan_file import find_missing, read_plan
+from pairs import show_table
 
-ROOT = Path(__file__).parents[1]
-PAGE, STUDIES = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "studies"
-# a part of the page: <!-- STUDY: table.md --> … <!-- end -->
-_PART = re.compile(r"<!-- (\w+): (\w+\.md) -->\n.*?<!-- end -->", re.DOTALL)
-_MISSING = re.compile(r"^- .* missing: seed .*\n", re.MULTILINE)  # every cell counts its seeds
+MARK = "<!-- below: written by bench.py --whole -->"
 
 
-def report_study(study: str, folder: Path) -> Path:
-    """Unpack a committed study below a folder and write its report; return the report's folder."""
-    bundle = read_bundles([STUDIES / f"{study}.zip"], folder)
-    missing = find_missing(read_plan(folder / study), folder / study)
-    command = f"crosstune report bundle=benchmarks/studies/{study}.zip"
-    return write_report(folder, bundle.experiment, missing, command).folder
+def write_results(folder: Path, kind: str, result: dict[str, Any]) -> Path:
+    """Write the figures and tables beside those of that day; return the path of the tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['machine']['date']}-{kind}.json"
+    known = json.loads(path.read_text("utf-8"))["tables"] if path.is_file() else {}
+    result = {**result, "tables": {**known, **result["tables"]}}
+    path.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    tables = path.with_suffix(".md")
+    tables.write_text(render(result), "utf-8")
+    return tables
 
 
-def fill_page(page: str, reports: dict[str, Path]) -> str:
-    """Return the page with its parts as the reports have them."""
+def render(result: dict[str, Any]) -> str:
+    """Return the tables of a result as Markdown, with what they were measured on.
 
-    def render(part: re.Match[str]) -> str:
-        study, name = part.groups()
-        text = _MISSING.sub("", (reports[study] / name).read_text("utf-8"))
-        return f"<!-- {study}: {name} -->\n{text.strip()}\n<!-- end -->"
+    >>> table = {"title": "T", "columns": ["a"], "rows": [{"a": 1}], "note": "N."}
+    >>> print(render({"machine": {"cores": 2}, "tables": {"one": table}}))
+    cores 2
+    <BLANKLINE>
+    ### T
+    <BLANKLINE>
+    | a |
+    | --- |
+    | 1 |
+    <BLANKLINE>
+    N.
+    <BLANKLINE>
+    """
+    parts = [", ".join(f"{name} {value}" for name, value in result["machine"].items())]
+    for table in result["tables"].values():
+        rows = show_table(table["columns"], table["rows"])
+        parts += [f"### {table['title']}", rows, table["note"]]
+    return "\n\n".join(parts) + "\n"
 
-    return _PART.sub(render, page)
 
-
-def main() -> None:
-    """Write the page and the Pareto plot of each study."""
-    page = PAGE.read_text("utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        studies = sorted({study for study, _ in _PART.findall(page)})
-        reports = {study: report_study(study, Path(folder)) for study in studies}
-        PAGE.write_text(fill_page(page, reports), "utf-8")
-        for study, report in reports.items():
-            figure = (report / "pareto.svg").read_bytes()
-            (ROOT / "docs" / "images" / f"{study}_pareto.svg").write_bytes(figure)
-
-
-if __name__ == "__main__":
-    main()
+def publish(page: Path, tables: Path) -> None:
+    """Put the tables of a result into a page, in place of those below its mark."""
+    head, mark, _ = page.read_text("utf-8").partition(MARK)
+    page.write_text(f"{head}{mark}\n\n{tables.read_text('utf-8')}", "utf-8")

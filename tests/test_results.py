@@ -2,7 +2,7 @@
 
 import re
 
-from benchmarks.results import PAGE, fill_page, report_study
+from benchmarks.results_page import PAGE, fill_page, report_study
 
 
 def test_every_table_of_the_page_is_that_of_its_committed_study(tmp_path):
