@@ -114,6 +114,16 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
     return path.read_bytes()
 
 
+def read_unpacked(path: Path) -> bytes:
+    """Return the content of a file, unpacked if its name ends in .gz.
+
+    Raises:
+        OSError, EOFError, zlib.error: as `read_regular` and `unpack_gzip`.
+    """
+    content = read_regular(path)
+    return unpack_gzip(content) if path.suffix == ".gz" else content
+
+
 def unpack_gzip(content: bytes, limit: int = MAX_BYTES) -> bytes:
     """Return what gzip packed.
 

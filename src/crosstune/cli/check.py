@@ -37,7 +37,7 @@ from crosstune.data.splits import (
     read_source,
 )
 from crosstune.errors import ConfigError, DataError, suggest
-from crosstune.files import read_regular, unpack_gzip
+from crosstune.files import read_unpacked
 from crosstune.models.load import load_tokenizer
 from crosstune.models.packaged_encoders import find_packaged
 from crosstune.models.resolve import resolve_model
@@ -173,9 +173,7 @@ def _find_spilled(data: Data, source: str) -> Iterator[Finding]:
 def _read_text(file: str, encoding: str) -> tuple[str | None, list[Finding]]:
     """Return a file's text, with "?" for invalid bytes, and what is wrong with it."""
     try:
-        raw = read_regular(Path(file))
-        raw = unpack_gzip(raw) if file.endswith(".gz") else raw
-        text = raw.decode(encoding, "surrogateescape").removeprefix("\ufeff")
+        text = read_unpacked(Path(file)).decode(encoding, "surrogateescape").removeprefix("\ufeff")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return None, []  # the reader reports the reason
     return checks.inspect_text(file, text, encoding)

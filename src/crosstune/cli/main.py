@@ -260,8 +260,10 @@ def check(arguments: list[str]) -> int:
     from crosstune.cli.check import examine
 
     report = examine(run, tokenize=any(word.startswith("model=") for word in overrides))
-    as_text = clean_message(report.as_text("all=true" in flags))
-    print(report.as_json() if "--json" in flags else as_text)
+    if "--json" in flags:
+        print(report.as_json())
+    else:
+        print(clean_message(report.as_text("all=true" in flags)))
     return 1 if report.faulty else 0
 
 

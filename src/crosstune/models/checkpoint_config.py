@@ -43,8 +43,8 @@ def check_checkpoint(pretrained_model_name_or_path: str, **options: Any) -> None
         )
     check_checkpoint_config(config, f"{pretrained_model_name_or_path}, config.json")
     # transformers loads an adapter that lies beside the weights
-    found = {key: options[key] for key in ("revision", "local_files_only") if key in options}
-    adapter = find_adapter_config_file(pretrained_model_name_or_path, **found)
+    options = {key: options[key] for key in ("revision", "local_files_only") if key in options}
+    adapter = find_adapter_config_file(pretrained_model_name_or_path, **options)
     if adapter is not None:
         read_adapter_config(Path(adapter).parent)
 

@@ -31,9 +31,9 @@ def explain_load_errors(model: Model) -> Iterator[None]:
                 f"model={model.name}: the weights in {model.path or model.hub_id} are damaged or "
                 f"cut off ({message}). Copy or fetch them again."
             ) from error
-        if isinstance(error, MemoryError) or "memory" in message:
-            raise
         if not isinstance(error, OSError | ValueError):  # malformed files raise anything there
+            if isinstance(error, MemoryError) or "memory" in message:
+                raise
             raise ConfigError(
                 f"model={model.name}: transformers cannot load {model.path or model.hub_id}: "
                 f"{type(error).__name__}: {message}"

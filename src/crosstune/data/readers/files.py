@@ -15,7 +15,7 @@ from typing import Any
 from crosstune.data.readers.file_kind import check_is_lines, check_is_text
 from crosstune.data.splits import Split
 from crosstune.errors import ConfigError, DataError
-from crosstune.files import read_regular, unpack_gzip
+from crosstune.files import read_unpacked
 
 Line = tuple[int, str]  # number from 1, and text without its line end
 
@@ -49,10 +49,8 @@ def read_file(source: str, encoding: str = "utf-8") -> tuple[str, str]:
         raise ConfigError(
             f"data.reader.encoding={encoding}: no such encoding. Examples: utf-8, gb18030, latin-1."
         ) from error
-    path = Path(source)
     try:
-        raw = read_regular(path)
-        raw = unpack_gzip(raw) if path.suffix == ".gz" else raw
+        raw = read_unpacked(Path(source))
     except (OSError, EOFError, zlib.error) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise DataError([f"{source}: {reason}"]) from error

@@ -41,7 +41,7 @@ class LimitedProtocol(H11Protocol):
     server_state: ConnectionState
 
     @override
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._update()
         if len(self.connections) > self.server_state.limits.connections:
